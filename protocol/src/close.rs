@@ -1,0 +1,60 @@
+//! Why a connection ends: the WebSocket close codes and what a client does about each.
+
+/// A close code that the server sends. 4400 to 4499 mean: do not come back unchanged. The others: come back, with jittered backoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseCode {
+    /// 1001: the server goes away, or this connection has ended in good order.
+    GoingAway,
+    /// 1008: too slow in the handshake, or silent for too long.
+    TooSlow,
+    /// 1012: the server restarts.
+    Restart,
+    /// 1013: overloaded; come back later.
+    Overloaded,
+    /// 4400: a frame that breaks the protocol.
+    Malformed,
+    /// 4401: the token is missing, wrong or expired. Fetch one new token, then stop.
+    Unauthorized,
+    /// 4403: the origin or the subject is refused.
+    Forbidden,
+    /// 4409: a change that cannot be honest.
+    Dishonest,
+}
+
+impl CloseCode {
+    /// Every code, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::GoingAway,
+        Self::TooSlow,
+        Self::Restart,
+        Self::Overloaded,
+        Self::Malformed,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Dishonest,
+    ];
+
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::GoingAway => 1001,
+            Self::TooSlow => 1008,
+            Self::Restart => 1012,
+            Self::Overloaded => 1013,
+            Self::Malformed => 4400,
+            Self::Unauthorized => 4401,
+            Self::Forbidden => 4403,
+            Self::Dishonest => 4409,
+        }
+    }
+
+    /// The code with this number, if it is one of ours.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.number() == number)
+    }
+
+    /// Whether a client must not come back with the same token and the same data.
+    pub const fn is_final(self) -> bool {
+        self.number() >= 4400 && self.number() < 4500
+    }
+}

@@ -1,0 +1,1 @@
+//! What Syncline does: sockets, disk, clock and keys around the engine.
