@@ -3,12 +3,32 @@
 //! The two enums are the boundary: whoever speaks the protocol matches them exhaustively. `decode` accepts any bytes and
 //! answers with an error that says what is wrong; it never panics, and copies no payload: byte strings are slices of the frame.
 
-mod codec;
+mod client;
+mod codes;
+mod error;
+mod reader;
+mod server;
+mod writer;
 
-pub use codec::{DecodeError, decode_client, decode_server};
+pub use client::decode_client;
+pub use error::DecodeError;
+pub use server::{decode_server, encode_diff};
 
 use crate::{ChangeHash, Cursor, DocumentId, EditId, RoomNumber, SessionId};
 use bytes::Bytes;
+
+/// Entries of a list of capabilities.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Hashes in a list of heads.
+pub const HEADS_MAX: usize = 10_000;
+/// Changes in one `edit`.
+pub const EDIT_CHANGES_MAX: usize = 10_000;
+/// Runs in one `diff`.
+pub const DIFF_RUNS_MAX: usize = 100_000;
+/// Changes in one `diff`, all runs together.
+pub const DIFF_CHANGES_MAX: usize = 100_000;
+/// Entries in one `presence` from the server.
+pub const PRESENCE_ENTRIES_MAX: usize = 10_000;
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
