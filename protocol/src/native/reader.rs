@@ -366,3 +366,21 @@ fn wrong_type(field: &'static str, at: usize, expected: &'static str, found: Mar
         found,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_held_against_the_frame_before_its_first_entry() {
+        // Three entries of at least 34 bytes cannot be in 34 bytes, though the first one is whole.
+        let frame: Bytes = [&[0x93, 0xc4, 0x20][..], &[0; 32]].concat().into();
+        let mut reader = Reader { frame: &frame, at: 0 };
+        let mut read = 0;
+        let hashes = reader.list("heads", 10, 34, |reader| {
+            read += 1;
+            reader.hash("heads")
+        });
+        assert_eq!((hashes, read), (Err(DecodeError::Truncated { field: "heads", at: 0 }), 0));
+    }
+}
