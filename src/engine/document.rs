@@ -6,6 +6,7 @@
 use automerge::{Automerge, Change, ReadDoc, SaveOptions};
 use bytes::Bytes;
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -36,8 +37,13 @@ pub enum DocumentError {
 pub enum Merge {
     /// All of them are in the document.
     Whole(Document),
-    /// These do not merge, by index in ascending order. The rest might.
-    Bad(Vec<usize>),
+    /// Some do not merge. By index, ascending.
+    Bad {
+        /// Bad themselves.
+        culprits: Vec<usize>,
+        /// Stand on a culprit.
+        descendants: Vec<usize>,
+    },
 }
 
 impl Document {
@@ -47,7 +53,9 @@ impl Document {
             return Ok(Self::default());
         }
         match catch_unwind(|| Automerge::load(snapshot)) {
-            Ok(Ok(automerge)) => Ok(Self { automerge: Arc::new(automerge) }),
+            Ok(Ok(automerge)) => Ok(Self {
+                automerge: Arc::new(automerge),
+            }),
             Ok(Err(error)) => Err(DocumentError::Load(error.to_string())),
             Err(_) => Err(DocumentError::Panic),
         }
@@ -56,36 +64,50 @@ impl Document {
     /// Merges plain change chunks, dependencies first. The document itself stays as it is.
     ///
     /// When the whole list does not merge, the culprits are found by bisection: each is the first change that the good ones
-    /// before it do not carry. Changes that stand on a culprit count as bad themselves.
+    /// before it do not carry.
     pub fn merge(&self, changes: &[Bytes]) -> Merge {
         if let Some(merged) = self.try_merge(changes) {
             return Merge::Whole(merged);
         }
-        let mut bad = Vec::new();
+        let (mut culprits, mut descendants) = (Vec::new(), Vec::new());
+        let mut bad = BTreeSet::new();
         let mut good = self.clone();
         let mut from = 0;
         while from < changes.len() {
             let (reached, merged) = good.longest_prefix(&changes[from..]);
             good = merged;
             from += reached;
-            if from < changes.len() {
-                bad.push(from);
-                from += 1;
+            let Some(bytes) = changes.get(from) else { break };
+            match lineage(bytes) {
+                Some((hash, deps)) if deps.iter().any(|dep| bad.contains(dep)) => {
+                    bad.insert(hash);
+                    descendants.push(from);
+                }
+                lineage => {
+                    bad.extend(lineage.map(|(hash, _)| hash));
+                    culprits.push(from);
+                }
             }
+            from += 1;
         }
-        Merge::Bad(bad)
+        Merge::Bad { culprits, descendants }
     }
 
     /// Whether `changes` merge into a document that also saves and loads: the proof for changes the gate does not vouch for.
     pub fn carries(&self, changes: &[Bytes]) -> bool {
-        let Some(merged) = self.try_merge(changes) else { return false };
+        let Some(merged) = self.try_merge(changes) else {
+            return false;
+        };
         merged.snapshot().is_ok()
     }
 
     /// The saved document, proven to load back with the same heads.
     pub fn snapshot(&self) -> Result<Vec<u8>, DocumentError> {
         let saved = catch_unwind(AssertUnwindSafe(|| {
-            self.automerge.save_with_options(SaveOptions { retain_orphans: false, ..SaveOptions::default() })
+            self.automerge.save_with_options(SaveOptions {
+                retain_orphans: false,
+                ..SaveOptions::default()
+            })
         }))
         .map_err(|_| DocumentError::Panic)?;
         let loaded = Self::load(&saved)?;
@@ -97,7 +119,11 @@ impl Document {
 
     /// The heads, in order.
     pub fn heads(&self) -> Vec<ChangeHash> {
-        self.automerge.get_heads().into_iter().map(|hash| ChangeHash(hash.0)).collect()
+        self.automerge
+            .get_heads()
+            .into_iter()
+            .map(|hash| ChangeHash(hash.0))
+            .collect()
     }
 
     /// The document itself, for looking things up.
@@ -130,13 +156,23 @@ impl Document {
             let mut merged = Automerge::clone(&self.automerge);
             merged.apply_changes(parsed.iter().cloned()).ok()?;
             let exact = parsed.iter().zip(changes).all(|(change, bytes)| {
-                merged.get_change_by_hash(&change.hash()).is_some_and(|held| held.raw_bytes() == &bytes[..])
+                merged
+                    .get_change_by_hash(&change.hash())
+                    .is_some_and(|held| held.raw_bytes() == &bytes[..])
             });
-            exact.then(|| Self { automerge: Arc::new(merged) })
+            exact.then(|| Self {
+                automerge: Arc::new(merged),
+            })
         }))
         .ok()
         .flatten()
     }
+}
+
+/// The hash and the dependencies of a change, if it can be read at all.
+fn lineage(bytes: &Bytes) -> Option<(automerge::ChangeHash, Vec<automerge::ChangeHash>)> {
+    let change = catch_unwind(|| Change::from_bytes(bytes.to_vec())).ok()?.ok()?;
+    Some((change.hash(), change.deps().to_vec()))
 }
 
 #[cfg(test)]
@@ -151,7 +187,11 @@ mod tests {
             transaction.put(ROOT, format!("key {number}"), *text).unwrap();
             transaction.commit();
         }
-        let changes = document.get_changes(&[]).iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect();
+        let changes = document
+            .get_changes(&[])
+            .iter()
+            .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+            .collect();
         (document, changes)
     }
 
@@ -159,7 +199,9 @@ mod tests {
     fn merges_what_is_honest_and_leaves_the_original_alone() {
         let (source, changes) = typed(1, &["a", "b", "c"]);
         let empty = Document::default();
-        let Merge::Whole(merged) = empty.merge(&changes) else { panic!("honest changes merge") };
+        let Merge::Whole(merged) = empty.merge(&changes) else {
+            panic!("honest changes merge")
+        };
         assert_eq!(merged.automerge().get_heads(), source.get_heads());
         assert!(empty.heads().is_empty());
         let saved = merged.snapshot().unwrap();
@@ -175,8 +217,15 @@ mod tests {
         broken[last] ^= 0xff;
         first[1] = broken.into();
         let changes: Vec<Bytes> = first.into_iter().chain(second).collect();
-        let Merge::Bad(bad) = Document::default().merge(&changes) else { panic!("a broken change does not merge") };
-        assert_eq!(bad, [1, 2], "the broken one and the one that stands on it");
+        let merge = Document::default().merge(&changes);
+        let Merge::Bad { culprits, descendants } = merge else {
+            panic!("a broken change does not merge")
+        };
+        assert_eq!(
+            (culprits, descendants),
+            (vec![1], vec![2]),
+            "the broken one and the one that stands on it"
+        );
     }
 
     #[test]

@@ -48,7 +48,14 @@ impl Presence {
         match self.shown.get_mut(&session) {
             Some(shown) if shown.state == state => shown.expires = expires,
             _ => {
-                self.shown.insert(session, Shown { person: person.clone(), state, expires });
+                self.shown.insert(
+                    session,
+                    Shown {
+                        person: person.clone(),
+                        state,
+                        expires,
+                    },
+                );
                 self.changed.insert(session, person.clone());
             }
         }
@@ -63,23 +70,35 @@ impl Presence {
 
     /// Lets expired states go; then, if something changed and the tick allows, the frames that say so.
     pub fn frames_due(&mut self, now: Time, room: RoomNumber) -> Vec<Bytes> {
-        let expired: Vec<SessionId> =
-            self.shown.iter().filter(|(_, shown)| shown.expires <= now).map(|(session, _)| *session).collect();
+        let expired: Vec<SessionId> = self
+            .shown
+            .iter()
+            .filter(|(_, shown)| shown.expires <= now)
+            .map(|(session, _)| *session)
+            .collect();
         expired.into_iter().for_each(|session| self.hide(session));
         if self.changed.is_empty() || self.tick().is_some_and(|tick| tick > now) {
             return Vec::new();
         }
         self.last_frame = Some(now);
         let changed = std::mem::take(&mut self.changed);
-        frames(room, changed.into_iter().map(|(session, person)| {
-            let state = self.shown.get(&session).map(|shown| shown.state.clone());
-            entry(session, &person, state)
-        }))
+        frames(
+            room,
+            changed.into_iter().map(|(session, person)| {
+                let state = self.shown.get(&session).map(|shown| shown.state.clone());
+                entry(session, &person, state)
+            }),
+        )
     }
 
     /// Everything that is shown, for a session that has just come up to date.
     pub fn whole(&self, room: RoomNumber) -> Vec<Bytes> {
-        frames(room, self.shown.iter().map(|(session, shown)| entry(*session, &shown.person, Some(shown.state.clone()))))
+        frames(
+            room,
+            self.shown
+                .iter()
+                .map(|(session, shown)| entry(*session, &shown.person, Some(shown.state.clone()))),
+        )
     }
 
     /// When `frames_due` has something to do.
@@ -110,7 +129,13 @@ fn frames(room: RoomNumber, entries: impl Iterator<Item = PresenceEntry>) -> Vec
         bytes += entry.subject.len() + entry.state.as_ref().map_or(0, Bytes::len);
         open.push(entry);
         if bytes >= FRAME_BYTES_MAX {
-            frames.push(ServerMessage::Presence { room, entries: std::mem::take(&mut open) }.encode());
+            frames.push(
+                ServerMessage::Presence {
+                    room,
+                    entries: std::mem::take(&mut open),
+                }
+                .encode(),
+            );
             bytes = 0;
         }
     }
@@ -128,13 +153,18 @@ mod tests {
     const ROOM: RoomNumber = RoomNumber::new(7);
 
     fn person(name: &str) -> Person {
-        Person { subject: Subject(name.into()), name: None }
+        Person {
+            subject: Subject(name.into()),
+            name: None,
+        }
     }
 
     fn states(frames: &[Bytes]) -> Vec<(u64, Option<Bytes>)> {
         let mut states = Vec::new();
         for frame in frames {
-            let Ok(ServerMessage::Presence { entries, .. }) = decode_server(frame) else { panic!("a presence frame") };
+            let Ok(ServerMessage::Presence { entries, .. }) = decode_server(frame) else {
+                panic!("a presence frame")
+            };
             states.extend(entries.into_iter().map(|entry| (entry.session.number(), entry.state)));
         }
         states
@@ -152,7 +182,10 @@ mod tests {
         presence.show(at(30), ben, &person("ben"), Some("b1".into()), 1_000);
         assert!(presence.frames_due(at(50), ROOM).is_empty(), "the tick is not over");
         assert_eq!(presence.next_wakeup(), Some(at(100)));
-        assert_eq!(states(&presence.frames_due(at(100), ROOM)), [(1, Some("a3".into())), (2, Some("b1".into()))]);
+        assert_eq!(
+            states(&presence.frames_due(at(100), ROOM)),
+            [(1, Some("a3".into())), (2, Some("b1".into()))]
+        );
         assert_eq!(states(&presence.whole(ROOM)).len(), 2);
     }
 
@@ -164,7 +197,10 @@ mod tests {
         presence.show(at(0), anna, &person("anna"), Some("a".into()), 1_000);
         presence.frames_due(at(0), ROOM);
         presence.show(at(600), anna, &person("anna"), Some("a".into()), 1_000);
-        assert!(presence.frames_due(at(1_500), ROOM).is_empty(), "the same state again is no news, but it lives on");
+        assert!(
+            presence.frames_due(at(1_500), ROOM).is_empty(),
+            "the same state again is no news, but it lives on"
+        );
         assert_eq!(states(&presence.frames_due(at(1_600), ROOM)), [(1, None)]);
         assert_eq!(presence.next_wakeup(), None);
     }

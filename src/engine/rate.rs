@@ -4,7 +4,7 @@ use crate::engine::time::Time;
 
 /// Holds up to `burst` tokens and gains `per_second` of them each second. It may go into debt once; then its owner waits.
 #[derive(Clone, Debug)]
-pub struct Bucket {
+pub(super) struct Bucket {
     per_second: u64,
     burst: u64,
     /// In thousandths of a token.
@@ -14,12 +14,17 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full bucket.
-    pub fn new(per_second: u64, burst: u64, now: Time) -> Self {
-        Self { per_second: per_second.max(1), burst, level_milli: milli(burst), at: now }
+    pub(super) fn new(per_second: u64, burst: u64, now: Time) -> Self {
+        Self {
+            per_second: per_second.max(1),
+            burst,
+            level_milli: milli(burst),
+            at: now,
+        }
     }
 
     /// Takes one token. `Some` when there was none left: the time at which to go on.
-    pub fn take(&mut self, now: Time) -> Option<Time> {
+    pub(super) fn take(&mut self, now: Time) -> Option<Time> {
         let gained = milli(now.ms_since(self.at).saturating_mul(self.per_second)) / 1_000;
         self.level_milli = (self.level_milli.saturating_add(gained)).min(milli(self.burst)) - 1_000;
         self.at = now;
@@ -45,7 +50,11 @@ mod tests {
         let mut bucket = Bucket::new(100, 3, start);
         assert_eq!([(); 3].map(|()| bucket.take(start)), [None; 3]);
         assert_eq!(bucket.take(start), Some(Time::from_ms(15)));
-        assert_eq!(bucket.take(Time::from_ms(15)), Some(Time::from_ms(25)), "still one in debt");
+        assert_eq!(
+            bucket.take(Time::from_ms(15)),
+            Some(Time::from_ms(25)),
+            "still one in debt"
+        );
         assert_eq!(bucket.take(Time::from_ms(10_000)), None, "full again after a pause");
     }
 }

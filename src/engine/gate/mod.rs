@@ -87,12 +87,22 @@ impl Header {
     pub fn ops(&self) -> u64 {
         0
     }
+
+    /// The actor that made it.
+    pub fn actor(&self) -> &[u8] {
+        &[]
+    }
 }
 
 impl Decoded {
     /// The hash that names the change.
     pub fn hash(&self) -> ChangeHash {
         ChangeHash([0; 32])
+    }
+
+    /// The actor that made it.
+    pub fn actor(&self) -> &[u8] {
+        &[]
     }
 
     /// The changes it stands on.

@@ -161,12 +161,10 @@ pub enum Effect {
         /// Its generation.
         generation: u64,
     },
-    /// Take changes that do not merge, and all that stands on them, out of the log; answered by `Quarantined`.
+    /// Take changes that do not merge out of the log, refuse them for good, begin a new epoch; answered by `Quarantined`.
     Quarantine {
-        /// The changes.
-        culprits: Vec<ChangeHash>,
-        /// None of them lies before.
-        from: Position,
+        /// Where they stand.
+        bad: Vec<Position>,
         /// The end of the log.
         to: Position,
     },
@@ -356,8 +354,10 @@ pub enum Merged {
     },
     /// These changes of the log do not merge.
     Bad {
-        /// Which.
-        culprits: Vec<ChangeHash>,
+        /// Where the ones stand that are bad themselves.
+        culprits: Vec<Position>,
+        /// Where the ones stand that depend on a culprit.
+        descendants: Vec<Position>,
     },
     /// The snapshot does not load, or its records are damaged.
     Damaged,
