@@ -1,1 +1,3 @@
 //! What Syncline does: sockets, disk, clock and keys around the engine.
+
+pub mod store;
