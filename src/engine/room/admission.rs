@@ -23,7 +23,7 @@ use syncline_protocol::{
 /// Changes that gather while a batch is being stored; at this many the room takes no further edits.
 const GATHERED_CHANGES_MAX: usize = 10_000;
 /// Bytes of those changes.
-const GATHERED_BYTES_MAX: usize = 4 << 20;
+const GATHERED_BYTES_MAX: usize = 512 << 10;
 
 /// The changes that are admitted and not yet on disk.
 #[derive(Debug)]
