@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The command line of Syncline. `syncline --help` is its manual.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,127 @@
+//! `syncline serve`: the server, until Ctrl-C or SIGTERM.
+
+use super::{ConfigFile, Failure, load_config, print, runtime, say};
+use anyhow::Context;
+use std::io;
+use syncline::server::{
+    Server, StartError,
+    config::{Config, Flag},
+    telemetry,
+};
+
+/// Serve documents, until Ctrl-C or SIGTERM
+///
+/// Prints one line, `listening on http://ADDRESS`, when it is ready. Logs go to standard error.
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// The IP address and port to listen on; port 0 picks a free one [env: SYNCLINE_LISTEN] [default: 127.0.0.1:4400]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The directory of the stored documents [env: SYNCLINE_DATA] [default: ./syncline-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Serve without authentication, on loopback only, to try things out [env: SYNCLINE_DEV]
+    #[arg(long)]
+    dev: bool,
+    /// Serve TLS with this certificate chain (PEM); replaced files are taken over without a restart [env: SYNCLINE_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The private key of the certificate (PEM) [env: SYNCLINE_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Log lines for people (text) or programs (json) [env: SYNCLINE_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What to log: a level, or levels by module [env: SYNCLINE_LOG_FILTER] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log_filter: Option<String>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = load_config(self.file.config.as_deref(), &self.flags())?;
+        telemetry::start(&config.log).context("cannot log")?;
+        if config.dev {
+            say(
+                "WARNING: --dev serves without authentication: every program on this machine can read and write everything",
+            );
+        }
+        runtime().context("cannot start threads")?.block_on(serve(config))
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        let given = [
+            ("--listen", "listen", self.listen.clone()),
+            ("--data", "data", self.data.clone()),
+            ("--dev", "dev", self.dev.then(|| "true".to_owned())),
+            ("--tls-cert", "tls.cert", self.tls_cert.clone()),
+            ("--tls-key", "tls.key", self.tls_key.clone()),
+            ("--log-format", "log.format", self.log_format.clone()),
+            ("--log-filter", "log.filter", self.log_filter.clone()),
+        ];
+        given
+            .into_iter()
+            .filter_map(|(name, key, value)| value.map(|value| Flag { name, key, value }))
+            .collect()
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    // Before anything can be told to listen: a signal from here on drains.
+    let mut stop = Stop::new().context("cannot wait for signals")?;
+    let running = Server::start(config).await.map_err(|error| match error {
+        StartError::Keys(_) | StartError::Tls(_) => Failure::Usage(error.to_string()),
+        StartError::Listen { .. } => Failure::Error(error.into()),
+    })?;
+    print(&format!("listening on {}", running.url())).context("cannot write to standard output")?;
+    stop.wait().await;
+    tracing::info!("stopping");
+    if !running.shutdown().await {
+        tracing::warn!("connections were cut off: they did not end within gateway.drain_timeout_ms");
+    }
+    Ok(())
+}
+
+/// The signals that end the server.
+#[cfg(unix)]
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Stop {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The signal that ends the server.
+#[cfg(not(unix))]
+struct Stop;
+
+#[cfg(not(unix))]
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn wait(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Lets connections in: TCP, TLS, HTTP, and the WebSocket upgrade, each with a limit in number, size and time. Past the
+//! upgrade a connection belongs to [`crate::server::connection`].
+
+mod address;
+mod http;
+pub mod origin;
+mod stream;
+pub mod tls;
+mod upgrade;
+
+pub use stream::Stream;
+
+use crate::server::{
+    Server, connection,
+    metrics::{Held, Refused},
+};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+use tls::Certificate;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use upgrade::Link;
+
+/// How long one connection may speak HTTP: probes and pages are short, and come back.
+const HTTP_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Room for a request line and headers beside a token.
+const REQUEST_HEAD_BYTES: usize = 16 << 10;
+
+/// Headers of one request.
+const REQUEST_HEADERS_MAX: usize = 64;
+
+/// How long to wait after the system refused to accept: it has no descriptors left, mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the server drains, then waits for every connection to end.
+pub(super) async fn serve(listener: TcpListener, certificate: Option<Certificate>, server: Arc<Server>) {
+    let acceptor = certificate.as_ref().map(Certificate::acceptor);
+    let follow = async {
+        match certificate {
+            Some(certificate) => certificate.follow().await,
+            None => std::future::pending().await,
+        }
+    };
+    let slots = Arc::new(Semaphore::new(server.config.connections_max as usize));
+    let mut draining = server.draining();
+    tokio::select! {
+        () = accept(&listener, acceptor, &slots, &server) => {}
+        () = follow => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+    drop(listener);
+    let all = slots.acquire_many(server.config.connections_max).await;
+    drop(all.expect("the semaphore is never closed"));
+}
+
+/// Gives every connection a task of its own.
+async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, slots: &Arc<Semaphore>, server: &Arc<Server>) {
+    loop {
+        let (tcp, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        server.metrics.connections.inc();
+        match Arc::clone(slots).try_acquire_owned() {
+            Ok(slot) => {
+                tokio::spawn(serve_connection(tcp, peer, acceptor.clone(), slot, Arc::clone(server)));
+            }
+            Err(_) => turn_away(tcp, acceptor.is_some(), server),
+        }
+    }
+}
+
+/// Over the cap: says so if that costs nothing, and hangs up.
+fn turn_away(tcp: TcpStream, is_tls: bool, server: &Server) {
+    server.metrics.refuse(Refused::Full);
+    if is_tls {
+        return;
+    }
+    if let Ok(mut tcp) = tcp.into_std() {
+        // Best effort: the peer learns less if it does not fit into the empty send buffer.
+        let _ = tcp.write_all(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        );
+    }
+}
+
+/// The whole life of a connection. It holds its slot to the end, so that a draining server can wait for all slots.
+async fn serve_connection(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    _slot: OwnedSemaphorePermit,
+    server: Arc<Server>,
+) {
+    let _open = Held::new(&server.metrics.connections_open);
+    // Boxed, so that the state of TLS and HTTP handshakes is freed before the long life of the WebSocket.
+    let upgraded = Box::pin(shake_hands(tcp, peer.ip(), acceptor, &server)).await;
+    if let Some((socket, admission)) = upgraded {
+        let _open = Held::new(&server.metrics.websockets_open);
+        connection::run(socket, admission, Arc::clone(&server)).await;
+    }
+}
+
+/// TLS if configured, then HTTP, to the upgrade or the end.
+async fn shake_hands(
+    tcp: TcpStream,
+    peer: IpAddr,
+    acceptor: Option<TlsAcceptor>,
+    server: &Arc<Server>,
+) -> Option<(connection::Socket, connection::Admission)> {
+    let link = Link::new(peer, server.clock.monotonic_ms());
+    // Fails only for a socket that is gone, which the first read tells.
+    let _ = tcp.set_nodelay(true);
+    let stream = match acceptor {
+        None => Stream::Plain(tcp),
+        Some(acceptor) => {
+            let limit = Duration::from_millis(server.config.limits.handshake_timeout_ms);
+            match timeout(limit, acceptor.accept(tcp)).await {
+                Ok(Ok(tls)) => Stream::Tls(Box::new(tls)),
+                Ok(Err(_)) | Err(_) => {
+                    server.metrics.refuse(Refused::Tls);
+                    return None;
+                }
+            }
+        }
+    };
+    if !speak_http(stream, &link, server).await {
+        server.metrics.refuse(Refused::Http);
+    }
+    link.into_socket(&server.config.limits).await
+}
+
+/// Answers HTTP requests until an upgrade or the end; false if the peer broke the protocol or was too slow.
+async fn speak_http(stream: Stream, link: &Link, server: &Arc<Server>) -> bool {
+    let limits = &server.config.limits;
+    let token_bytes = usize::try_from(limits.token_bytes_max).unwrap_or(usize::MAX);
+    let service = http::service(link.clone(), Arc::clone(server));
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.handshake_timeout_ms))
+        .max_buf_size(REQUEST_HEAD_BYTES.saturating_add(token_bytes))
+        .max_headers(REQUEST_HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut http = pin!(http);
+    let mut draining = server.draining();
+    let ended = timeout(HTTP_LIFETIME, async {
+        tokio::select! {
+            ended = http.as_mut() => return ended,
+            _ = draining.wait_for(|draining| *draining) => {}
+        }
+        http.as_mut().graceful_shutdown();
+        http.await
+    });
+    matches!(ended.await, Ok(Ok(())))
+}

@@ -1,0 +1,193 @@
+//! What the server counts, for Prometheus. Labels come from our own enums only, so that no input can make new series.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Every metric; cheap to add to, shared by all.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// TCP connections that are open, in any state.
+    pub connections_open: Gauge,
+    /// TCP connections that came.
+    pub connections: Counter,
+    /// Connections and requests that were turned away.
+    pub refused: Family<RefusedLabels, Counter>,
+    /// WebSockets that are open.
+    pub websockets_open: Gauge,
+    /// WebSocket messages from clients.
+    pub frames_in: Counter,
+    /// WebSocket messages to clients.
+    pub frames_out: Counter,
+    /// Bytes of these from clients.
+    pub bytes_in: Counter,
+    /// Bytes of these to clients.
+    pub bytes_out: Counter,
+    /// Edits that were acknowledged.
+    pub edits_acked: Counter,
+    /// Edits that were refused, by the code on the wire.
+    pub edits_rejected: Family<CodeLabels, Counter>,
+    /// Sessions that the server closed, by close code.
+    pub sessions_closed: Family<CloseLabels, Counter>,
+    /// Rooms that are live.
+    pub rooms_open: Gauge,
+}
+
+/// The label of [`Metrics::refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// Why.
+    pub reason: Refused,
+}
+
+/// Why a connection or request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Refused {
+    /// `gateway.connections_max` is reached.
+    Full,
+    /// The TLS handshake failed or took too long.
+    Tls,
+    /// The HTTP request was not one, or took too long.
+    Http,
+    /// The origin may not connect.
+    Origin,
+    /// Not a WebSocket upgrade, or for another subprotocol.
+    Upgrade,
+    /// The server starts or stops.
+    NotReady,
+}
+
+/// The label of [`Metrics::edits_rejected`]: one of the protocol's own codes, never text from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabels {
+    /// `forbidden`, `limit`, ...
+    pub code: &'static str,
+}
+
+/// The label of [`Metrics::sessions_closed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CloseLabels {
+    /// The WebSocket close code.
+    pub code: u16,
+}
+
+impl Metrics {
+    /// Everything at zero.
+    #[expect(clippy::new_without_default, reason = "metrics are made once, in one place")]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("syncline"),
+            connections_open: Gauge::default(),
+            connections: Counter::default(),
+            refused: Family::default(),
+            websockets_open: Gauge::default(),
+            frames_in: Counter::default(),
+            frames_out: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            edits_acked: Counter::default(),
+            edits_rejected: Family::default(),
+            sessions_closed: Family::default(),
+            rooms_open: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "connections_open",
+            "TCP connections that are open",
+            metrics.connections_open.clone(),
+        );
+        registry.register("connections", "TCP connections that came", metrics.connections.clone());
+        registry.register(
+            "refused",
+            "Connections and requests turned away",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "websockets_open",
+            "WebSockets that are open",
+            metrics.websockets_open.clone(),
+        );
+        registry.register(
+            "frames_in",
+            "WebSocket messages from clients",
+            metrics.frames_in.clone(),
+        );
+        registry.register(
+            "frames_out",
+            "WebSocket messages to clients",
+            metrics.frames_out.clone(),
+        );
+        registry.register("bytes_in", "Bytes of messages from clients", metrics.bytes_in.clone());
+        registry.register("bytes_out", "Bytes of messages to clients", metrics.bytes_out.clone());
+        registry.register("edits_acked", "Edits that are on disk", metrics.edits_acked.clone());
+        registry.register(
+            "edits_rejected",
+            "Edits that were refused",
+            metrics.edits_rejected.clone(),
+        );
+        registry.register(
+            "sessions_closed",
+            "Sessions that the server closed",
+            metrics.sessions_closed.clone(),
+        );
+        registry.register("rooms_open", "Rooms that are live", metrics.rooms_open.clone());
+        metrics
+    }
+
+    /// Counts something that was turned away.
+    pub fn refuse(&self, reason: Refused) {
+        self.refused.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// All of them in OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("writing to a text cannot fail");
+        text
+    }
+}
+
+/// One more in a gauge, until it is dropped.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Held {
+    /// Counts one.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered_with_their_labels() {
+        let metrics = Metrics::new();
+        metrics.connections.inc();
+        metrics.refuse(Refused::Origin);
+        metrics
+            .edits_rejected
+            .get_or_create(&CodeLabels { code: "limit" })
+            .inc_by(3);
+        let text = metrics.render();
+        assert!(text.contains("syncline_connections_total 1\n"), "{text}");
+        assert!(text.contains("syncline_refused_total{reason=\"Origin\"} 1\n"), "{text}");
+        assert!(
+            text.contains("syncline_edits_rejected_total{code=\"limit\"} 3\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

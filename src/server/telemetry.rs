@@ -1,0 +1,24 @@
+//! Logs for the operator, to standard error. What is logged is counts, ids, addresses and reasons: never a token, a query
+//! string or anything out of a document.
+
+use crate::server::config::{LogConfig, LogFormat};
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+
+/// Logging was set up already.
+#[derive(Debug, thiserror::Error)]
+#[error("logging is set up already")]
+pub struct TelemetryError;
+
+/// Sends every later event of this process to standard error. Once per process.
+pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::new(&config.filter);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let started = match config.format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|_| TelemetryError)
+}
