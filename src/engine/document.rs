@@ -9,6 +9,13 @@ pub struct Document {
 }
 
 impl Document {
+    /// Wraps an Automerge document.
+    pub fn new(automerge: automerge::Automerge) -> Self {
+        Self {
+            automerge: Arc::new(automerge),
+        }
+    }
+
     /// The document itself, for looking things up.
     pub fn automerge(&self) -> &automerge::Automerge {
         &self.automerge
