@@ -47,6 +47,11 @@ pub enum Merge {
 }
 
 impl Document {
+    /// Wraps an Automerge document.
+    pub fn new(automerge: Automerge) -> Self {
+        Self { automerge: Arc::new(automerge) }
+    }
+
     /// Loads a snapshot. An empty slice is the empty document.
     pub fn load(snapshot: &[u8]) -> Result<Self, DocumentError> {
         if snapshot.is_empty() {

@@ -147,6 +147,8 @@ impl Reader {
 
     async fn received(&mut self, message: Message) {
         self.heard_ms = self.server.clock.monotonic_ms();
+        // What the peer says now, it says after it was told of these.
+        self.noticed().await;
         match message {
             Message::Binary(frame) => {
                 self.server.metrics.frames_in.inc();

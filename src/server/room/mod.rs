@@ -263,25 +263,29 @@ impl Task {
     fn broke(&mut self) {
         tracing::error!(document = %self.document, "the room panicked; its members will open it anew");
         self.hub.metrics().room_panics.inc();
-        let closed = ServerMessage::Closed {
-            room: Some(self.number),
-            document: self.document.clone(),
-            code: ClosedCode::Unavailable,
-            text: "the room failed; open the document again".to_owned(),
-        };
-        let frame = closed.encode();
+        let frame = self.closed(Some(self.number));
         for outbox in self.outboxes.values() {
             outbox.dismiss(self.number, frame.clone());
         }
     }
 
-    /// The room is no longer listed; whoever has joined meanwhile is sent to the next one.
+    fn closed(&self, room: Option<RoomNumber>) -> Bytes {
+        let closed = ServerMessage::Closed {
+            room,
+            document: self.document.clone(),
+            code: ClosedCode::Unavailable,
+            text: "the room has ended; open the document again".to_owned(),
+        };
+        closed.encode()
+    }
+
+    /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     fn end(&mut self) {
         self.hub.unlist(&self.document, self.number);
         self.inbox.close();
         while let Ok(mail) = self.inbox.try_recv() {
-            if let Mail::Join(join, outbox) = mail {
-                self.hub.join_again(self.document.clone(), join, outbox);
+            if let Mail::Join(_, outbox) = mail {
+                outbox.dismiss(self.number, self.closed(None));
             }
         }
     }
