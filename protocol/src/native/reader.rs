@@ -381,6 +381,9 @@ mod tests {
             read += 1;
             reader.hash("heads")
         });
-        assert_eq!((hashes, read), (Err(DecodeError::Truncated { field: "heads", at: 0 }), 0));
+        assert_eq!(
+            (hashes, read),
+            (Err(DecodeError::Truncated { field: "heads", at: 0 }), 0)
+        );
     }
 }
