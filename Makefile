@@ -23,7 +23,7 @@ engine:
 	$(CARGO) clippy --locked -p syncline --all-targets --no-default-features -- -D warnings
 	$(CARGO) test --locked -p syncline --no-default-features
 	! $(CARGO) tree --locked -p syncline --no-default-features --edges normal,build --prefix none \
-		| grep -E '^(tokio|mio|socket2|sled|rustls|hyper|axum|getrandom) '
+		| grep -E '^(tokio|mio|socket2|sled|rustls|hyper|axum) '
 
 docs:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps
