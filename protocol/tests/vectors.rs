@@ -216,7 +216,7 @@ fn vectors(json: &str, at_least: usize) -> Vec<Value> {
 }
 
 #[test]
-fn client_messages() {
+fn m9_m10_client_messages() {
     for vector in vectors(include_str!("../vectors/client.json"), 20) {
         let message = client_message(&vector["message"]);
         assert_eq!(decode_client(&frame(&vector)).as_ref(), Ok(&message), "{vector}");
@@ -225,7 +225,7 @@ fn client_messages() {
 }
 
 #[test]
-fn server_messages() {
+fn m9_m10_server_messages() {
     for vector in vectors(include_str!("../vectors/server.json"), 30) {
         let message = server_message(&vector["message"]);
         assert_eq!(decode_server(&frame(&vector)).as_ref(), Ok(&message), "{vector}");
@@ -234,7 +234,7 @@ fn server_messages() {
 }
 
 #[test]
-fn m3_m4_other_forms_and_further_elements_are_read() {
+fn m3_m4_m5_v2_other_forms_and_further_elements_are_read() {
     for vector in vectors(include_str!("../vectors/lenient.json"), 25) {
         match text(&vector["from"]).as_str() {
             "client" => assert_eq!(
@@ -253,7 +253,7 @@ fn m3_m4_other_forms_and_further_elements_are_read() {
 }
 
 #[test]
-fn m7_malformed_frames_have_their_kind_of_error() {
+fn m1_m2_m6_m7_m8_d2_malformed_frames_have_their_kind_of_error() {
     let mut kinds = BTreeSet::new();
     for vector in vectors(include_str!("../vectors/malformed.json"), 70) {
         let error = match text(&vector["from"]).as_str() {
