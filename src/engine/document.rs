@@ -49,7 +49,9 @@ pub enum Merge {
 impl Document {
     /// Wraps an Automerge document.
     pub fn new(automerge: Automerge) -> Self {
-        Self { automerge: Arc::new(automerge) }
+        Self {
+            automerge: Arc::new(automerge),
+        }
     }
 
     /// Loads a snapshot. An empty slice is the empty document.

@@ -14,6 +14,8 @@ use syncline_protocol::{
 pub const TICK_MS: u64 = 100;
 /// A presence frame is closed when its states exceed this; the next entries go into another.
 const FRAME_BYTES_MAX: usize = 64 << 10;
+/// What an entry takes at least, so that a frame never holds more of them than a client decodes.
+const ENTRY_BYTES: usize = 16;
 
 /// Who somebody is to the others: claims of the token that everybody in the room may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +128,8 @@ fn frames(room: RoomNumber, entries: impl Iterator<Item = PresenceEntry>) -> Vec
     let mut frames = Vec::new();
     let (mut open, mut bytes) = (Vec::new(), 0);
     for entry in entries {
-        bytes += entry.subject.len() + entry.state.as_ref().map_or(0, Bytes::len);
+        let name = entry.name.as_ref().map_or(0, String::len);
+        bytes += ENTRY_BYTES + entry.subject.len() + name + entry.state.as_ref().map_or(0, Bytes::len);
         open.push(entry);
         if bytes >= FRAME_BYTES_MAX {
             frames.push(
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn p1_the_last_value_wins_and_a_tick_gathers() {
+    fn p2_the_last_value_wins_and_a_tick_gathers() {
         let (anna, ben) = (SessionId::new(1), SessionId::new(2));
         let mut presence = Presence::default();
         let at = Time::from_ms;

@@ -361,6 +361,7 @@ impl Live {
             ClientMessage::Edit(edit) => self.edit(session, edit, out),
             ClientMessage::Presence { room, state } => {
                 bounded(state.as_ref(), limits)?;
+                let state = state.map(|state| Bytes::copy_from_slice(&state));
                 self.tell(room, room::Event::Shown { session, state }, out);
             }
             ClientMessage::Signal { room, payload } => {
@@ -434,6 +435,8 @@ impl Live {
             }
             Some(Access::Read) => out.push(reject(RejectCode::Forbidden, "the token allows reading only")),
             Some(Access::Write) => {
+                // Slices of the frame would keep all of it in memory.
+                let changes = changes.iter().map(|change| Bytes::copy_from_slice(change)).collect();
                 let edit = AuthorisedEdit {
                     session,
                     subject: self.grant.subject.clone(),

@@ -133,7 +133,12 @@ impl Reader {
                 Came::Notice => self.noticed().await,
                 Came::Draining => {
                     told_to_leave = true;
-                    self.outbox.push(ServerMessage::Retry { after_ms: RETRY_AFTER_MS }.encode());
+                    self.outbox.push(
+                        ServerMessage::Retry {
+                            after_ms: RETRY_AFTER_MS,
+                        }
+                        .encode(),
+                    );
                     self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
                 }
                 Came::Woke => {
@@ -157,7 +162,11 @@ impl Reader {
             }
             Message::Text(_) => {
                 let text = "text messages are not part of the protocol".to_owned();
-                self.handle(Event::Refused { code: CloseCode::Malformed, text }).await;
+                self.handle(Event::Refused {
+                    code: CloseCode::Malformed,
+                    text,
+                })
+                .await;
             }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
         }
@@ -230,7 +239,11 @@ impl Reader {
                 None
             }
             Effect::Close { code, text } => {
-                self.server.metrics.sessions_closed.get_or_create(&CloseLabels { code: code.number() }).inc();
+                self.server
+                    .metrics
+                    .sessions_closed
+                    .get_or_create(&CloseLabels { code: code.number() })
+                    .inc();
                 tracing::info!(session = %self.session.id(), code = code.number(), text, "closing");
                 self.outbox.close(code, text);
                 None
@@ -240,18 +253,31 @@ impl Reader {
 
     fn verify(&mut self, token: Option<&str>) -> Event {
         let unix_ms = self.server.clock.unix_ms();
-        let grant = match self.server.verifier.verify(token, unix_ms) {
+        let grant = match self.server.verifier.admit(token, unix_ms) {
             Ok(grant) => grant,
-            Err(error) => return Event::Refused { code: CloseCode::Unauthorized, text: error.to_string() },
+            Err(error) => {
+                return Event::Refused {
+                    code: CloseCode::Unauthorized,
+                    text: error.to_string(),
+                };
+            }
         };
         if self.seat.is_none() {
-            self.seat = self.server.hub.seat(&grant.subject, self.server.config.limits.sessions_per_subject_max);
+            self.seat = self
+                .server
+                .hub
+                .seat(&grant.subject, self.server.config.limits.sessions_per_subject_max);
             if self.seat.is_none() {
                 let text = "this subject has too many connections; close one first".to_owned();
-                return Event::Refused { code: CloseCode::Overloaded, text };
+                return Event::Refused {
+                    code: CloseCode::Overloaded,
+                    text,
+                };
             }
         }
-        let expires = grant.expires_at_ms.map(|at| self.now().plus_ms(at.saturating_sub(unix_ms)));
+        let expires = grant
+            .expires_at_ms
+            .map(|at| self.now().plus_ms(at.saturating_sub(unix_ms)));
         Event::Admitted { grant, expires }
     }
 
@@ -302,7 +328,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
         server.metrics.bytes_out.inc_by(bytes as u64);
         for (_, inbox) in outbox.written(bytes) {
             // A room that has ended has no use for it.
-            let _ = inbox.send(Mail::Event(RoomEvent::Drained { session: outbox.session() })).await;
+            let _ = inbox
+                .send(Mail::Event(RoomEvent::Drained {
+                    session: outbox.session(),
+                }))
+                .await;
         }
         if close {
             // The reader sees the peer's answer, or its end.
@@ -321,7 +351,10 @@ fn message(item: Item) -> Message {
                 end -= 1;
             }
             let code = WireCode::from(code.number());
-            Message::Close(Some(CloseFrame { code, reason: text[..end].into() }))
+            Message::Close(Some(CloseFrame {
+                code,
+                reason: text[..end].into(),
+            }))
         }
     }
 }
@@ -329,7 +362,9 @@ fn message(item: Item) -> Message {
 /// How to close after an error of the WebSocket; `None` when the peer is gone.
 fn fault(error: &tungstenite::Error) -> Option<(CloseCode, &'static str)> {
     match error {
-        tungstenite::Error::Capacity(_) => Some((CloseCode::Malformed, "the message is larger than the limit in welcome")),
+        tungstenite::Error::Capacity(_) => {
+            Some((CloseCode::Malformed, "the message is larger than the limit in welcome"))
+        }
         tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => {
             Some((CloseCode::Malformed, "the frame breaks the WebSocket protocol"))
         }

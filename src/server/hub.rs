@@ -29,7 +29,6 @@ use tokio::sync::{Notify, mpsc};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All rooms of a server.
-#[derive(Debug)]
 pub struct Hub {
     rooms: DashMap<DocumentId, Handle>,
     next_number: AtomicU64,
@@ -48,7 +47,6 @@ pub struct Hub {
 pub struct Unavailable;
 
 /// One connection of a subject, counted until it is dropped.
-#[derive(Debug)]
 pub struct Seat {
     hub: Arc<Hub>,
     subject: Subject,
@@ -97,7 +95,10 @@ impl Hub {
             return None;
         }
         *taken += 1;
-        Some(Seat { hub: self.clone(), subject: subject.clone() })
+        Some(Seat {
+            hub: self.clone(),
+            subject: subject.clone(),
+        })
     }
 
     /// Keeps the rooms within their memory, until the server ends.
@@ -156,7 +157,11 @@ impl Hub {
 
     /// Takes a room off the list, if it is still the one listed.
     pub(super) fn unlist(&self, document: &DocumentId, number: RoomNumber) {
-        if self.rooms.remove_if(document, |_, handle| handle.number == number).is_some() {
+        if self
+            .rooms
+            .remove_if(document, |_, handle| handle.number == number)
+            .is_some()
+        {
             self.metrics().rooms_open.dec();
         }
         if self.rooms.is_empty() {
@@ -190,7 +195,10 @@ impl Hub {
     }
 
     fn memory_bytes(&self) -> u64 {
-        self.rooms.iter().map(|room| room.figures.memory_bytes.load(Ordering::Relaxed)).sum()
+        self.rooms
+            .iter()
+            .map(|room| room.figures.memory_bytes.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Over the budget, asks the rooms to let go of what they can, the longest unused first, until enough should be free.
@@ -201,7 +209,10 @@ impl Hub {
         }
         let mut rooms: Vec<Handle> = self.rooms.iter().map(|room| room.value().clone()).collect();
         rooms.sort_by_key(|room| {
-            (room.figures.members.load(Ordering::Relaxed) > 0, room.figures.active_ms.load(Ordering::Relaxed))
+            (
+                room.figures.members.load(Ordering::Relaxed) > 0,
+                room.figures.active_ms.load(Ordering::Relaxed),
+            )
         });
         for room in rooms {
             if over == 0 {

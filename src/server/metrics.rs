@@ -163,10 +163,18 @@ impl Metrics {
         let counters = [
             ("room_panics", "Rooms that panicked", &self.room_panics),
             ("compactions", "Snapshots made", &self.compactions),
-            ("compactions_failed", "Compactions that were given up; the log stayed", &self.compactions_failed),
+            (
+                "compactions_failed",
+                "Compactions that were given up; the log stayed",
+                &self.compactions_failed,
+            ),
             ("loads_failed", "Documents that did not open", &self.loads_failed),
             ("appends_failed", "Batches that were not stored", &self.appends_failed),
-            ("resets", "Rooms reset because of changes that did not merge", &self.resets),
+            (
+                "resets",
+                "Rooms reset because of changes that did not merge",
+                &self.resets,
+            ),
             ("overloads", "Documents not opened for lack of memory", &self.overloads),
         ];
         for (name, help, counter) in counters {

@@ -14,20 +14,14 @@ pub mod room;
 pub mod store;
 pub mod telemetry;
 
+use crate::engine::room::Tuning;
 use auth::{KeyError, Verifier};
 use clock::Clock;
 use config::Config;
 use gateway::tls::TlsError;
-use crate::engine::room::Tuning;
 use hub::Hub;
 use metrics::Metrics;
 use room::workers::Workers;
-use store::{
-    LogKept, Store, StoreError,
-    sled::{SledKv, SledOptions},
-    writer::Writer,
-};
-use syncline_protocol::Limits;
 use std::{
     io,
     net::SocketAddr,
@@ -39,10 +33,15 @@ use std::{
     },
     time::Duration,
 };
+use store::{
+    LogKept, Store, StoreError,
+    sled::{SledKv, SledOptions},
+    writer::Writer,
+};
+use syncline_protocol::Limits;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// What every connection shares.
-#[derive(Debug)]
 pub struct Server {
     /// How it was set up.
     pub config: Config,
@@ -61,7 +60,6 @@ pub struct Server {
 }
 
 /// A server that accepts connections, until [`Running::shutdown`] or until it is dropped.
-#[derive(Debug)]
 pub struct Running {
     /// Where it listens; with port 0 in the configuration, the port it got.
     pub address: SocketAddr,
@@ -127,14 +125,30 @@ impl Server {
                 Ok((Store::open(kv.clone())?, Writer::start(kv)?))
             }
         });
-        let opened = opened.await.unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
+        let opened = opened
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
         let (store, writer) = opened.map_err(|error| StartError::Store { directory, error })?;
-        let (writer, limits, metrics, clock) =
-            (Arc::new(writer), Arc::new(config.limits.clone()), Arc::new(Metrics::new()), Clock::start());
+        let (writer, limits, metrics, clock) = (
+            Arc::new(writer),
+            Arc::new(config.limits.clone()),
+            Arc::new(Metrics::new()),
+            Clock::start(),
+        );
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let workers =
-            Workers::new(store, writer.clone(), limits.clone(), LogKept::default(), metrics.clone(), cores);
-        let tuning = Tuning { room_idle_ms: config.room_idle_timeout_ms, ..Tuning::default() };
+        let workers = Workers::new(
+            store,
+            writer.clone(),
+            limits.clone(),
+            LogKept::default(),
+            metrics.clone(),
+            clock,
+            cores,
+        );
+        let tuning = Tuning {
+            room_idle_ms: config.room_idle_timeout_ms,
+            ..Tuning::default()
+        };
         let hub = Hub::new(Arc::new(workers), clock, tuning, config.rooms_memory_bytes_max);
         Ok(Self {
             config,

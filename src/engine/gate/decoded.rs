@@ -131,7 +131,7 @@ impl Decoded {
     }
 
     /// Who made it: 1 to 64 bytes.
-    pub fn actor(&self) -> &[u8] {
+    pub fn actor(&self) -> &Bytes {
         &self.header.actor
     }
 

@@ -83,6 +83,11 @@ impl Header {
         self.hash
     }
 
+    /// The actor that made it.
+    pub fn actor(&self) -> &Bytes {
+        &self.actor
+    }
+
     /// How many operations it holds.
     pub fn ops(&self) -> u64 {
         self.ops.into()

@@ -124,12 +124,12 @@ impl Pipeline {
                 Verdict::Distant => {
                     let refusal = Refusal::Limit("the change stands on a part of the history that is too old");
                     Some(Weighed::Refused {
-                        actor: Bytes::copy_from_slice(change.actor()),
+                        actor: change.actor().clone(),
                         refusal,
                     })
                 }
                 Verdict::Refused(refusal) => Some(Weighed::Refused {
-                    actor: Bytes::copy_from_slice(change.actor()),
+                    actor: change.actor().clone(),
                     refusal,
                 }),
             };

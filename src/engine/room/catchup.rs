@@ -8,7 +8,7 @@ use super::{
 use bytes::Bytes;
 use syncline_protocol::{
     ChangeHash, Cursor, Position, SessionId,
-    native::{Base, ClosedCode, Opened, Packing, Part, ServerMessage},
+    native::{Base, ClosedCode, HEADS_MAX, Opened, Packing, Part, ServerMessage},
 };
 
 impl Room {
@@ -169,7 +169,7 @@ impl Room {
             room: self.number,
             document: self.document.clone(),
             access: greeting.access,
-            heads: live.heads.iter().copied().collect(),
+            heads: live.announced_heads(),
             cursor: live.cursor(),
             base: greeting.base,
             bytes,
@@ -203,6 +203,14 @@ impl Live {
             ),
             None => (Source::Log { from: Position::new(0) }, Base::Nothing),
         }
+    }
+
+    /// The heads, or none when there are more than a frame can name.
+    fn announced_heads(&self) -> Vec<ChangeHash> {
+        if self.heads.len() > HEADS_MAX {
+            return Vec::new();
+        }
+        self.heads.iter().copied().collect()
     }
 
     /// About how many bytes lie between there and the present.

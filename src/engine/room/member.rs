@@ -214,15 +214,12 @@ impl Member {
     }
 
     /// Whether a change of this actor was refused.
-    pub(super) fn has_refused(&self, actor: &[u8]) -> bool {
-        self.refused_actors.iter().any(|refused| refused == actor)
+    pub(super) fn has_refused(&self, actor: &Bytes) -> bool {
+        self.refused_actors.contains(actor)
     }
 }
 
 /// The actors of changes whose headers are read.
 pub(super) fn actors(headers: &[Header]) -> Vec<Bytes> {
-    headers
-        .iter()
-        .map(|header| Bytes::copy_from_slice(header.actor()))
-        .collect()
+    headers.iter().map(|header| header.actor().clone()).collect()
 }

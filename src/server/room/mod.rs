@@ -100,7 +100,11 @@ enum Stage {
 pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> Handle {
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let figures = Arc::new(Figures::default());
-    let handle = Handle { number, inbox: sender.clone(), figures: figures.clone() };
+    let handle = Handle {
+        number,
+        inbox: sender.clone(),
+        figures: figures.clone(),
+    };
     let mut out = Vec::new();
     let now = hub.now();
     let room = Room::new(number, document.clone(), hub.limits(), hub.tuning(), now, &mut out);
@@ -132,7 +136,10 @@ impl Task {
     async fn run(&mut self) {
         let mut mail = Vec::with_capacity(16);
         while self.stage != Stage::Closed && !(self.stage == Stage::Stopping && self.work.is_idle()) {
-            let wake = self.room.next_wakeup().map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
+            let wake = self
+                .room
+                .next_wakeup()
+                .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
             let reading = self.stage == Stage::Running && !self.room.is_saturated();
             let event = tokio::select! {
                 biased;
@@ -191,7 +198,12 @@ impl Task {
                     self.with(to, |outbox| outbox.push(frame));
                     self.tell_when_drained(to);
                 }
-                Effect::Broadcast { to, except, frame, begins } => {
+                Effect::Broadcast {
+                    to,
+                    except,
+                    frame,
+                    begins,
+                } => {
                     self.broadcast(&to, except, &frame, begins, &mut lagging);
                 }
                 Effect::Dismiss { session, frame } => {
@@ -202,7 +214,10 @@ impl Task {
                 Effect::Disconnect { session, code, text } => {
                     tracing::warn!(document = %self.document, %session, code = code.number(), text, "disconnected by a room");
                     self.with(session, |outbox| {
-                        let error = ServerMessage::Error { code: code.number(), text: text.clone() };
+                        let error = ServerMessage::Error {
+                            code: code.number(),
+                            text: text.clone(),
+                        };
                         outbox.push(error.encode());
                         outbox.close(code, text);
                     });
@@ -227,8 +242,15 @@ impl Task {
         begins: Option<Position>,
         lagging: &mut Vec<(SessionId, Position)>,
     ) {
-        if !self.audience.as_ref().is_some_and(|(sessions, _)| Arc::ptr_eq(sessions, to)) {
-            let outboxes = to.iter().filter_map(|session| self.outboxes.get(session).cloned()).collect();
+        if !self
+            .audience
+            .as_ref()
+            .is_some_and(|(sessions, _)| Arc::ptr_eq(sessions, to))
+        {
+            let outboxes = to
+                .iter()
+                .filter_map(|session| self.outboxes.get(session).cloned())
+                .collect();
             self.audience = Some((to.clone(), outboxes));
         }
         for outbox in self.audience.iter().flat_map(|(_, outboxes)| outboxes) {
@@ -254,8 +276,12 @@ impl Task {
     }
 
     fn report(&self, now: Time) {
-        self.figures.memory_bytes.store(self.room.memory_bytes() as u64, Ordering::Relaxed);
-        self.figures.members.store(self.room.members() as u64, Ordering::Relaxed);
+        self.figures
+            .memory_bytes
+            .store(self.room.memory_bytes() as u64, Ordering::Relaxed);
+        self.figures
+            .members
+            .store(self.room.members() as u64, Ordering::Relaxed);
         self.figures.active_ms.store(now.ms(), Ordering::Relaxed);
     }
 

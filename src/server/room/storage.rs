@@ -11,7 +11,7 @@ use crate::{
         room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
     server::store::{
-        LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, kv::Batch, layout, log::Culprit,
+        Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, kv::Batch, layout,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -54,7 +54,11 @@ pub type Commit<'a> = &'a dyn Fn(Batch) -> Result<(), StoreError>;
 impl Storage {
     /// The document's place in the store.
     pub fn new(store: Store, document: DocumentId, limits: Limits) -> Self {
-        Self { store, document, limits }
+        Self {
+            store,
+            document,
+            limits,
+        }
     }
 
     /// What the store knows of the document. If it has none, `fresh` becomes its epoch with the first edit.
@@ -88,7 +92,11 @@ impl Storage {
             index,
             log_start: stored.meta.log_start,
             log_bytes: stored.bytes,
-            snapshot: stored.meta.snapshot.as_ref().map(|snapshot| as_snapshot(snapshot, &stored.meta)),
+            snapshot: stored
+                .meta
+                .snapshot
+                .as_ref()
+                .map(|snapshot| as_snapshot(snapshot, &stored.meta)),
             quarantined,
         })
     }
@@ -116,20 +124,36 @@ impl Storage {
             Source::Snapshot { generation, offset } => {
                 let known = snapshots.iter().find(|snapshot| snapshot.generation == generation);
                 let snapshot = known.ok_or(ReadFailure::Gone)?;
-                let piece = self.store.read_snapshot(&self.document, snapshot, offset, self.limits.part_bytes_max);
+                let piece = self
+                    .store
+                    .read_snapshot(&self.document, snapshot, offset, self.limits.part_bytes_max);
                 let bytes = piece.map_err(read_failure)?;
                 let end = offset + bytes.len() as u64;
                 let next = if end < snapshot.bytes {
-                    Source::Snapshot { generation, offset: end }
+                    Source::Snapshot {
+                        generation,
+                        offset: end,
+                    }
                 } else {
-                    Source::Log { from: snapshot.position }
+                    Source::Log {
+                        from: snapshot.position,
+                    }
                 };
                 // A snapshot is deflated in itself.
-                Ok(Slice { packing: Packing::Plain, plain_bytes: bytes.len() as u64, bytes, log_bytes_before: 0, next })
+                Ok(Slice {
+                    packing: Packing::Plain,
+                    plain_bytes: bytes.len() as u64,
+                    bytes,
+                    log_bytes_before: 0,
+                    next,
+                })
             }
             Source::Log { from } => {
                 let bytes_max = self.limits.part_bytes_max.saturating_sub(LARGEST_OVERSHOOT).max(1);
-                let piece = self.store.read_log(&self.document, from, to, bytes_max).map_err(read_failure)?;
+                let piece = self
+                    .store
+                    .read_log(&self.document, from, to, bytes_max)
+                    .map_err(read_failure)?;
                 Ok(pack(piece, deflate))
             }
         }
@@ -200,19 +224,26 @@ impl Storage {
         let (index, bytes_before) = self.index_at(position)?;
         let index = index.encode();
         let heads = document.heads();
-        let former = self.store.meta(&self.document)?.and_then(|meta| meta.snapshot).map(|former| former.generation);
+        let former = self
+            .store
+            .meta(&self.document)?
+            .and_then(|meta| meta.snapshot)
+            .map(|former| former.generation);
         for batch in self.store.leftovers(&self.document, former.as_slice())? {
             commit(batch)?;
         }
         for batch in layout::snapshot(&self.document, generation, &saved, &index) {
             commit(batch)?;
         }
-        let snapshot = SnapshotMeta::new(generation, position, bytes_before, heads, &saved, &index);
+        let snapshot = SnapshotMeta::new(generation, (position, bytes_before), heads, &saved, &index);
         let (read, read_index) = self.store.read_back(&self.document, &snapshot)?;
         if read[..] != saved[..] || read_index[..] != index[..] {
             return Err(CompactError::ReadBack);
         }
-        let meta = self.store.meta(&self.document)?.ok_or_else(|| StoreError::NoDocument(self.document.clone()))?;
+        let meta = self
+            .store
+            .meta(&self.document)?
+            .ok_or_else(|| StoreError::NoDocument(self.document.clone()))?;
         let (mut meta, batch) = layout::flip(&self.document, &meta, snapshot.clone());
         commit(batch)?;
         if let Some((pruned, batch)) = self.store.prune(&self.document, &meta, kept)? {
@@ -227,7 +258,10 @@ impl Storage {
     /// # Errors
     /// What the store says; the leftovers are harmless.
     pub fn discard(&self, generation: u64, commit: Commit<'_>) -> Result<(), StoreError> {
-        self.store.drop_generation(&self.document, generation)?.into_iter().try_for_each(commit)
+        self.store
+            .drop_generation(&self.document, generation)?
+            .into_iter()
+            .try_for_each(commit)
     }
 
     /// Takes the bad changes out of the log in one batch, refuses their hashes for good and begins `epoch`.
@@ -241,7 +275,9 @@ impl Storage {
         epoch: Epoch,
         commit: Commit<'_>,
     ) -> Result<(), StoreError> {
-        let Some(first) = bad.iter().min().copied() else { return Ok(()) };
+        let Some(first) = bad.iter().min().copied() else {
+            return Ok(());
+        };
         let bad: BTreeSet<Position> = bad.iter().copied().collect();
         let (mut kept, mut culprits, mut position) = (Vec::new(), Vec::new(), first);
         while position < to {
@@ -284,12 +320,17 @@ impl Storage {
         let (mut index, mut bytes) = match self.current_snapshot()? {
             Some(snapshot) => {
                 let (_, index) = self.store.read_back(&self.document, &snapshot)?;
-                (stored_index(&index).map_err(|_| CompactError::Replay)?, snapshot.bytes_before)
+                (
+                    stored_index(&index).map_err(|_| CompactError::Replay)?,
+                    snapshot.bytes_before,
+                )
             }
             None => (Index::default(), 0),
         };
         while index.position() < position {
-            let piece = self.store.read_log(&self.document, index.position(), position, LOG_PIECE_BYTES)?;
+            let piece = self
+                .store
+                .read_log(&self.document, index.position(), position, LOG_PIECE_BYTES)?;
             for entry in &piece.entries {
                 bytes += entry.change.len() as u64;
                 self.replay(&mut index, entry).ok_or(CompactError::Replay)?;
@@ -330,10 +371,16 @@ fn as_snapshot(snapshot: &SnapshotMeta, meta: &Meta) -> Snapshot {
 fn pack(piece: LogSlice, deflate: bool) -> Slice {
     let plain_bytes = piece.entries.iter().map(|entry| entry.change.len()).sum();
     let mut plain = BytesMut::with_capacity(plain_bytes);
-    piece.entries.iter().for_each(|entry| plain.extend_from_slice(&entry.change));
+    piece
+        .entries
+        .iter()
+        .for_each(|entry| plain.extend_from_slice(&entry.change));
     let deflated = (deflate && plain_bytes >= DEFLATE_BYTES_MIN).then(|| {
         let mut encoder = DeflateEncoder::new(Vec::with_capacity(plain_bytes / 2), Compression::fast());
-        encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("writing to a vector does not fail")
+        encoder
+            .write_all(&plain)
+            .and_then(|()| encoder.finish())
+            .expect("writing to a vector does not fail")
     });
     let (packing, bytes) = match deflated {
         Some(deflated) if deflated.len() < plain_bytes => (Packing::Deflate, Bytes::from(deflated)),

@@ -36,7 +36,14 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn new(workers: Arc<Workers>, document: DocumentId) -> Self {
         let storage = Storage::new(workers.store.clone(), document.clone(), workers.limits.as_ref().clone());
-        Self { workers, storage, document, snapshots: Snapshots::default(), append: None, jobs: JoinSet::new() }
+        Self {
+            workers,
+            storage,
+            document,
+            snapshots: Snapshots::default(),
+            append: None,
+            jobs: JoinSet::new(),
+        }
     }
 
     /// Whether nothing is under way.
@@ -74,14 +81,25 @@ impl Work {
         match effect {
             Effect::Append(append) => self.append(&append),
             Effect::Load => self.load(),
-            Effect::Read { session, from, to, deflate } => {
+            Effect::Read {
+                session,
+                from,
+                to,
+                deflate,
+            } => {
                 let snapshots = self.snapshots.clone();
                 self.run(
                     Kind::Read,
-                    Event::Read { session, result: Err(ReadFailure::Unavailable) },
+                    Event::Read {
+                        session,
+                        result: Err(ReadFailure::Unavailable),
+                    },
                     move |storage, _| {
                         let known = lock(&snapshots).clone();
-                        Event::Read { session, result: storage.read(&known, from, to, deflate) }
+                        Event::Read {
+                            session,
+                            result: storage.read(&known, from, to, deflate),
+                        }
                     },
                 );
             }
@@ -95,10 +113,20 @@ impl Work {
             Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
                 Event::Merged(storage.merge(base, to))
             }),
-            Effect::Prove { session, base, to, changes } => {
-                self.run(Kind::Prove, Event::Proven { session, holds: None }, move |storage, _| {
-                    Event::Proven { session, holds: storage.prove(base, to, &changes) }
-                });
+            Effect::Prove {
+                session,
+                base,
+                to,
+                changes,
+            } => {
+                self.run(
+                    Kind::Prove,
+                    Event::Proven { session, holds: None },
+                    move |storage, _| Event::Proven {
+                        session,
+                        holds: storage.prove(base, to, &changes),
+                    },
+                );
             }
             Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
             Effect::Reply { .. }
@@ -114,7 +142,12 @@ impl Work {
     fn rewrite(&mut self, effect: Effect) {
         let (snapshots, log) = (self.snapshots.clone(), self.document.clone());
         match effect {
-            Effect::Compact { document, position, generation, .. } => {
+            Effect::Compact {
+                document,
+                position,
+                generation,
+                ..
+            } => {
                 self.run(Kind::Merge, Event::Compacted(None), move |storage, workers| {
                     let commit = |batch| workers.commit(batch);
                     let result = storage.compact(&document, position, generation, workers.log_kept, &commit);
@@ -163,18 +196,22 @@ impl Work {
     fn load(&mut self) {
         let snapshots = self.snapshots.clone();
         let log = self.document.clone();
-        self.run(Kind::Load, Event::LoadFailed(LoadFailure::Unavailable), move |storage, workers| {
-            let current = storage.current_snapshot().ok().flatten();
-            *lock(&snapshots) = current.into_iter().collect();
-            match storage.open(workers.fresh_epoch()) {
-                Ok(loaded) => Event::Loaded(Box::new(loaded)),
-                Err(failure) => {
-                    tracing::error!(document = %log, ?failure, "the document does not open");
-                    workers.metrics.loads_failed.inc();
-                    Event::LoadFailed(failure)
+        self.run(
+            Kind::Load,
+            Event::LoadFailed(LoadFailure::Unavailable),
+            move |storage, workers| {
+                let current = storage.current_snapshot().ok().flatten();
+                *lock(&snapshots) = current.into_iter().collect();
+                match storage.open(workers.fresh_epoch()) {
+                    Ok(loaded) => Event::Loaded(Box::new(loaded)),
+                    Err(failure) => {
+                        tracing::error!(document = %log, ?failure, "the document does not open");
+                        workers.metrics.loads_failed.inc();
+                        Event::LoadFailed(failure)
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     fn append(&mut self, append: &Append) {
@@ -184,7 +221,10 @@ impl Work {
             // The room may have been torn down; the record is in the log all the same.
             let _ = tell.send(result);
         });
-        let write = Write { batch: self.storage.append(append), done };
+        let write = Write {
+            batch: self.storage.append(append),
+            done,
+        };
         match self.workers.writer.try_submit(write) {
             Ok(()) => {}
             Err(Refused::Busy(write)) => {
@@ -209,14 +249,10 @@ impl Work {
         }
     }
 
-    fn run(
-        &mut self,
-        kind: Kind,
-        lost: Event,
-        work: impl FnOnce(&Storage, &Workers) -> Event + Send + 'static,
-    ) {
+    fn run(&mut self, kind: Kind, lost: Event, work: impl FnOnce(&Storage, &Workers) -> Event + Send + 'static) {
         let (storage, workers) = (self.storage.clone(), self.workers.clone());
-        self.jobs.spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
+        self.jobs
+            .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
     }
 }
 

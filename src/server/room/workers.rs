@@ -1,6 +1,7 @@
 //! What all rooms share for work that takes long: the store and its writer, and how much of it may run at once.
 
 use crate::server::{
+    clock::Clock,
     metrics::Metrics,
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
@@ -14,7 +15,6 @@ const READS_MAX: usize = 32;
 const MERGE_SHARE: usize = 4;
 
 /// Shared by all rooms of a server.
-#[derive(Debug)]
 pub struct Workers {
     /// Reads documents.
     pub store: Store,
@@ -26,6 +26,7 @@ pub struct Workers {
     pub log_kept: LogKept,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    clock: Clock,
     loads: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     decodes: Arc<Semaphore>,
@@ -57,6 +58,7 @@ impl Workers {
         limits: Arc<Limits>,
         log_kept: LogKept,
         metrics: Arc<Metrics>,
+        clock: Clock,
         cores: usize,
     ) -> Self {
         let merges = (cores / MERGE_SHARE).max(1);
@@ -66,6 +68,7 @@ impl Workers {
             limits,
             log_kept,
             metrics,
+            clock,
             loads: Arc::new(Semaphore::new(cores.max(2))),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             decodes: Arc::new(Semaphore::new(1)),
@@ -86,13 +89,14 @@ impl Workers {
             Kind::Decode => &self.decodes,
             Kind::Prove | Kind::Merge => &self.merges,
         };
-        let places = places.clone();
+        let (places, clock) = (places.clone(), self.clock);
         let rest = if kind == Kind::Merge { self.merge_rest } else { 0.0 };
         async move {
             let place = places.acquire_owned().await.expect("the semaphores are never closed");
-            let started = tokio::time::Instant::now();
+            let started_ms = clock.monotonic_ms();
             let done = tokio::task::spawn_blocking(work).await.unwrap_or(lost);
-            give_back_after(place, started.elapsed().mul_f64(rest));
+            let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
+            give_back_after(place, took.mul_f64(rest));
             done
         }
     }
