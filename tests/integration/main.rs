@@ -1,3 +1,6 @@
 //! The integration tests: the whole program from outside, and the tidiness of the tree.
 
+mod edits;
+mod peer;
+mod running;
 mod tidy;
