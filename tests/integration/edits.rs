@@ -59,7 +59,9 @@ fn o5_a_joiner_gets_the_document_and_a_returning_client_what_it_missed() {
     assert_eq!(missed.opened.base, Base::Replica);
     assert!(missed.bytes.len() < whole.bytes.len() / 2, "only what was missed");
     let mut replica = automerge::Automerge::new();
-    replica.load_incremental(&changes[..200].concat()).expect("the former state");
+    replica
+        .load_incremental(&changes[..200].concat())
+        .expect("the former state");
     replica.load_incremental(&missed.bytes).expect("what was missed");
     assert_eq!(replica.get_heads(), document.get_heads());
 }

@@ -38,7 +38,9 @@ pub(crate) struct Joined {
 impl Joined {
     pub(crate) fn document(&self) -> Automerge {
         let mut document = Automerge::new();
-        document.load_incremental(&self.bytes).expect("parts hold Automerge chunks");
+        document
+            .load_incremental(&self.bytes)
+            .expect("parts hold Automerge chunks");
         document
     }
 }
@@ -66,7 +68,10 @@ impl Peer {
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a time-out");
         stream.set_nodelay(true).expect("no delay");
         let (socket, _) = native(&format!("ws://{address}/sync"), stream).expect("a WebSocket");
-        Self { socket, session: SessionId::new(0) }
+        Self {
+            socket,
+            session: SessionId::new(0),
+        }
     }
 
     pub(crate) fn say(&mut self, message: &ClientMessage) {
@@ -88,9 +93,15 @@ impl Peer {
                 Ok(Message::Binary(frame)) => {
                     return Ok((decode_server(&frame).expect("a message of the server"), frame.len()));
                 }
-                Ok(Message::Close(close)) => return Err(Ended { code: close.map(|close| close.code.into()) }),
+                Ok(Message::Close(close)) => {
+                    return Err(Ended {
+                        code: close.map(|close| close.code.into()),
+                    });
+                }
                 Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the server is silent"),
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("the server is silent")
+                }
                 Err(_) => return Err(Ended { code: None }),
             }
         }
@@ -108,7 +119,11 @@ impl Peer {
     /// Opens a document and reads it to the end of its parts.
     pub(crate) fn open(&mut self, document: &str, cursor: Option<Cursor>) -> Joined {
         let document: DocumentId = document.parse().expect("a document id");
-        self.say(&ClientMessage::Open(Open { document: document.clone(), cursor, heads: Vec::new() }));
+        self.say(&ClientMessage::Open(Open {
+            document: document.clone(),
+            cursor,
+            heads: Vec::new(),
+        }));
         let (mut bytes, mut frame_bytes, mut opened) = (Vec::new(), 0, None);
         loop {
             let (message, size) = self.hear_sized().expect("the document opens");
@@ -128,7 +143,12 @@ impl Peer {
                     }
                     if let Some(cursor) = part.end {
                         let opened = opened.expect("opened comes before its parts");
-                        return Joined { opened, bytes, frame_bytes, cursor };
+                        return Joined {
+                            opened,
+                            bytes,
+                            frame_bytes,
+                            cursor,
+                        };
                     }
                 }
                 ServerMessage::Closed { code, text, .. } => panic!("closed: {code} {text}"),
@@ -139,7 +159,11 @@ impl Peer {
 
     /// Sends changes as one edit.
     pub(crate) fn edit(&mut self, room: RoomNumber, id: u64, changes: Vec<Bytes>) {
-        self.say(&ClientMessage::Edit(Edit { room, id: EditId::new(id), changes }));
+        self.say(&ClientMessage::Edit(Edit {
+            room,
+            id: EditId::new(id),
+            changes,
+        }));
     }
 
     /// Reads until an edit is answered: its cursor, or the code of its refusal.
@@ -168,11 +192,16 @@ pub(crate) fn counted(actor: u8, keys: u32) -> (Automerge, Vec<Bytes>) {
     let mut document = Automerge::new().with_actor(ActorId::from([actor]));
     for key in 0..keys {
         let mut transaction = document.transaction();
-        transaction.put(ROOT, format!("{actor}-{key}"), i64::from(key)).expect("a put");
+        transaction
+            .put(ROOT, format!("{actor}-{key}"), i64::from(key))
+            .expect("a put");
         transaction.commit();
     }
     let changes = document.get_changes(&[]);
-    let changes = changes.iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect();
+    let changes = changes
+        .iter()
+        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+        .collect();
     (document, changes)
 }
 
