@@ -297,9 +297,7 @@ fn chunks_of_two_values_do_not_mix() {
         let mut assembler = Assembler::default();
         chunks
             .into_iter()
-            .map(|(number, chunk)| assembler.push(number, chunk))
-            .last()
-            .unwrap()
+            .try_fold(None, |_, (number, chunk)| assembler.push(number, chunk))
     };
     assert_eq!(
         assemble([(0, &ones[0]), (1, &ones[1]), (2, &ones[2])]),
