@@ -19,7 +19,7 @@ use std::{
 
 use super::{
     StoreError,
-    kv::{Batch, Kv, KvError, Visit, Write},
+    kv::{Batch, Kv, KvError, Pair, Visit, Write},
 };
 
 /// After a store is closed within the process, sled's own lock is let go by its background threads: wait this often for it.
@@ -150,7 +150,7 @@ impl Drop for SledKv {
         if self.spoilt.load(Ordering::Acquire) {
             // Closing would write out what is left of a batch that broke off.
             std::mem::forget(open);
-        } else if let Err(error) = unpanicked(|| Ok(drop(open))) {
+        } else if let Err(error) = close(open) {
             tracing::error!(%error, "the store did not close cleanly");
         }
     }
@@ -179,7 +179,7 @@ impl Kv for SledKv {
         }
     }
 
-    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError> {
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError> {
         if range.start >= range.end {
             return Ok(None);
         }
@@ -213,13 +213,7 @@ impl Kv for SledKv {
     fn make_room(&self) -> Result<(), KvError> {
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         remove(&self.reserve())?;
-        if let Some(open) = slot.take() {
-            // Closing writes nothing after an error; it may panic.
-            unpanicked(|| {
-                drop(open);
-                Ok(())
-            })?;
-        }
+        close(slot.take())?;
         *slot = Some(Open::new(&self.directory, self.options)?);
         Ok(())
     }
@@ -306,6 +300,14 @@ fn remove(path: &Path) -> Result<(), KvError> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(&error)),
         _ => Ok(()),
     }
+}
+
+/// Closing writes nothing after an error. It may panic.
+fn close(open: Option<Open>) -> Result<(), KvError> {
+    unpanicked(|| {
+        drop(open);
+        Ok(())
+    })
 }
 
 /// Runs a call into sled; a panic there means that it met what it never wrote.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        kv::{KvError, Visit},
+        kv::{KvError, Pair, Visit},
         writer::{Done, GROUP_BYTES_MAX, GROUP_LEN_MAX, QUEUE_BYTES_MAX, QUEUE_LEN_MAX, Refused, Work, Writer},
     },
     *,
@@ -75,7 +75,7 @@ impl Kv for Scripted {
         self.memory.scan(range, visit)
     }
 
-    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError> {
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError> {
         self.memory.last(range)
     }
 
@@ -272,7 +272,7 @@ fn a_disk_that_stays_full_shows_what_it_has() {
     );
 
     // It does not even open.
-    let (_, writer) = failing(&[full.clone()], &[full.clone(), full.clone()]);
+    let (_, writer) = failing(std::slice::from_ref(&full), &[full.clone(), full.clone()]);
     assert_eq!(
         writer.write(put("a")),
         Err(StoreError::ReadOnly("the disk is full".into()))
