@@ -284,7 +284,7 @@ impl Connection {
         }
         // A network may swallow the close frame behind an `error`.
         let error = self.last_error.take();
-        let code = code.or(error.as_ref().map(|(code, _)| *code));
+        let code = code.or_else(|| error.as_ref().map(|(code, _)| *code));
         let Some(code) = code.filter(|code| (4400..4500).contains(code)) else {
             return self.back_off(now_ms, random);
         };

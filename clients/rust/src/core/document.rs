@@ -378,10 +378,11 @@ impl Document {
         }
         match code {
             RejectCode::Unavailable | RejectCode::MissingDeps => {
-                self.replica
-                    .own_mut()
-                    .filter(|own| own.edit == Some(id))
-                    .for_each(|own| own.edit = None);
+                let refused = self.replica.own_mut().filter(|own| own.edit == Some(id));
+                if refused.map(|own| own.edit = None).count() == 0 {
+                    // Made anew or put aside while this answer was on its way.
+                    return;
+                }
                 self.holds += 1;
                 self.hold_until_ms = Some(site.now_ms + site.backoff_ms(self.holds));
                 if self.holds.is_multiple_of(HOLDS_MAX) {

@@ -133,7 +133,7 @@ impl Replay {
     ) -> Result<Option<(u64, ActorId)>, AutomergeError> {
         let object = self.object(&op.obj)?;
         match (&op.key, &op.action) {
-            (_, OpType::MarkBegin(_) | OpType::MarkEnd(_)) => return Err(AutomergeError::Fail),
+            (_, OpType::MarkBegin(_) | OpType::MarkEnd(_)) => Err(AutomergeError::Fail),
             (Key::Map(key), action) => put(transaction, &object, key.as_str().into(), action),
             (Key::Seq(after), OpType::Make(kind)) if op.insert => {
                 let index = self.behind(transaction, &object, after);

@@ -84,7 +84,9 @@ impl Replica {
                 replica.document = Automerge::new().with_actor(replica.document.get_actor().clone());
             }
         }
-        own.into_iter().for_each(|change| drop(replica.keep(change)));
+        for change in own {
+            replica.keep(change);
+        }
         replica
     }
 
@@ -220,7 +222,7 @@ impl Replica {
     /// former one back.
     pub(super) fn replace(&mut self, chunks: &[u8]) -> Result<Automerge, Fault> {
         let actor = self.document.get_actor().clone();
-        let mut fresh = Self::new(actor.clone());
+        let mut fresh = Self::new(actor);
         fresh.merge_chunks(chunks)?;
         let former = std::mem::replace(&mut self.document, fresh.document);
         self.acknowledge_held();

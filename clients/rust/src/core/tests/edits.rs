@@ -8,11 +8,25 @@ fn e4_a_change_is_durable_only_with_its_ack() {
     let mut pair = Pair::live(1, &mut server, &document);
     assert_eq!(pair.state(&document).safety, Safety::Durable);
     pair.type_quietly(&document, "a");
-    assert_eq!((pair.state(&document).safety, pair.state(&document).unacknowledged), (Safety::Local, 1));
-    pair.event(&mut server, Event::Edited { document: document.clone() });
-    assert_eq!((pair.state(&document).safety, pair.state(&document).unacknowledged), (Safety::Sent, 1));
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).unacknowledged),
+        (Safety::Local, 1)
+    );
+    pair.event(
+        &mut server,
+        Event::Edited {
+            document: document.clone(),
+        },
+    );
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).unacknowledged),
+        (Safety::Sent, 1)
+    );
     pair.run(&mut server);
-    assert_eq!((pair.state(&document).safety, pair.state(&document).unacknowledged), (Safety::Durable, 0));
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).unacknowledged),
+        (Safety::Durable, 0)
+    );
     assert_eq!(server.changes(&document).len(), 1);
 }
 
@@ -23,8 +37,16 @@ fn changes_of_one_batch_go_in_one_edit() {
     for _ in 0..20 {
         pair.type_quietly(&document, "a");
     }
-    pair.event(&mut server, Event::Edited { document: document.clone() });
-    assert_eq!(pair.edits().iter().map(|edit| edit.changes.len()).collect::<Vec<_>>(), [20]);
+    pair.event(
+        &mut server,
+        Event::Edited {
+            document: document.clone(),
+        },
+    );
+    assert_eq!(
+        pair.edits().iter().map(|edit| edit.changes.len()).collect::<Vec<_>>(),
+        [20]
+    );
 }
 
 #[test]
@@ -49,22 +71,44 @@ fn l3_an_edit_stays_below_the_largest_frame() {
     let mut random = Random::new([9; 32]);
     for _ in 0..12 {
         let text: String = (0..20_000).map(|_| format!("{:016x}", random.number())).collect();
-        let changed = pair.core.change(&document, CommitOptions::default(), |tx| tx.put(ROOT, "blob", text));
+        let changed = pair
+            .core
+            .change(&document, CommitOptions::default(), |tx| tx.put(ROOT, "blob", text));
         changed.unwrap();
     }
-    pair.event(&mut server, Event::Edited { document: document.clone() });
-    let sizes: Vec<usize> = pair.edits().iter().map(|edit| ClientMessage::Edit((*edit).clone()).encode().len()).collect();
-    assert!(sizes.len() > 1 && sizes.iter().all(|size| *size <= 1 << 20), "{sizes:?}");
+    pair.event(
+        &mut server,
+        Event::Edited {
+            document: document.clone(),
+        },
+    );
+    let sizes: Vec<usize> = pair
+        .edits()
+        .iter()
+        .map(|edit| ClientMessage::Edit((*edit).clone()).encode().len())
+        .collect();
+    assert!(
+        sizes.len() > 1 && sizes.iter().all(|size| *size <= 1 << 20),
+        "{sizes:?}"
+    );
     pair.run(&mut server);
     assert_eq!(server.changes(&document).len(), 12);
 
     let large: String = (0..200_000).map(|_| format!("{:016x}", random.number())).collect();
-    let refused = pair.core.change(&document, CommitOptions::default(), |tx| tx.put(ROOT, "blob", large));
-    assert!(matches!(refused, Err(ChangeError::TooLarge { unit: "bytes", .. })), "{refused:?}");
+    let refused = pair
+        .core
+        .change(&document, CommitOptions::default(), |tx| tx.put(ROOT, "blob", large));
+    assert!(
+        matches!(refused, Err(ChangeError::TooLarge { unit: "bytes", .. })),
+        "{refused:?}"
+    );
     assert_eq!(pair.state(&document).unacknowledged, 0);
     pair.type_text(&mut server, &document, "goes on");
     pair.run(&mut server);
-    assert_eq!(pair.core.document(&document).unwrap().get_heads(), server.document(&document).get_heads());
+    assert_eq!(
+        pair.core.document(&document).unwrap().get_heads(),
+        server.document(&document).get_heads()
+    );
 }
 
 #[test]
@@ -77,7 +121,10 @@ fn a_change_that_fails_leaves_nothing() {
     });
     assert!(matches!(failed, Err(ChangeError::Failed("no"))));
     assert_eq!(pair.text(&document), "");
-    let nothing = pair.core.change(&document, CommitOptions::default(), |_| Ok::<_, Infallible>(7)).unwrap();
+    let nothing = pair
+        .core
+        .change(&document, CommitOptions::default(), |_| Ok::<_, Infallible>(7))
+        .unwrap();
     assert_eq!(nothing, Changed { hash: None, result: 7 });
 }
 
@@ -95,7 +142,11 @@ fn e16_a_temporary_reject_is_sent_again_after_a_backoff() {
         assert_eq!(pair.edits().len(), 2);
         pair.wake(&mut server);
         pair.run(&mut server);
-        assert_eq!((pair.edits().len(), pair.state(&document).safety), (3, Safety::Durable), "{code:?}");
+        assert_eq!(
+            (pair.edits().len(), pair.state(&document).safety),
+            (3, Safety::Durable),
+            "{code:?}"
+        );
         assert_eq!(pair.state(&document).drafts, 0);
     }
 }
@@ -138,7 +189,10 @@ fn e17_a_refused_change_and_what_stands_on_it_become_a_draft() {
         assert_ne!(pair.core.document(&document).unwrap().get_actor(), &actor);
         pair.type_text(&mut server, &document, "on");
         pair.run(&mut server);
-        assert_eq!((pair.text(&document), text_of(&server.document(&document))), ("kept on".into(), "kept on".into()));
+        assert_eq!(
+            (pair.text(&document), text_of(&server.document(&document))),
+            ("kept on".into(), "kept on".into())
+        );
         assert_eq!(pair.state(&document).drafts, 0);
     }
 }
@@ -152,7 +206,9 @@ fn drafts_that_nobody_takes_stop_further_changes() {
         pair.type_text(&mut server, &document, "x");
         pair.run(&mut server);
     }
-    let full = pair.core.change(&document, CommitOptions::default(), |tx| append(tx, "y"));
+    let full = pair
+        .core
+        .change(&document, CommitOptions::default(), |tx| append(tx, "y"));
     assert!(matches!(full, Err(ChangeError::DraftsFull(64))));
     assert_eq!(pair.core.take_drafts(&document).len(), 64);
     pair.type_text(&mut server, &document, "y");
@@ -178,7 +234,10 @@ fn e14_after_an_actor_conflict_the_changes_are_made_anew() {
     pair.run(&mut server);
     let text = pair.text(&document);
     assert_eq!(text, text_of(&server.document(&document)));
-    assert!(text.contains("two three ") && text.contains("twin ") && text.starts_with("one "), "{text}");
+    assert!(
+        text.contains("two three ") && text.contains("twin ") && text.starts_with("one "),
+        "{text}"
+    );
 }
 
 #[test]
@@ -197,5 +256,8 @@ fn e14_a_conflict_that_comes_as_a_diff_is_stepped_aside_from() {
     let text = pair.text(&document);
     assert_eq!(text, text_of(&server.document(&document)));
     assert!(text.contains("two ") && text.contains("twin "), "{text}");
-    assert_eq!((pair.state(&document).safety, pair.state(&document).drafts), (Safety::Durable, 0));
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).drafts),
+        (Safety::Durable, 0)
+    );
 }

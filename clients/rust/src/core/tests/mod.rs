@@ -31,13 +31,26 @@ fn id(text: &str) -> DocumentId {
 impl Pair {
     fn new(seed: u8) -> Self {
         let core = Core::new(Config::new([seed; 32]));
-        Self { core, session: None, now_ms: 1_000, sent: Vec::new(), notices: Vec::new(), inbox: Vec::new() }
+        Self {
+            core,
+            session: None,
+            now_ms: 1_000,
+            sent: Vec::new(),
+            notices: Vec::new(),
+            inbox: Vec::new(),
+        }
     }
 
     /// A core that is in the room of `document`.
     fn live(seed: u8, server: &mut Server, document: &DocumentId) -> Self {
         let mut pair = Self::new(seed);
-        pair.event(server, Event::Open { document: document.clone(), saved: None });
+        pair.event(
+            server,
+            Event::Open {
+                document: document.clone(),
+                saved: None,
+            },
+        );
         pair.event(server, Event::Started);
         pair.run(server);
         assert!(matches!(pair.state(document).status, DocumentStatus::Live { .. }));
@@ -123,12 +136,19 @@ impl Pair {
     /// Types `text` at the end of the document's text.
     fn type_text(&mut self, server: &mut Server, document: &DocumentId, text: &str) -> ChangeHash {
         let hash = self.type_quietly(document, text);
-        self.event(server, Event::Edited { document: document.clone() });
+        self.event(
+            server,
+            Event::Edited {
+                document: document.clone(),
+            },
+        );
         hash
     }
 
     fn type_quietly(&mut self, document: &DocumentId, text: &str) -> ChangeHash {
-        let changed = self.core.change(document, CommitOptions::default(), |tx| append(tx, text));
+        let changed = self
+            .core
+            .change(document, CommitOptions::default(), |tx| append(tx, text));
         changed.unwrap().hash.unwrap()
     }
 

@@ -15,7 +15,13 @@ fn apart_with(server: &mut Server, document: &DocumentId, text: &str) -> Pair {
 fn o3_a_document_that_nobody_has_written_begins_with_the_first_edit() {
     let (mut server, document) = (Server::default(), id("new"));
     let mut pair = Pair::new(1);
-    pair.event(&mut server, Event::Open { document: document.clone(), saved: None });
+    pair.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: None,
+        },
+    );
     pair.type_text(&mut server, &document, "made offline");
     assert_eq!(pair.state(&document).status, DocumentStatus::Opening);
     pair.event(&mut server, Event::Started);
@@ -28,14 +34,21 @@ fn o3_a_document_that_nobody_has_written_begins_with_the_first_edit() {
 fn h4_open_goes_right_behind_hello() {
     let (mut server, document) = (Server::default(), id("a"));
     let pair = Pair::live(1, &mut server, &document);
-    assert!(matches!(pair.sent[..2], [ClientMessage::Hello(_), ClientMessage::Open(_)]), "{:?}", pair.sent);
+    assert!(
+        matches!(pair.sent[..2], [ClientMessage::Hello(_), ClientMessage::Open(_)]),
+        "{:?}",
+        pair.sent
+    );
 }
 
 #[test]
 fn o17_unacknowledged_edits_are_sent_again_oldest_first() {
     let (mut server, document) = (Server::default(), id("notes"));
     let mut pair = apart_with(&mut server, &document, "one ");
-    let hashes = [pair.type_text(&mut server, &document, "two "), pair.type_text(&mut server, &document, "three ")];
+    let hashes = [
+        pair.type_text(&mut server, &document, "two "),
+        pair.type_text(&mut server, &document, "three "),
+    ];
     pair.wake(&mut server);
     assert!(pair.edits().is_empty(), "nothing before the part with end");
     pair.run(&mut server);
@@ -60,7 +73,10 @@ fn e3_an_edit_whose_ack_was_lost_is_sent_again_and_stored_once() {
     assert_eq!(pair.state(&document).unacknowledged, 1);
     pair.wake(&mut server);
     pair.run(&mut server);
-    assert_eq!((server.changes(&document).len(), pair.state(&document).safety), (1, Safety::Durable));
+    assert_eq!(
+        (server.changes(&document).len(), pair.state(&document).safety),
+        (1, Safety::Durable)
+    );
 }
 
 #[test]
@@ -108,7 +124,10 @@ fn o17_after_a_change_of_epoch_everything_that_the_server_lacks_is_sent() {
     pair.run(&mut server);
     assert_eq!(server.changes(&document).len(), 3);
     assert_eq!(pair.text(&document), text_of(&server.document(&document)));
-    assert_eq!((pair.state(&document).safety, pair.state(&document).drafts), (Safety::Durable, 0));
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).drafts),
+        (Safety::Durable, 0)
+    );
     // Changes of different actors do not share an edit: one refused author does not take the others along.
     assert!(pair.edits().len() >= 2);
 }
@@ -124,10 +143,19 @@ fn e8_a_gap_or_a_foreign_epoch_opens_the_document_again() {
         pair.run(&mut server);
         let theirs = written(&server, &document, &[9], "theirs ");
         let chunk = Bytes::copy_from_slice(theirs.raw_bytes());
-        let cursor = Cursor { epoch: Epoch::new(epoch), position: Position::new(position) };
-        let runs = vec![Run { session: SessionId::new(77), changes: vec![chunk] }];
+        let cursor = Cursor {
+            epoch: Epoch::new(epoch),
+            position: Position::new(position),
+        };
+        let runs = vec![Run {
+            session: SessionId::new(77),
+            changes: vec![chunk],
+        }];
         let room = RoomNumber::new(1);
-        pair.event(&mut server, Event::Received(ServerMessage::Diff(Diff { room, cursor, runs }).encode()));
+        pair.event(
+            &mut server,
+            Event::Received(ServerMessage::Diff(Diff { room, cursor, runs }).encode()),
+        );
         pair.run(&mut server);
         assert_eq!(pair.opens().len(), opens, "epoch {epoch} position {position}");
         assert!(pair.core.status() == ConnectionStatus::Connected);
@@ -154,7 +182,7 @@ fn e9_own_runs_are_skipped_and_count_for_the_cursor() {
 #[test]
 fn o14_other_heads_than_announced_send_for_the_whole_document() {
     let (mut server, document) = (Server::default(), id("notes"));
-    let mut pair = apart_with(&mut server, &document, "one ");
+    let pair = apart_with(&mut server, &document, "one ");
     // The server's log is another one, but its epoch and length say nothing of it.
     let mut other = Automerge::new().with_actor(automerge::ActorId::from([4]));
     let mut tx = other.transaction();
@@ -164,15 +192,27 @@ fn o14_other_heads_than_announced_send_for_the_whole_document() {
     server.restore(&document, 0);
     server.write(&document, other, &mut Vec::new());
     let mut saved = pair.core.save(&document).unwrap();
-    saved.cursor = saved.cursor.map(|cursor| Cursor { epoch: syncline_protocol::Epoch::new(2), ..cursor });
+    saved.cursor = saved.cursor.map(|cursor| Cursor {
+        epoch: syncline_protocol::Epoch::new(2),
+        ..cursor
+    });
     let mut again = Pair::new(2);
-    again.event(&mut server, Event::Open { document: document.clone(), saved: Some(Box::new(saved)) });
+    again.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: Some(Box::new(saved)),
+        },
+    );
     again.event(&mut server, Event::Started);
     again.run(&mut server);
     again.wake(&mut server);
     again.run(&mut server);
     assert_eq!(again.text(&document), "other ");
-    assert_eq!(again.core.document(&document).unwrap().get_heads(), server.document(&document).get_heads());
+    assert_eq!(
+        again.core.document(&document).unwrap().get_heads(),
+        server.document(&document).get_heads()
+    );
 }
 
 #[test]
@@ -197,9 +237,15 @@ fn r2_after_a_reset_own_edits_that_went_with_it_are_made_anew() {
     assert_eq!(server.changes(&document).len(), 3);
     assert_eq!(pair.text(&document), text_of(&server.document(&document)));
     let text = pair.text(&document);
-    assert!(text.contains("base ") && text.contains("mine ") && text.contains("unsent "), "{text}");
+    assert!(
+        text.contains("base ") && text.contains("mine ") && text.contains("unsent "),
+        "{text}"
+    );
     assert!(!text.contains("bad"), "{text}");
-    assert_eq!((pair.state(&document).safety, pair.state(&document).drafts), (Safety::Durable, 0));
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).drafts),
+        (Safety::Durable, 0)
+    );
 }
 
 #[test]
@@ -216,8 +262,14 @@ fn r2_after_a_reset_sound_edits_are_renamed_exactly() {
     server.quarantine(&document, bad.hash(), &mut frames);
     pair.post(frames);
     pair.run(&mut server);
-    assert_eq!((pair.text(&document), text_of(&server.document(&document))), ("base mine ".into(), "base mine ".into()));
-    assert_eq!((pair.state(&document).safety, pair.state(&document).drafts), (Safety::Durable, 0));
+    assert_eq!(
+        (pair.text(&document), text_of(&server.document(&document))),
+        ("base mine ".into(), "base mine ".into())
+    );
+    assert_eq!(
+        (pair.state(&document).safety, pair.state(&document).drafts),
+        (Safety::Durable, 0)
+    );
 }
 
 #[test]
@@ -240,7 +292,12 @@ fn r2_what_cannot_be_made_anew_becomes_a_draft() {
         tx.put(ROOT, "title", "kept")
     });
     changed.unwrap();
-    pair.event(&mut server, Event::Edited { document: document.clone() });
+    pair.event(
+        &mut server,
+        Event::Edited {
+            document: document.clone(),
+        },
+    );
     pair.run(&mut server);
     let mut frames = Vec::new();
     server.quarantine(&document, bad.hash(), &mut frames);
@@ -264,7 +321,10 @@ fn r4_after_quarantined_the_document_is_opened_anew() {
     pair.type_text(&mut server, &document, "bad ");
     pair.run(&mut server);
     assert_eq!(pair.opens().last().unwrap().cursor, None);
-    assert_eq!((pair.text(&document), pair.core.drafts(&document).len()), ("base ".into(), 1));
+    assert_eq!(
+        (pair.text(&document), pair.core.drafts(&document).len()),
+        ("base ".into(), 1)
+    );
     pair.type_text(&mut server, &document, "on ");
     pair.run(&mut server);
     assert_eq!(text_of(&server.document(&document)), "base on ");
@@ -277,8 +337,17 @@ fn a_saved_document_goes_on_after_a_restart() {
     pair.type_quietly(&document, "two ");
     let saved = pair.core.save(&document).unwrap();
     let mut again = Pair::new(2);
-    again.event(&mut server, Event::Open { document: document.clone(), saved: Some(Box::new(saved)) });
-    assert_eq!((again.text(&document), again.state(&document).unacknowledged), ("one two ".into(), 1));
+    again.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: Some(Box::new(saved)),
+        },
+    );
+    assert_eq!(
+        (again.text(&document), again.state(&document).unacknowledged),
+        ("one two ".into(), 1)
+    );
     assert_eq!(again.state(&document).safety, Safety::Local);
     again.type_quietly(&document, "three ");
     again.event(&mut server, Event::Started);
@@ -289,7 +358,13 @@ fn a_saved_document_goes_on_after_a_restart() {
     let mut damaged = pair.core.save(&document).unwrap();
     damaged.document = damaged.document.slice(..damaged.document.len() / 2);
     let mut third = Pair::new(3);
-    third.event(&mut server, Event::Open { document: document.clone(), saved: Some(Box::new(damaged)) });
+    third.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: Some(Box::new(damaged)),
+        },
+    );
     third.event(&mut server, Event::Started);
     third.run(&mut server);
     assert_eq!(third.text(&document), "one two three ");
@@ -303,12 +378,27 @@ fn closed_documents_answer_by_their_code() {
         let mut pair = Pair::live(1, &mut server, &document);
         server.disconnect(pair.session.unwrap());
         let (room, text) = (Some(RoomNumber::new(1)), String::new());
-        let closed = ServerMessage::Closed { room, document: document.clone(), code: code.clone(), text };
+        let closed = ServerMessage::Closed {
+            room,
+            document: document.clone(),
+            code: code.clone(),
+            text,
+        };
         pair.event(&mut server, Event::Received(closed.encode()));
         pair.run(&mut server);
-        assert_eq!(matches!(pair.state(&document).status, DocumentStatus::Refused { .. }), refused, "{code:?}");
+        assert_eq!(
+            matches!(pair.state(&document).status, DocumentStatus::Refused { .. }),
+            refused,
+            "{code:?}"
+        );
         pair.type_quietly(&document, "kept");
-        pair.event(&mut server, Event::Open { document: document.clone(), saved: None });
+        pair.event(
+            &mut server,
+            Event::Open {
+                document: document.clone(),
+                saved: None,
+            },
+        );
         pair.run(&mut server);
         assert_eq!(text_of(&server.document(&document)), "kept", "{code:?}");
     };
@@ -325,16 +415,49 @@ fn o20_a_document_that_is_closed_before_the_answer_is_left() {
     let (mut server, document) = (Server::default(), id("notes"));
     let mut pair = Pair::new(1);
     pair.event(&mut server, Event::Started);
-    pair.event(&mut server, Event::Open { document: document.clone(), saved: None });
-    pair.event(&mut server, Event::Close { document: document.clone() });
-    pair.event(&mut server, Event::Open { document: document.clone(), saved: None });
+    pair.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: None,
+        },
+    );
+    pair.event(
+        &mut server,
+        Event::Close {
+            document: document.clone(),
+        },
+    );
+    pair.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: None,
+        },
+    );
     pair.run(&mut server);
     assert_eq!(pair.opens().len(), 1, "O19");
     assert!(matches!(pair.state(&document).status, DocumentStatus::Live { .. }));
-    pair.event(&mut server, Event::Close { document: document.clone() });
+    pair.event(
+        &mut server,
+        Event::Close {
+            document: document.clone(),
+        },
+    );
     assert!(matches!(pair.sent.last(), Some(ClientMessage::Leave { .. })));
-    pair.event(&mut server, Event::Open { document: document.clone(), saved: None });
-    pair.event(&mut server, Event::Close { document: document.clone() });
+    pair.event(
+        &mut server,
+        Event::Open {
+            document: document.clone(),
+            saved: None,
+        },
+    );
+    pair.event(
+        &mut server,
+        Event::Close {
+            document: document.clone(),
+        },
+    );
     pair.run(&mut server);
     assert!(matches!(pair.sent.last(), Some(ClientMessage::Leave { .. })));
 }

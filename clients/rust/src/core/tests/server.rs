@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::{
     Cursor, DocumentId, EditId, Epoch, Position, RoomNumber, SessionId,
     native::{
-        Access, Base, ClientMessage, ClosedCode, Diff, Edit, Open, Opened, Packing, Part, RejectCode, Run, ServerMessage, Welcome,
-        WelcomeLimits, decode_client,
+        Access, Base, ClientMessage, ClosedCode, Diff, Edit, Open, Opened, Packing, Part, RejectCode, Run,
+        ServerMessage, Welcome, WelcomeLimits, decode_client,
     },
 };
 
@@ -35,7 +35,10 @@ struct Log {
 
 impl Log {
     fn cursor(&self) -> Cursor {
-        Cursor { epoch: Epoch::new(self.epoch), position: Position::new(self.synced.len() as u64) }
+        Cursor {
+            epoch: Epoch::new(self.epoch),
+            position: Position::new(self.synced.len() as u64),
+        }
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -43,10 +46,16 @@ impl Log {
     }
 
     fn heads(&self) -> Vec<syncline_protocol::ChangeHash> {
-        let deps: BTreeSet<ChangeHash> =
-            self.synced.iter().flat_map(|entry| entry.change.deps().iter().copied()).collect();
+        let deps: BTreeSet<ChangeHash> = self
+            .synced
+            .iter()
+            .flat_map(|entry| entry.change.deps().iter().copied())
+            .collect();
         let hashes = self.synced.iter().map(|entry| entry.change.hash());
-        hashes.filter(|hash| !deps.contains(hash)).map(|hash| syncline_protocol::ChangeHash(hash.0)).collect()
+        hashes
+            .filter(|hash| !deps.contains(hash))
+            .map(|hash| syncline_protocol::ChangeHash(hash.0))
+            .collect()
     }
 }
 
@@ -117,14 +126,29 @@ impl Server {
         log.epoch += 1;
         for session in std::mem::take(&mut log.members) {
             let (document, text) = (document.clone(), "reset".to_owned());
-            let closed = ServerMessage::Closed { room: Some(log.room), document, code: ClosedCode::Reset, text };
+            let closed = ServerMessage::Closed {
+                room: Some(log.room),
+                document,
+                code: ClosedCode::Reset,
+                text,
+            };
             out.push((session, closed.encode()));
         }
     }
 
+    /// How many changes a crash would forget.
+    pub(super) fn unsynced(&self, document: &DocumentId) -> usize {
+        self.logs.get(document).map_or(0, |log| log.unsynced.len())
+    }
+
     /// The changes on disk.
     pub(super) fn changes(&self, document: &DocumentId) -> Vec<Change> {
-        self.logs.get(document).into_iter().flat_map(|log| &log.synced).map(|entry| entry.change.clone()).collect()
+        self.logs
+            .get(document)
+            .into_iter()
+            .flat_map(|log| &log.synced)
+            .map(|entry| entry.change.clone())
+            .collect()
     }
 
     pub(super) fn document(&self, document: &DocumentId) -> Automerge {
@@ -136,7 +160,14 @@ impl Server {
     /// Writes as nobody's session, synced at once.
     pub(super) fn write(&mut self, document: &DocumentId, change: Change, out: &mut Vec<Outgoing>) {
         let log = self.log(document);
-        log.unsynced.push((Entry { session: SessionId::new(999_999), change }, EditId::new(0), false));
+        log.unsynced.push((
+            Entry {
+                session: SessionId::new(999_999),
+                change,
+            },
+            EditId::new(0),
+            false,
+        ));
         self.sync(out);
     }
 
@@ -144,8 +175,15 @@ impl Server {
         let mut say = |message: ServerMessage| out.push((session, message.encode()));
         match decode_client(frame).expect("clients speak the protocol") {
             ClientMessage::Hello(_) => {
-                let limits = WelcomeLimits { frame_bytes_max: 1 << 20, ..WelcomeLimits::default() };
-                say(ServerMessage::Welcome(Welcome { session, limits, capabilities: Vec::new() }));
+                let limits = WelcomeLimits {
+                    frame_bytes_max: 1 << 20,
+                    ..WelcomeLimits::default()
+                };
+                say(ServerMessage::Welcome(Welcome {
+                    session,
+                    limits,
+                    capabilities: Vec::new(),
+                }));
             }
             ClientMessage::Auth { .. } => {}
             ClientMessage::Open(open) => self.open(session, open).into_iter().for_each(say),
@@ -163,7 +201,11 @@ impl Server {
         let next_room = &mut self.next_room;
         self.logs.entry(document.clone()).or_insert_with(|| {
             *next_room += 1;
-            Log { room: RoomNumber::new(*next_room), epoch: 1, ..Log::default() }
+            Log {
+                room: RoomNumber::new(*next_room),
+                epoch: 1,
+                ..Log::default()
+            }
         })
     }
 
@@ -177,21 +219,43 @@ impl Server {
         let base = if from.is_some() { Base::Replica } else { Base::Nothing };
         let entries = &log.synced[from.unwrap_or(0)..];
         let bytes: Vec<u8> = match base {
-            Base::Replica => entries.iter().flat_map(|entry| entry.change.raw_bytes().to_vec()).collect(),
+            Base::Replica => entries
+                .iter()
+                .flat_map(|entry| entry.change.raw_bytes().to_vec())
+                .collect(),
             Base::Nothing => {
                 let mut whole = Automerge::new();
-                whole.apply_changes(entries.iter().map(|entry| entry.change.clone()).collect::<Vec<_>>()).unwrap();
+                whole
+                    .apply_changes(entries.iter().map(|entry| entry.change.clone()).collect::<Vec<_>>())
+                    .unwrap();
                 if entries.is_empty() { Vec::new() } else { whole.save() }
             }
         };
         let (document, heads) = (open.document, log.heads());
-        let opened = Opened { room, document, access: Access::Write, heads, cursor, base, bytes: bytes.len() as u64 };
+        let opened = Opened {
+            room,
+            document,
+            access: Access::Write,
+            heads,
+            cursor,
+            base,
+            bytes: bytes.len() as u64,
+        };
         let half = bytes.len() / 2;
         let part = |bytes: &[u8], end| {
             let bytes = Bytes::copy_from_slice(bytes);
-            ServerMessage::Part(Part { room, packing: Packing::Plain, bytes, end })
+            ServerMessage::Part(Part {
+                room,
+                packing: Packing::Plain,
+                bytes,
+                end,
+            })
         };
-        vec![ServerMessage::Opened(opened), part(&bytes[..half], None), part(&bytes[half..], Some(cursor))]
+        vec![
+            ServerMessage::Opened(opened),
+            part(&bytes[..half], None),
+            part(&bytes[half..], Some(cursor)),
+        ]
     }
 
     fn edit(&mut self, session: SessionId, edit: Edit, out: &mut Vec<Outgoing>) {
@@ -200,7 +264,11 @@ impl Server {
             let text = "no".to_owned();
             out.push((session, ServerMessage::Reject { room, id, code, text }.encode()));
         };
-        let Some(log) = self.logs.values_mut().find(|log| log.room == room && log.members.contains(&session)) else {
+        let Some(log) = self
+            .logs
+            .values_mut()
+            .find(|log| log.room == room && log.members.contains(&session))
+        else {
             return reject(RejectCode::NotOpen);
         };
         if let Some((code, left)) = &mut self.refuse
@@ -212,7 +280,8 @@ impl Server {
         let mut taken: Vec<Entry> = Vec::new();
         for chunk in &changes {
             let change = Change::try_from(&chunk[..]).expect("an honest change");
-            let same = |entry: &&Entry| (entry.change.actor_id(), entry.change.seq()) == (change.actor_id(), change.seq());
+            let same =
+                |entry: &&Entry| (entry.change.actor_id(), entry.change.seq()) == (change.actor_id(), change.seq());
             if log.quarantined.contains(&change.hash()) {
                 return reject(RejectCode::Quarantined);
             }
@@ -246,7 +315,10 @@ impl Server {
                 let chunk = Bytes::copy_from_slice(entry.change.raw_bytes());
                 match runs.last_mut() {
                     Some(run) if run.session == entry.session => run.changes.push(chunk),
-                    _ => runs.push(Run { session: entry.session, changes: vec![chunk] }),
+                    _ => runs.push(Run {
+                        session: entry.session,
+                        changes: vec![chunk],
+                    }),
                 }
                 promised.insert(entry.change.hash());
                 if last {
