@@ -7,6 +7,7 @@ mod honest;
 mod oracle;
 mod proof;
 mod rng;
+mod rules;
 mod scene;
 
 use syncline::engine::{
