@@ -136,6 +136,15 @@ impl Member {
         matches!(self.standing, Standing::Live)
     }
 
+    /// Whether `opened` was sent.
+    pub(super) fn is_greeted(&self) -> bool {
+        match &self.standing {
+            Standing::Joining(_) => false,
+            Standing::Reading(stream) | Standing::Draining(stream) => stream.greeting.is_none(),
+            Standing::Live | Standing::Lagging { .. } => true,
+        }
+    }
+
     /// The snapshot generation that the member is still reading.
     pub(super) fn generation(&self) -> Option<u64> {
         match &self.standing {

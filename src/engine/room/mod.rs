@@ -262,8 +262,10 @@ impl Room {
             ClosedCode::Unavailable => "the document is not available now; try again later",
             ClosedCode::Forbidden | ClosedCode::Limit | ClosedCode::Other(_) => "the room is closed",
         };
+        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
+        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
         let closed = ServerMessage::Closed {
-            room: Some(self.number),
+            room: greeted.then_some(self.number),
             document: self.document.clone(),
             code,
             text: text.to_owned(),
