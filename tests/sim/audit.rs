@@ -11,9 +11,7 @@ use flate2::read::DeflateDecoder;
 use std::{collections::BTreeMap, io::Read};
 use syncline_protocol::{
     ChangeHash, Cursor, DocumentId, EditId, Limits, RoomNumber, SessionId,
-    native::{
-        Base, ClientMessage, Diff, Packing, Part, RejectCode, ServerMessage, decode_client, decode_server,
-    },
+    native::{Base, ClientMessage, Diff, Packing, Part, RejectCode, ServerMessage, decode_client, decode_server},
 };
 
 /// Magic bytes, checksum and type of a chunk.
@@ -133,7 +131,8 @@ impl Context {
     }
 
     fn inspect(&mut self, passage: &mut Passage, frame: &Bytes) -> Result<(), String> {
-        let message = decode_server(frame).map_err(|error| format!("a frame of the server does not decode: {error}"))?;
+        let message =
+            decode_server(frame).map_err(|error| format!("a frame of the server does not decode: {error}"))?;
         match message {
             ServerMessage::Opened(opened) => {
                 match opened.base {
@@ -223,8 +222,8 @@ impl Context {
         let Standing::Live(cursor) = &mut room.standing else {
             return Err(format!("room {} sends a diff before the last part", diff.room));
         };
-        let contiguous = cursor.epoch == diff.cursor.epoch
-            && cursor.position.number() + diff.len() == diff.cursor.position.number();
+        let contiguous =
+            cursor.epoch == diff.cursor.epoch && cursor.position.number() + diff.len() == diff.cursor.position.number();
         if !contiguous {
             return Err(format!("a diff to {:?} does not go on from {cursor:?}", diff.cursor));
         }

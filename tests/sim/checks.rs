@@ -6,7 +6,10 @@ use crate::{
     load,
     world::World,
 };
-use automerge::{AutoSerde, Automerge, Change, legacy::{Key, OpType}};
+use automerge::{
+    AutoSerde, Automerge, Change,
+    legacy::{Key, OpType},
+};
 use std::collections::BTreeMap;
 use syncline_client::core::Draft;
 use syncline_protocol::DocumentId;
@@ -25,7 +28,9 @@ fn document_is_whole(world: &World, number: usize, document: &DocumentId) -> Res
     let json = json(&stored);
     for (index, client) in world.clients.iter().enumerate() {
         let core = client.core().ok_or_else(|| format!("client {index} is down"))?;
-        let replica = core.document(document).ok_or_else(|| format!("client {index} lacks {document}"))?;
+        let replica = core
+            .document(document)
+            .ok_or_else(|| format!("client {index} lacks {document}"))?;
         if replica.get_heads() != stored.get_heads() {
             return Err(format!("client {index} has other heads of {document} than the disk"));
         }
@@ -35,9 +40,14 @@ fn document_is_whole(world: &World, number: usize, document: &DocumentId) -> Res
     }
     let account = world.context.ledger.account(document);
     let held = hashes(&stored);
-    let lost = account.promised.difference(&account.thrown_out).find(|hash| !held.contains(*hash));
+    let lost = account
+        .promised
+        .difference(&account.thrown_out)
+        .find(|hash| !held.contains(*hash));
     if let Some(hash) = lost {
-        return Err(format!("a change of {document} is lost that somebody was told of: {hash:?}"));
+        return Err(format!(
+            "a change of {document} is lost that somebody was told of: {hash:?}"
+        ));
     }
     words_are_there(world, number, &stored)
 }
@@ -53,7 +63,13 @@ fn words_are_there(world: &World, number: usize, stored: &Automerge) -> Result<(
             *found.entry(word).or_default() += 1;
         }
     }
-    for (number, word) in context.ledger.words.iter().enumerate().filter(|(_, word)| word.document == number) {
+    for (number, word) in context
+        .ledger
+        .words
+        .iter()
+        .enumerate()
+        .filter(|(_, word)| word.document == number)
+    {
         let count = found.remove(&number).unwrap_or(0);
         let client = &world.clients[word.client];
         if count > 1 {
@@ -67,7 +83,12 @@ fn words_are_there(world: &World, number: usize, stored: &Automerge) -> Result<(
         }
         let own = word.life == client.life;
         let promised = account.promised.contains(&word.hash) && !account.thrown_out.contains(&word.hash);
-        let kept = || client.drafts().iter().any(|(of, draft)| of == document && holds(draft, number));
+        let kept = || {
+            client
+                .drafts()
+                .iter()
+                .any(|(of, draft)| of == document && holds(draft, number))
+        };
         if promised || (own && !kept()) {
             return Err(format!("<{number}> of client {} is lost from {document}", word.client));
         }
@@ -82,7 +103,9 @@ fn words_are_there(world: &World, number: usize, stored: &Automerge) -> Result<(
 fn holds(draft: &Draft, word: usize) -> bool {
     let mut text = String::new();
     for chunk in &draft.changes {
-        let Ok(change) = Change::try_from(&chunk[..]) else { continue };
+        let Ok(change) = Change::try_from(&chunk[..]) else {
+            continue;
+        };
         for op in change.decode().operations {
             if let Key::Map(key) = &op.key {
                 text.push_str(key);

@@ -177,14 +177,20 @@ impl Client {
 
     fn edit(&mut self, number: usize, context: &mut Context) {
         // Somebody pastes, types fast, or a program writes: several changes at once.
-        let changes = if context.random.percent(8) { context.random.between(2, 12) } else { 1 };
+        let changes = if context.random.percent(8) {
+            context.random.between(2, 12)
+        } else {
+            1
+        };
         let document = context.plan.documents[number].clone();
         for _ in 0..changes {
             let Some(running) = &mut self.running else { return };
             let word = context.ledger.words.len();
             let random = &mut context.random;
             let options = CommitOptions::default();
-            let changed = running.core.change(&document, options, |tx| load::write(tx, word, random));
+            let changed = running
+                .core
+                .change(&document, options, |tx| load::write(tx, word, random));
             let done = match changed {
                 Ok(changed) => changed,
                 Err(ChangeError::Failed(error)) => {
@@ -233,7 +239,8 @@ impl Client {
         for document in &context.plan.documents {
             let drafts = running.core.take_drafts(document);
             context.coverage.drafts += drafts.len() as u64;
-            self.drafts.extend(drafts.into_iter().map(|draft| (document.clone(), draft)));
+            self.drafts
+                .extend(drafts.into_iter().map(|draft| (document.clone(), draft)));
         }
     }
 
@@ -373,7 +380,11 @@ impl Client {
                 Effect::Send(frame) => {
                     if let Some(link) = running.link {
                         let edit = matches!(decode_client(&frame), Ok(ClientMessage::Edit(_)));
-                        running.last_edit = if edit { Some(frame.clone()) } else { running.last_edit.take() };
+                        running.last_edit = if edit {
+                            Some(frame.clone())
+                        } else {
+                            running.last_edit.take()
+                        };
                         Self::send(link, frame, context);
                     }
                 }
@@ -384,7 +395,9 @@ impl Client {
                         context.network.let_go(link, End::Client);
                     }
                 }
-                Effect::Notify(notice) => context.trace.line(context.now, format_args!("client {client}: {notice:?}")),
+                Effect::Notify(notice) => context
+                    .trace
+                    .line(context.now, format_args!("client {client}: {notice:?}")),
             }
         }
     }

@@ -124,7 +124,9 @@ impl Connection {
         let id = SessionId::new(context.random.number() >> 11);
         let limits = Arc::new(context.plan.limits.clone());
         let outbox = Arc::new(Outbox::new(id, limits.send_queue_bytes_max));
-        context.say(format_args!("client {client} is connected as session {id} by link {link}"));
+        context.say(format_args!(
+            "client {client} is connected as session {id} by link {link}"
+        ));
         context.after(0, Happening::Connection { link });
         Self {
             postbox: Postbox { link, outbox },
@@ -368,7 +370,7 @@ impl Connection {
         };
         let bytes: usize = items.iter().map(Item::bytes).sum();
         let closes = items.iter().any(|item| matches!(item, Item::Close { .. }));
-        let ms = bytes as u64 / context.bytes_per_ms(self.client).max(1);
+        let ms = bytes as u64 * context.ms_per_kilobyte(self.client) / 1_000;
         let items = items.into_iter().collect();
         self.writing = Some(Writing { items, bytes, closes });
         let link = self.postbox.link;
@@ -425,7 +427,9 @@ impl Context {
         let bytes = self.frame_leaves(link, session, frame);
         let max = usize::try_from(self.plan.limits.send_queue_bytes_max).expect("a size");
         if bytes > 2 * max + OUTBOX_SLACK_BYTES {
-            self.violated(format!("{bytes} bytes wait for session {session}, with a limit of {max}"));
+            self.violated(format!(
+                "{bytes} bytes wait for session {session}, with a limit of {max}"
+            ));
         }
     }
 }

@@ -35,6 +35,7 @@ impl World {
         context.say(format_args!("fault: {fault:?}"));
         match fault {
             Fault::Crash { down_ms } => self.crash(down_ms),
+            Fault::CrashUnsynced { down_ms } => self.dies_unsynced = Some(down_ms),
             Fault::Stop { down_ms } => {
                 if let Some(server) = &mut self.server {
                     server.stop(context);
@@ -67,10 +68,20 @@ impl World {
                 self.clients[client].go_offline(context);
                 context.after(ms, Happening::Online { client });
             }
+            Fault::Night { ms } => {
+                for client in 0..self.clients.len() {
+                    self.clients[client].go_offline(context);
+                    context.after(ms, Happening::Online { client });
+                }
+            }
             Fault::Resend { client } => self.clients[client].resend(context),
             Fault::Full { at_sync, ms } => {
                 if self.disk.fault() == disk::Fault::None {
-                    let fault = if at_sync { disk::Fault::FullAtSync } else { disk::Fault::Full };
+                    let fault = if at_sync {
+                        disk::Fault::FullAtSync
+                    } else {
+                        disk::Fault::Full
+                    };
                     self.disk.set_fault(fault);
                     context.after(ms, Happening::DiskHeals);
                 }
@@ -93,7 +104,7 @@ impl World {
     }
 
     /// The server's process dies; the disk keeps what was synced and perhaps some of the rest.
-    fn crash(&mut self, down_ms: u64) {
+    pub(crate) fn crash(&mut self, down_ms: u64) {
         let Some(server) = self.server.take() else { return };
         self.context.coverage.crashes += 1;
         server.die(&mut self.context);
@@ -108,7 +119,9 @@ impl World {
         let context = &mut self.context;
         context.coverage.unsynced_kept += kept as u64;
         context.coverage.unsynced_lost += (unsynced - kept) as u64;
-        context.say(format_args!("the server is dead; of {unsynced} unsynced batches {kept} are on the disk"));
+        context.say(format_args!(
+            "the server is dead; of {unsynced} unsynced batches {kept} are on the disk"
+        ));
         context.ledger.died();
         survivors(&self.disk, context);
     }
@@ -179,12 +192,19 @@ impl World {
             }
         }
         let same_heads = |document: &DocumentId| {
-            let heads = |core: &syncline_client::core::Core| core.document(document).map(automerge::Automerge::get_heads);
+            let heads =
+                |core: &syncline_client::core::Core| core.document(document).map(automerge::Automerge::get_heads);
             let mut all = self.clients.iter().filter_map(|client| client.core()).map(heads);
             let first = all.next();
             all.all(|heads| Some(heads) == first)
         };
-        match self.context.plan.documents.iter().find(|document| !same_heads(document)) {
+        match self
+            .context
+            .plan
+            .documents
+            .iter()
+            .find(|document| !same_heads(document))
+        {
             Some(document) => Err(format!("the replicas of {document} differ")),
             None => Ok(()),
         }
@@ -204,7 +224,9 @@ fn survivors(disk: &Arc<Disk>, context: &mut Context) {
                 let lost = lost.count();
                 account.durable.extend(hashes);
                 if lost > 0 {
-                    context.violated(format!("a crash lost {lost} changes of {document} that were synced or promised"));
+                    context.violated(format!(
+                        "a crash lost {lost} changes of {document} that were synced or promised"
+                    ));
                 }
             }
         }

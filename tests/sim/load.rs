@@ -43,7 +43,12 @@ fn object(tx: &mut Transaction<'_>, key: &str, kind: ObjType) -> Result<ObjId, A
 fn place(tx: &Transaction<'_>, text: &ObjId, random: &mut Random) -> Result<usize, AutomergeError> {
     let length = tx.length(text);
     let content = tx.text(text)?;
-    let starts: Vec<usize> = content.chars().enumerate().filter(|(_, char)| *char == '<').map(|(at, _)| at).collect();
+    let starts: Vec<usize> = content
+        .chars()
+        .enumerate()
+        .filter(|(_, char)| *char == '<')
+        .map(|(at, _)| at)
+        .collect();
     Ok(match random.below(3) {
         0 if !starts.is_empty() => starts[random.index(starts.len())],
         _ => length,
@@ -61,7 +66,9 @@ fn type_text(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Resul
 fn paste(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Done, AutomergeError> {
     let text = object(tx, "text", ObjType::Text)?;
     let at = place(tx, &text, random)?;
-    let filler: String = (0..random.between(50, 400)).map(|_| char::from(b'a' + (random.below(26) as u8))).collect();
+    let filler: String = (0..random.between(50, 400))
+        .map(|_| char::from(b'a' + (random.below(26) as u8)))
+        .collect();
     tx.splice_text(&text, at, 0, &format!("{word}{filler}"))?;
     Ok(Done::default())
 }
@@ -82,7 +89,9 @@ fn push(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Don
 
 fn count(tx: &mut Transaction<'_>, word: &str) -> Result<Done, AutomergeError> {
     match tx.get(ROOT, "count")? {
-        Some((Value::Scalar(value), _)) if matches!(*value, ScalarValue::Counter(_)) => tx.increment(ROOT, "count", 1)?,
+        Some((Value::Scalar(value), _)) if matches!(*value, ScalarValue::Counter(_)) => {
+            tx.increment(ROOT, "count", 1)?
+        }
         Some(_) | None => tx.put(ROOT, "count", ScalarValue::counter(1))?,
     }
     tx.put(ROOT, word, "counted")?;
@@ -145,7 +154,9 @@ fn collect(document: &Automerge, object: &ObjId, found: &mut Vec<String>) {
         ObjType::Text => return found.push(document.text(object).expect("a text has a text")),
         ObjType::Map | ObjType::Table => {
             let keys: Vec<String> = document.keys(object).collect();
-            let values = keys.iter().flat_map(|key| document.get_all(object, key.as_str()).expect("the key is there"));
+            let values = keys
+                .iter()
+                .flat_map(|key| document.get_all(object, key.as_str()).expect("the key is there"));
             let values: Vec<_> = values.collect();
             found.extend(keys);
             values

@@ -83,7 +83,10 @@ impl Network {
     pub(crate) fn receive(&mut self, link: LinkId, end: End, now: u64) -> Option<Packet> {
         let pipe = self.links.get_mut(&link)?.to(end);
         let arrived = pipe.packets.front().is_some_and(|(at, _)| *at <= now);
-        arrived.then(|| pipe.packets.pop_front()).flatten().map(|(_, packet)| packet)
+        arrived
+            .then(|| pipe.packets.pop_front())
+            .flatten()
+            .map(|(_, packet)| packet)
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) struct ClientPlan {
     pub(crate) access: Vec<Access>,
     /// The mean time between its edits.
     pub(crate) edit_every_ms: u64,
-    /// How many of its bytes the server gets rid of in a millisecond.
-    pub(crate) bytes_per_ms: u64,
+    /// How long the server takes to get rid of a thousand of its bytes.
+    pub(crate) ms_per_kilobyte: u64,
 }
 
 /// Something that goes wrong.
@@ -47,6 +47,8 @@ pub(crate) struct ClientPlan {
 pub(crate) enum Fault {
     /// The server's process dies, and is back after a while.
     Crash { down_ms: u64 },
+    /// It dies as soon as something is written and not synced.
+    CrashUnsynced { down_ms: u64 },
     /// The server stops in good order, and is back after a while.
     Stop { down_ms: u64 },
     /// A client's connection breaks; what was on its way is lost.
@@ -59,6 +61,8 @@ pub(crate) enum Fault {
     ClientCrash { client: usize, saved: bool, down_ms: u64 },
     /// A client is offline for a while, and goes on editing.
     Offline { client: usize, ms: u64 },
+    /// Nobody is online for a while, so that rooms close.
+    Night { ms: u64 },
     /// A client sends its last edit once more.
     Resend { client: usize },
     /// The disk is full for a while.
@@ -91,11 +95,15 @@ impl Plan {
                 bytes: random.between(500, 10_000),
             },
             active_ms: ACTIVE_MS,
-            sync_ms_max: random.between(1, 60),
+            sync_ms_max: if random.percent(30) { 400 } else { random.between(1, 60) },
             latency_ms_max: random.between(1, 150),
-            work_ms_max: random.between(1, 300),
-            turn_ms_max: random.between(0, 5),
-            inbox_max: usize::try_from(random.between(2, 64)).expect("few"),
+            work_ms_max: if random.percent(20) {
+                3_000
+            } else {
+                random.between(1, 300)
+            },
+            turn_ms_max: if random.percent(20) { 200 } else { random.between(0, 5) },
+            inbox_max: usize::try_from(random.between(1, 16)).expect("few"),
             faults,
         }
     }
@@ -129,15 +137,19 @@ impl ClientPlan {
             name: format!("client-{number}"),
             access: (0..documents).map(|_| access(random)).collect(),
             edit_every_ms: random.between(600, 3_000),
-            bytes_per_ms: if random.percent(30) { random.between(2, 20) } else { 1_000 },
+            ms_per_kilobyte: if random.percent(30) {
+                random.between(50, 1_500)
+            } else {
+                1
+            },
         }
     }
 }
 
 fn limits(random: &mut Random) -> Limits {
     Limits {
-        edits_per_second: random.between(5, 100),
-        edits_burst: random.between(5, 50),
+        edits_per_second: random.between(2, 50),
+        edits_burst: random.between(2, 30),
         ops_decoded_alone: random.between(10, 100),
         waiting_changes_max: random.between(1, 64),
         send_queue_bytes_max: random.between(600, 6_000),
@@ -173,7 +185,10 @@ fn faults(clients: usize, random: &mut Random) -> Vec<(u64, Fault)> {
 fn fault(clients: usize, random: &mut Random) -> Fault {
     let client = random.index(clients);
     match random.below(100) {
-        0..=13 => Fault::Crash {
+        0..=3 => Fault::Crash {
+            down_ms: random.between(50, 3_000),
+        },
+        4..=13 => Fault::CrashUnsynced {
             down_ms: random.between(50, 3_000),
         },
         14..=17 => Fault::Stop {
@@ -193,9 +208,12 @@ fn fault(clients: usize, random: &mut Random) -> Fault {
             saved: random.percent(70),
             down_ms: random.between(100, 8_000),
         },
-        62..=71 => Fault::Offline {
+        62..=67 => Fault::Offline {
             client,
             ms: random.between(500, 15_000),
+        },
+        68..=71 => Fault::Night {
+            ms: random.between(500, 8_000),
         },
         72..=76 => Fault::Resend { client },
         77..=82 => Fault::Full {

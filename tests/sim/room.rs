@@ -129,18 +129,24 @@ impl Task {
         }
         self.turn = None;
         let now = Time::from_ms(context.now);
-        let event = self.work.answer();
         if self.stage == Stage::Broken || self.stage == Stage::Closed {
+            while self.work.answer().is_some() {}
             return self.has_ended(context);
         }
+        let event = self.work.answer();
         if event.is_none() && self.is_reading() && !self.inbox.is_empty() {
             let taken = self.inbox.len().min(BATCH_MAX);
-            let mail: Vec<Mail> = self.inbox.drain(..taken).collect();
+            let mut mail: VecDeque<Mail> = self.inbox.drain(..taken).collect();
             for link in std::mem::take(&mut self.waiting) {
                 context.after(0, Happening::Connection { link });
             }
             if context.room_panics > 0 {
                 context.room_panics -= 1;
+                // It panics over the first message; the others are still to be answered.
+                if let Some(Mail::Join(join, postbox)) = mail.pop_front() {
+                    self.outboxes.insert(join.session, postbox);
+                }
+                self.inbox.extend(mail);
                 self.break_down(context);
                 return self.has_ended(context);
             }

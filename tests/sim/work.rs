@@ -61,13 +61,7 @@ enum Job {
 }
 
 impl Work {
-    pub(crate) fn new(
-        process: u64,
-        number: RoomNumber,
-        store: Store,
-        document: DocumentId,
-        context: &Context,
-    ) -> Self {
+    pub(crate) fn new(process: u64, number: RoomNumber, store: Store, document: DocumentId, context: &Context) -> Self {
         let limits = context.plan.limits.clone();
         Self {
             process,
@@ -108,7 +102,9 @@ impl Work {
             Effect::Load => {
                 let fresh = Epoch::new(context.random.number() >> 11);
                 let refused = writer.is_read_only();
-                self.read(context, move |storage, snapshots| load(storage, snapshots, fresh, refused));
+                self.read(context, move |storage, snapshots| {
+                    load(storage, snapshots, fresh, refused)
+                });
             }
             Effect::Read {
                 session,

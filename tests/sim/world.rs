@@ -57,7 +57,11 @@ pub(crate) enum Happening {
     /// A room has its turn.
     Room { process: u64, number: RoomNumber },
     /// A piece of a room's work goes on.
-    Job { process: u64, number: RoomNumber, job: JobId },
+    Job {
+        process: u64,
+        number: RoomNumber,
+        job: JobId,
+    },
     /// The store's writer has its turn.
     Writer { process: u64 },
     /// The store's writer looks for space.
@@ -119,12 +123,12 @@ impl Context {
         self.violation.get_or_insert(what);
     }
 
-    /// How fast the server gets rid of a client's frames.
-    pub(crate) fn bytes_per_ms(&self, client: usize) -> u64 {
+    /// How long the server takes to get rid of a thousand bytes for a client.
+    pub(crate) fn ms_per_kilobyte(&self, client: usize) -> u64 {
         match self.slow_until.get(&client) {
-            Some(until) if *until > self.now => 1,
-            Some(_) | None if self.healed => 1_000,
-            Some(_) | None => self.plan.clients[client].bytes_per_ms,
+            Some(until) if *until > self.now => 5_000,
+            Some(_) | None if self.healed => 1,
+            Some(_) | None => self.plan.clients[client].ms_per_kilobyte,
         }
     }
 
@@ -140,6 +144,8 @@ pub(crate) struct World {
     pub(crate) server: Option<Server>,
     pub(crate) clients: Vec<Client>,
     pub(crate) processes: u64,
+    /// The server dies as soon as something is not synced, and is away for so long.
+    pub(crate) dies_unsynced: Option<u64>,
     /// How long a server that is stopping will be away.
     pub(crate) down_ms: u64,
 }
@@ -205,6 +211,7 @@ impl World {
             server: None,
             clients,
             processes: 0,
+            dies_unsynced: None,
             down_ms: 0,
         }
     }
@@ -246,6 +253,7 @@ impl World {
     fn heal(&mut self) {
         self.context.say(format_args!("everything heals"));
         self.context.healed = true;
+        self.dies_unsynced = None;
         (self.context.bad_merges, self.context.room_panics) = (0, 0);
         self.heal_world();
         let deadline = self.context.now + REST_MS_MAX;
@@ -296,6 +304,10 @@ impl World {
                 }
             }
         }
+        if self.dies_unsynced.is_some() && self.disk.unsynced() > 0 && self.context.random.percent(30) {
+            let down_ms = self.dies_unsynced.take().unwrap_or_default();
+            self.crash(down_ms);
+        }
         self.reap_server();
     }
 
@@ -316,7 +328,9 @@ impl World {
 
     fn arrived_at_client(&mut self, link: LinkId) {
         let context = &mut self.context;
-        let Some(client) = context.network.client(link) else { return };
+        let Some(client) = context.network.client(link) else {
+            return;
+        };
         let Some(packet) = context.network.receive(link, End::Client, context.now) else {
             return;
         };
