@@ -116,121 +116,114 @@ fn keys_are_read_from_the_file_and_from_the_secret() {
     assert!(!format!("{config:?}").contains("shared"), "a secret must not be shown");
 }
 
+fn check_error(text: &str, pairs: &[(&str, &str)], flags: &[Flag], expected: &str) {
+    let error = load(text, pairs, flags).expect_err(expected);
+    assert!(error.starts_with(expected), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
 #[test]
-fn errors_name_the_place_and_say_what_to_do() {
-    let check = |text: &str, pairs: &[(&str, &str)], flags: &[Flag], expected: &str| {
-        let error = load(text, pairs, flags).expect_err(expected);
-        assert!(error.starts_with(expected), "{error}");
-        assert_eq!(error.lines().count(), 1, "{error}");
-    };
-    let file = |text: &str, expected: &str| check(text, &[], &[], expected);
-    file(
+fn errors_of_the_file_name_the_line() {
+    let check = |text: &str, expected: &str| check_error(text, &[], &[], &format!("syncline.toml, line {expected}"));
+    check(
         "dev = false\nlisten = 4400",
-        "syncline.toml, line 2: invalid type: integer `4400`, expected a string",
+        "2: invalid type: integer `4400`, expected a string",
     );
-    file("\n\nlisen = 'x'", "syncline.toml, line 3: unknown field `lisen`");
-    file(
-        "[limits]\nframe_bytes = 1",
-        "syncline.toml, line 2: unknown field `frame_bytes`",
-    );
-    file(
-        "[limits]\nedits_burst = -1",
-        "syncline.toml, line 2: invalid value: integer `-1`",
-    );
-    file("listen = ", "syncline.toml, line 1: ");
-    file(
+    check("\n\nlisen = 'x'", "3: unknown field `lisen`");
+    check("[limits]\nframe_bytes = 1", "2: unknown field `frame_bytes`");
+    check("[limits]\nedits_burst = -1", "2: invalid value: integer `-1`");
+    check("listen = ", "1: ");
+    check("[[auth.keys]]\nkid = 'k'", "1: missing field `alg`");
+}
+
+#[test]
+fn errors_of_values_name_the_key_and_say_what_to_do() {
+    let check = |text: &str, key: &str, expected: &str| {
+        check_error(text, &[], &[], &format!("syncline.toml, key '{key}': {expected}"));
+    };
+    check(
         "listen = 'localhost'",
-        "syncline.toml, key 'listen': 'localhost' is not an address; give an IP",
+        "listen",
+        "'localhost' is not an address; give an IP",
     );
-    file("data = ''", "syncline.toml, key 'data': no directory is named");
-    file(
-        "allowed_origins = ['*']",
-        "syncline.toml, key 'allowed_origins': '*' is not an origin",
+    check(
+        "dev = true\nlisten = '0.0.0.0:1'",
+        "listen",
+        "0.0.0.0:1 is not loopback",
     );
-    file(
-        "trusted_proxies = ['x']",
-        "syncline.toml, key 'trusted_proxies': 'x' is not a network",
-    );
-    file(
-        "tls.cert = 'a'",
-        "syncline.toml, key 'tls.cert': a certificate needs its key",
-    );
-    file(
-        "tls.key = 'a'",
-        "syncline.toml, key 'tls.key': a key needs its certificate",
-    );
-    file(
-        "log.format = 'xml'",
-        "syncline.toml, key 'log.format': 'xml' is not a format",
-    );
-    file(
-        "log.filter = 'a=b=c'",
-        "syncline.toml, key 'log.filter': 'a=b=c' is not a filter",
-    );
-    file(
+    check("data = ''", "data", "no directory is named");
+    check("allowed_origins = ['*']", "allowed_origins", "'*' is not an origin");
+    check("trusted_proxies = ['x']", "trusted_proxies", "'x' is not a network");
+    check("tls.cert = 'a'", "tls.cert", "a certificate needs its key");
+    check("tls.key = 'a'", "tls.key", "a key needs its certificate");
+    check("log.format = 'xml'", "log.format", "'xml' is not a format");
+    check("log.filter = 'a=b=c'", "log.filter", "'a=b=c' is not a filter");
+    check(
         "gateway.connections_max = 0",
-        "syncline.toml, key 'gateway.connections_max': give a number",
+        "gateway.connections_max",
+        "give a number",
     );
-    file(
-        "limits.edits_burst = 0",
-        "syncline.toml, key 'limits.edits_burst': a limit of 0",
-    );
-    file(
-        "limits.frame_bytes_max = 1",
-        "syncline.toml, key 'limits.frame_bytes_max': give a size",
-    );
-    file(
-        "limits.idle_timeout_ms = 9",
-        "the default of 'limits.ping_interval_ms': a connection would be given up",
-    );
-    file("[[auth.keys]]\nkid = 'k'", "syncline.toml, line 1: missing field `alg`");
-    file(
-        "[[auth.keys]]\nkid = 'k'\nalg = 'none'",
-        "syncline.toml, key 'auth.keys': key 'k': 'none' is not an algorithm",
-    );
-    file(
-        "[[auth.keys]]\nkid = ''\nalg = 'HS256'",
-        "syncline.toml, key 'auth.keys': key '': a key needs a 'kid'",
-    );
-    file(
-        "[[auth.keys]]\nkid = 'k'\nalg = 'HS256'",
-        "syncline.toml, key 'auth.keys': key 'k': HS256 needs either",
-    );
-    let both = "[[auth.keys]]\nkid = 'k'\nalg = 'RS256'\npublic_key = 'p'\nsecret = 's'";
-    file(
-        both,
-        "syncline.toml, key 'auth.keys': key 'k': RS256 has a secret or a public key, never both",
+    check("limits.edits_burst = 0", "limits.edits_burst", "a limit of 0");
+    check("limits.frame_bytes_max = 1", "limits.frame_bytes_max", "give a size");
+    check(
+        "limits.token_bytes_max = 300_000",
+        "limits.token_bytes_max",
+        "give a size",
     );
     check(
-        "",
-        &[("SYNCLINE_LISTEN", "x")],
-        &[],
-        "SYNCLINE_LISTEN: 'x' is not an address",
+        "limits.ping_interval_ms = 45_000",
+        "limits.ping_interval_ms",
+        "a connection would be given up",
+    );
+}
+
+#[test]
+fn errors_of_keys_name_the_key() {
+    let check = |lines: &str, expected: &str| {
+        check_error(
+            &format!("[[auth.keys]]\n{lines}"),
+            &[],
+            &[],
+            &format!("syncline.toml, key 'auth.keys': {expected}"),
+        );
+    };
+    check("kid = 'k'\nalg = 'none'", "key 'k': 'none' is not an algorithm");
+    check("kid = ''\nalg = 'HS256'", "key '': a key needs a 'kid'");
+    check("kid = 'k'\nalg = 'HS256'", "key 'k': HS256 needs either 'secret'");
+    check(
+        "kid = 'k'\nalg = 'HS256'\npublic_key = 'p'",
+        "key 'k': HS256 needs either 'secret'",
     );
     check(
-        "",
-        &[("SYNCLINE_DEV", "maybe")],
-        &[],
-        "SYNCLINE_DEV: 'maybe' is not true or false",
+        "kid = 'k'\nalg = 'RS256'\nsecret = 's'",
+        "key 'k': RS256 needs either 'public_key'",
     );
     check(
-        "",
-        &[("SYNCLINE_LIMITS_EDITS_BURST", "many")],
-        &[],
-        "SYNCLINE_LIMITS_EDITS_BURST: 'many' is not a whole",
+        "kid = 'k'\nalg = 'RS256'\npublic_key = 'p'\nsecret = 's'",
+        "key 'k': RS256 has a secret or a public key",
     );
-    check(
+}
+
+#[test]
+fn errors_of_variables_and_flags_name_them() {
+    let variable = |name: &str, value: &str, expected: &str| {
+        check_error("", &[(name, value)], &[], &format!("{name}: {expected}"));
+    };
+    variable("SYNCLINE_LISTEN", "x", "'x' is not an address");
+    variable("SYNCLINE_DEV", "maybe", "'maybe' is not true or false");
+    variable("SYNCLINE_LIMITS_EDITS_BURST", "many", "'many' is not a whole number");
+    check_error(
         "",
         &[],
         &[flag("--listen", "listen", ":4400")],
         "--listen: ':4400' is not an address",
     );
-    let dev = flag("--dev", "dev", "true");
-    check(
-        "listen = '0.0.0.0:1'",
+    let text = "limits.idle_timeout_ms = 9";
+    check_error(
+        text,
         &[],
-        &[dev],
-        "syncline.toml, key 'listen': 0.0.0.0:1 is not loopback",
+        &[],
+        "the default of 'limits.ping_interval_ms': a connection would be given up",
     );
 }
 
