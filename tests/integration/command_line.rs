@@ -9,9 +9,8 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    time::{SystemTime, UNIX_EPOCH},
 };
-use syncline::server::{auth::Verifier, config::Config};
+use syncline::server::{auth::Verifier, clock::Clock, config::Config};
 use tempfile::TempDir;
 
 /// The binary in `directory`, with nothing of ours in its environment.
@@ -268,7 +267,5 @@ fn tokens_and_queries_never_reach_the_log() {
 }
 
 fn now_ms() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "the binary signs with the real time")]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    u64::try_from(now.as_millis()).expect("in this age")
+    Clock::start().unix_ms()
 }
