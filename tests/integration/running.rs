@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 use syncline::server::{Running, Server, config::Config};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::{
     self, Message, WebSocket, client::IntoClientRequest, handshake::client::Response, http::HeaderValue,
@@ -19,12 +20,15 @@ pub(crate) struct TestServer {
     runtime: Runtime,
     running: Option<Running>,
     pub(crate) address: SocketAddr,
+    _directory: TempDir,
 }
 
 impl TestServer {
     /// Starts with `text` as the configuration file, in development mode on a free port.
     pub(crate) fn start(text: &str) -> Self {
-        let text = format!("listen = '127.0.0.1:0'\ndev = true\n{text}");
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().display();
+        let text = format!("listen = '127.0.0.1:0'\ndev = true\ndata = '{data}'\n{text}");
         let config = Config::from_text(&text, &BTreeMap::new(), &[]).expect("a configuration");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -36,6 +40,7 @@ impl TestServer {
             runtime,
             address: running.address,
             running: Some(running),
+            _directory: directory,
         }
     }
 
