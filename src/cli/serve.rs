@@ -68,7 +68,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let mut stop = Stop::new().context("cannot wait for signals")?;
     let running = Server::start(config).await.map_err(|error| match error {
         StartError::Keys(_) | StartError::Tls(_) => Failure::Usage(error.to_string()),
-        _ => Failure::Error(error.into()),
+        StartError::Store { .. } | StartError::Listen { .. } => Failure::Error(error.into()),
     })?;
     if running.server().config.dev {
         say(

@@ -114,7 +114,7 @@ impl Token {
         });
         let verifier = verifier.map_err(|error| Failure::Usage(error.to_string()))?;
         verifier
-            .verify(Some(&token), now_ms)
+            .admit(Some(&token), now_ms)
             .map_err(|error| anyhow!("the server would refuse this token: {error}"))?;
         Ok(print(&token)?)
     }

@@ -7,3 +7,8 @@ pub mod document;
 pub mod gate;
 pub mod grant;
 pub mod index;
+pub mod presence;
+mod rate;
+pub mod room;
+pub mod session;
+pub mod time;

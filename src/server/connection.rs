@@ -1,12 +1,48 @@
-//! One WebSocket connection, from admission to its end.
+//! One WebSocket connection, from admission to its end: frames in to the session, its effects out to rooms and the socket.
+//!
+//! A reader and a writer share one task, so that a peer that does not read cannot stop us from hearing it, up to a bound: a
+//! connection whose queue is too long is not read from until it has drained.
 
-use crate::server::{Server, gateway::Stream};
-use futures_util::{SinkExt, StreamExt};
-use std::{net::IpAddr, sync::Arc};
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use crate::{
+    engine::{
+        room::Event as RoomEvent,
+        session::{Effect, Event, Session},
+        time::Time,
+    },
+    server::{
+        Server,
+        gateway::Stream,
+        hub::Seat,
+        metrics::CloseLabels,
+        outbox::{Item, Notice, Outbox},
+        room::{Mail, workers::random_number},
+    },
+};
+use bytes::Bytes;
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use syncline_protocol::{CloseCode, RoomNumber, SessionId, native::ServerMessage};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
+    },
+};
 
 /// A WebSocket on whatever carries it; its buffers and message sizes are limited.
 pub type Socket = WebSocketStream<Stream>;
+
+/// How long a peer may take to answer our close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest reason in a close frame, in bytes (RFC 6455, 5.5.1: 125 with the code).
+const REASON_BYTES_MAX: usize = 123;
+/// When a draining server wants its clients back.
+const RETRY_AFTER_MS: u64 = 500;
 
 /// What the gateway knows of a connection that it let in.
 #[derive(Debug)]
@@ -20,23 +56,318 @@ pub struct Admission {
 }
 
 /// Serves the connection until it ends.
-pub async fn run(mut socket: Socket, _admission: Admission, server: Arc<Server>) {
-    let mut draining = server.draining();
-    loop {
-        let message = tokio::select! {
-            message = socket.next() => message,
-            _ = draining.wait_for(|draining| *draining) => break,
-        };
-        match message {
-            Some(Ok(message @ Message::Binary(_))) => {
-                if socket.send(message).await.is_err() {
-                    return;
+pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
+    let id = SessionId::new(random_number());
+    let limits = server.limits();
+    let outbox = Arc::new(Outbox::new(id, limits.send_queue_bytes_max));
+    let (sink, stream) = socket.split();
+    let mut reader = Reader {
+        session: Session::new(id, limits, Time::from_ms(admission.accepted_at_ms)),
+        outbox: outbox.clone(),
+        rooms: BTreeMap::new(),
+        seat: None,
+        paused_until: None,
+        heard_ms: server.clock.monotonic_ms(),
+        pinged_ms: 0,
+        server: server.clone(),
+    };
+    tracing::debug!(session = %id, address = %admission.address, "connected");
+    let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
+    {
+        let reading = std::pin::pin!(reader.read(stream));
+        let writing = std::pin::pin!(write(sink, &outbox, &server, idle));
+        futures_util::future::select(reading, writing).await;
+    }
+    reader.leave().await;
+    tracing::debug!(session = %id, "disconnected");
+}
+
+struct Reader {
+    session: Session,
+    outbox: Arc<Outbox>,
+    rooms: BTreeMap<RoomNumber, mpsc::Sender<Mail>>,
+    seat: Option<Seat>,
+    paused_until: Option<Time>,
+    heard_ms: u64,
+    pinged_ms: u64,
+    server: Arc<Server>,
+}
+
+/// What the reader waited for.
+enum Came {
+    Message(Option<Result<Message, tungstenite::Error>>),
+    Notice,
+    Draining,
+    Woke,
+}
+
+impl Reader {
+    /// Reads until the peer is gone. It may be dropped at any await: nothing that was taken in is half done but for a room
+    /// that is not told of it, and every room is told that the session left.
+    async fn read(&mut self, mut stream: SplitStream<Socket>) {
+        let mut draining = self.server.draining();
+        let mut told_to_leave = false;
+        loop {
+            let now = self.now();
+            self.paused_until = self.paused_until.filter(|until| *until > now);
+            let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
+            let (outbox, reading) = (self.outbox.clone(), self.paused_until.is_none());
+            let message = async {
+                outbox.readable().await;
+                stream.next().await
+            };
+            let came = tokio::select! {
+                message = message, if reading => Came::Message(message),
+                () = self.outbox.noticed() => Came::Notice,
+                _ = draining.wait_for(|draining| *draining), if !told_to_leave => Came::Draining,
+                () = tokio::time::sleep(wake) => Came::Woke,
+            };
+            match came {
+                Came::Message(Some(Ok(message))) => self.received(message).await,
+                Came::Message(Some(Err(error))) => {
+                    let Some((code, text)) = fault(&error) else { return };
+                    self.outbox.close(code, text.to_owned());
+                    return std::future::pending().await;
+                }
+                Came::Message(None) => return,
+                Came::Notice => self.noticed().await,
+                Came::Draining => {
+                    told_to_leave = true;
+                    self.outbox.push(
+                        ServerMessage::Retry {
+                            after_ms: RETRY_AFTER_MS,
+                        }
+                        .encode(),
+                    );
+                    self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
+                }
+                Came::Woke => {
+                    if !self.woke().await {
+                        return;
+                    }
                 }
             }
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return,
         }
     }
-    // The peer may be gone already; there is nobody to tell then.
-    let _ = socket.close(None).await;
+
+    async fn received(&mut self, message: Message) {
+        self.heard_ms = self.server.clock.monotonic_ms();
+        // What the peer says now, it says after it was told of these.
+        self.noticed().await;
+        match message {
+            Message::Binary(frame) => {
+                self.server.metrics.frames_in.inc();
+                self.server.metrics.bytes_in.inc_by(frame.len() as u64);
+                self.handle(Event::Received(frame)).await;
+            }
+            Message::Text(_) => {
+                let text = "text messages are not part of the protocol".to_owned();
+                self.handle(Event::Refused {
+                    code: CloseCode::Malformed,
+                    text,
+                })
+                .await;
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+    }
+
+    async fn noticed(&mut self) {
+        while let Some(Notice::Dismissed(room)) = self.outbox.notice() {
+            self.rooms.remove(&room);
+            self.handle(Event::Dismissed { room }).await;
+        }
+    }
+
+    /// Pings a silent peer, gives up a dead one, and lets the session look at the time. Whether to go on.
+    async fn woke(&mut self) -> bool {
+        let now = self.now();
+        let (limits, silent_ms) = (&self.server.config.limits, now.ms() - self.heard_ms.min(now.ms()));
+        if silent_ms >= limits.idle_timeout_ms {
+            return false;
+        }
+        if silent_ms >= limits.ping_interval_ms && now.ms() >= self.pinged_ms + limits.ping_interval_ms {
+            self.pinged_ms = now.ms();
+            self.outbox.ping();
+        }
+        if self.session.next_wakeup().is_some_and(|at| at <= now) {
+            self.handle(Event::Woke).await;
+        }
+        true
+    }
+
+    fn next_wakeup(&self) -> Time {
+        let limits = &self.server.config.limits;
+        let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + limits.ping_interval_ms);
+        let dead = Time::from_ms(self.heard_ms + limits.idle_timeout_ms);
+        let others = self.session.next_wakeup().into_iter().chain(self.paused_until);
+        others.fold(ping.min(dead), Time::min)
+    }
+
+    /// Feeds the session, and does what it wants done; what that leads to is fed back in before anything else.
+    async fn handle(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let mut out = Vec::new();
+            self.session.handle(self.now(), event, &mut out);
+            for effect in out {
+                events.extend(self.perform(effect).await);
+            }
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Verify { token } => Some(self.verify(token.as_deref())),
+            Effect::Join { document, join } => match self.server.hub.join(&document, join, &self.outbox).await {
+                Ok((room, inbox)) => {
+                    self.rooms.insert(room, inbox);
+                    Some(Event::Bound { document, room })
+                }
+                Err(_) => Some(Event::Unbound { document }),
+            },
+            Effect::Tell { room, event } => {
+                self.tell(room, event).await;
+                None
+            }
+            Effect::Send(frame) => {
+                self.outbox.push(frame);
+                None
+            }
+            Effect::Pause { until } => {
+                self.paused_until = self.paused_until.max(Some(until));
+                None
+            }
+            Effect::Close { code, text } => {
+                self.server
+                    .metrics
+                    .sessions_closed
+                    .get_or_create(&CloseLabels { code: code.number() })
+                    .inc();
+                tracing::info!(session = %self.session.id(), code = code.number(), text, "closing");
+                self.outbox.close(code, text);
+                None
+            }
+        }
+    }
+
+    fn verify(&mut self, token: Option<&str>) -> Event {
+        let unix_ms = self.server.clock.unix_ms();
+        let grant = match self.server.verifier.admit(token, unix_ms) {
+            Ok(grant) => grant,
+            Err(error) => {
+                return Event::Refused {
+                    code: CloseCode::Unauthorized,
+                    text: error.to_string(),
+                };
+            }
+        };
+        if self.seat.is_none() {
+            self.seat = self
+                .server
+                .hub
+                .seat(&grant.subject, self.server.config.limits.sessions_per_subject_max);
+            if self.seat.is_none() {
+                let text = "this subject has too many connections; close one first".to_owned();
+                return Event::Refused {
+                    code: CloseCode::Overloaded,
+                    text,
+                };
+            }
+        }
+        let expires = grant
+            .expires_at_ms
+            .map(|at| self.now().plus_ms(at.saturating_sub(unix_ms)));
+        Event::Admitted { grant, expires }
+    }
+
+    async fn tell(&mut self, room: RoomNumber, event: RoomEvent) {
+        let leaving = matches!(event, RoomEvent::Left { .. });
+        if let Some(inbox) = self.rooms.get(&room) {
+            // A room that has just ended has told the session so itself.
+            let _ = inbox.send(Mail::Event(event)).await;
+        }
+        if leaving {
+            self.rooms.remove(&room);
+        }
+    }
+
+    /// Tells every room that the session is gone.
+    async fn leave(mut self) {
+        let session = self.session.id();
+        for inbox in std::mem::take(&mut self.rooms).into_values() {
+            // A room that has ended needs no telling.
+            let _ = inbox.send(Mail::Event(RoomEvent::Left { session })).await;
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_ms(self.server.clock.monotonic_ms())
+    }
+}
+
+/// Writes what is queued, many frames per flush, until a close is written or the peer takes nothing for `idle`.
+async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &Server, idle: Duration) {
+    loop {
+        let items = outbox.take().await;
+        let (mut bytes, mut frames, mut close) = (0, 0, false);
+        for item in items {
+            bytes += item.bytes();
+            frames += u64::from(matches!(item, Item::Frame(_)));
+            close = matches!(item, Item::Close { .. });
+            match timeout(idle, sink.feed(message(item))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+        match timeout(idle, sink.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+        server.metrics.frames_out.inc_by(frames);
+        server.metrics.bytes_out.inc_by(bytes as u64);
+        for (_, inbox) in outbox.written(bytes) {
+            // A room that has ended has no use for it.
+            let _ = inbox
+                .send(Mail::Event(RoomEvent::Drained {
+                    session: outbox.session(),
+                }))
+                .await;
+        }
+        if close {
+            // The reader sees the peer's answer, or its end.
+            return tokio::time::sleep(CLOSE_TIMEOUT).await;
+        }
+    }
+}
+
+fn message(item: Item) -> Message {
+    match item {
+        Item::Frame(frame) => Message::Binary(frame),
+        Item::Ping => Message::Ping(Bytes::new()),
+        Item::Close { code, text } => {
+            let mut end = text.len().min(REASON_BYTES_MAX);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            let code = WireCode::from(code.number());
+            Message::Close(Some(CloseFrame {
+                code,
+                reason: text[..end].into(),
+            }))
+        }
+    }
+}
+
+/// How to close after an error of the WebSocket; `None` when the peer is gone.
+fn fault(error: &tungstenite::Error) -> Option<(CloseCode, &'static str)> {
+    match error {
+        tungstenite::Error::Capacity(_) => {
+            Some((CloseCode::Malformed, "the message is larger than the limit in welcome"))
+        }
+        tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => {
+            Some((CloseCode::Malformed, "the frame breaks the WebSocket protocol"))
+        }
+        _ => None,
+    }
 }

@@ -34,6 +34,20 @@ pub struct Metrics {
     pub sessions_closed: Family<CloseLabels, Counter>,
     /// Rooms that are live.
     pub rooms_open: Gauge,
+    /// Rooms that panicked.
+    pub room_panics: Counter,
+    /// Snapshots made.
+    pub compactions: Counter,
+    /// Compactions that were given up; the log stayed.
+    pub compactions_failed: Counter,
+    /// Documents that did not open.
+    pub loads_failed: Counter,
+    /// Batches that were not stored.
+    pub appends_failed: Counter,
+    /// Rooms reset because of changes that did not merge.
+    pub resets: Counter,
+    /// Documents not opened for lack of memory.
+    pub overloads: Counter,
 }
 
 /// The label of [`Metrics::refused`].
@@ -92,6 +106,13 @@ impl Metrics {
             edits_rejected: Family::default(),
             sessions_closed: Family::default(),
             rooms_open: Gauge::default(),
+            room_panics: Counter::default(),
+            compactions: Counter::default(),
+            compactions_failed: Counter::default(),
+            loads_failed: Counter::default(),
+            appends_failed: Counter::default(),
+            resets: Counter::default(),
+            overloads: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -134,7 +155,31 @@ impl Metrics {
             metrics.sessions_closed.clone(),
         );
         registry.register("rooms_open", "Rooms that are live", metrics.rooms_open.clone());
+        metrics.register_rooms();
         metrics
+    }
+
+    fn register_rooms(&mut self) {
+        let counters = [
+            ("room_panics", "Rooms that panicked", &self.room_panics),
+            ("compactions", "Snapshots made", &self.compactions),
+            (
+                "compactions_failed",
+                "Compactions that were given up; the log stayed",
+                &self.compactions_failed,
+            ),
+            ("loads_failed", "Documents that did not open", &self.loads_failed),
+            ("appends_failed", "Batches that were not stored", &self.appends_failed),
+            (
+                "resets",
+                "Rooms reset because of changes that did not merge",
+                &self.resets,
+            ),
+            ("overloads", "Documents not opened for lack of memory", &self.overloads),
+        ];
+        for (name, help, counter) in counters {
+            self.registry.register(name, help, counter.clone());
+        }
     }
 
     /// Counts something that was turned away.

@@ -7,27 +7,41 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod gateway;
+pub mod hub;
 pub mod metrics;
+pub mod outbox;
+pub mod room;
+pub mod store;
 pub mod telemetry;
 
+use crate::engine::room::Tuning;
 use auth::{KeyError, Verifier};
 use clock::Clock;
 use config::Config;
 use gateway::tls::TlsError;
+use hub::Hub;
 use metrics::Metrics;
+use room::workers::Workers;
 use std::{
     io,
     net::SocketAddr,
+    num::NonZero,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
+use store::{
+    LogKept, Store, StoreError,
+    sled::{SledKv, SledOptions},
+    writer::Writer,
+};
+use syncline_protocol::Limits;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// What every connection shares.
-#[derive(Debug)]
 pub struct Server {
     /// How it was set up.
     pub config: Config,
@@ -36,18 +50,22 @@ pub struct Server {
     /// The time.
     pub clock: Clock,
     /// The counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    /// The rooms.
+    pub hub: Arc<Hub>,
+    limits: Arc<Limits>,
+    writer: Arc<Writer>,
     ready: AtomicBool,
     draining: watch::Sender<bool>,
 }
 
 /// A server that accepts connections, until [`Running::shutdown`] or until it is dropped.
-#[derive(Debug)]
 pub struct Running {
     /// Where it listens; with port 0 in the configuration, the port it got.
     pub address: SocketAddr,
     server: Arc<Server>,
     gateway: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
 }
 
 /// Why a server does not start.
@@ -59,6 +77,14 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The store does not open.
+    #[error("cannot open {}: {error}", directory.display())]
+    Store {
+        /// Its directory.
+        directory: PathBuf,
+        /// Why not.
+        error: StoreError,
+    },
     /// The address is taken, or not ours.
     #[error("cannot listen on {address}: {}; {}", reason(error), advice(error))]
     Listen {
@@ -78,20 +104,68 @@ impl Server {
         let listening = |error| StartError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let server = Arc::new(Self {
-            config,
-            verifier,
-            clock: Clock::start(),
-            metrics: Metrics::new(),
-            ready: AtomicBool::new(true),
-            draining: watch::Sender::new(false),
-        });
+        let server = Arc::new(Self::open(config, verifier).await?);
+        let sweeper = tokio::spawn(server.hub.clone().sweep());
         let gateway = tokio::spawn(gateway::serve(listener, certificate, Arc::clone(&server)));
         Ok(Running {
             address,
             server,
             gateway,
+            sweeper,
         })
+    }
+
+    /// Opens the store, on a blocking thread, and puts the hub on top of it.
+    async fn open(config: Config, verifier: Verifier) -> Result<Self, StartError> {
+        let directory = config.data.clone();
+        let opened = tokio::task::spawn_blocking({
+            let directory = directory.clone();
+            move || -> Result<(Store, Writer), StoreError> {
+                let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
+                Ok((Store::open(kv.clone())?, Writer::start(kv)?))
+            }
+        });
+        let opened = opened
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
+        let (store, writer) = opened.map_err(|error| StartError::Store { directory, error })?;
+        let (writer, limits, metrics, clock) = (
+            Arc::new(writer),
+            Arc::new(config.limits.clone()),
+            Arc::new(Metrics::new()),
+            Clock::start(),
+        );
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = Workers::new(
+            store,
+            writer.clone(),
+            limits.clone(),
+            LogKept::default(),
+            metrics.clone(),
+            clock,
+            cores,
+        );
+        let tuning = Tuning {
+            room_idle_ms: config.room_idle_timeout_ms,
+            ..Tuning::default()
+        };
+        let hub = Hub::new(Arc::new(workers), clock, tuning, config.rooms_memory_bytes_max);
+        Ok(Self {
+            config,
+            verifier,
+            clock,
+            metrics,
+            hub,
+            limits,
+            writer,
+            ready: AtomicBool::new(true),
+            draining: watch::Sender::new(false),
+        })
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.clone()
     }
 
     /// Becomes true when the server is to stop: tell the peer, finish what is under way, end.
@@ -128,10 +202,15 @@ impl Running {
 
     /// Stops accepting, tells every connection, and waits for them to end, at most for the configured time. Whether all
     /// ended by themselves.
+    /// Then the rooms store what they hold, and the store is synced and closed.
     pub async fn shutdown(mut self) -> bool {
         self.server.draining.send_replace(true);
         let grace = Duration::from_millis(self.server.config.drain_timeout_ms);
-        tokio::time::timeout(grace, &mut self.gateway).await.is_ok()
+        let ended = tokio::time::timeout(grace, &mut self.gateway).await.is_ok();
+        let stored = tokio::time::timeout(grace, self.server.hub.stop()).await.is_ok();
+        let writer = self.server.writer.clone();
+        let closed = tokio::task::spawn_blocking(move || writer.close()).await.is_ok();
+        ended && stored && closed
     }
 }
 
@@ -139,6 +218,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.server.draining.send_replace(true);
         self.gateway.abort();
+        self.sweeper.abort();
     }
 }
 

@@ -222,7 +222,7 @@ fn a_made_key_signs_tokens_that_the_server_takes() {
     let config = Config::load(Some(&path), &BTreeMap::new(), &[]).expect("a configuration");
     let grant = Verifier::new(&config)
         .expect("keys")
-        .verify(Some(text(&output.stdout).trim()), now_ms())
+        .admit(Some(text(&output.stdout).trim()), now_ms())
         .expect("a grant");
     assert_eq!((&*grant.subject.0, grant.name.as_deref()), ("ann", Some("Ann")));
     let remaining_ms = grant.expires_at_ms.expect("an end") - now_ms();
@@ -242,7 +242,7 @@ fn made_key_pairs_are_two_halves() {
         };
         let claims = serde_json::json!({ "sub": "ann", "exp": now_ms() / 1_000 + 60 });
         let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, &signing.expect("a key")).expect("a token");
-        let grant = Verifier::new(&config).expect("keys").verify(Some(&token), now_ms());
+        let grant = Verifier::new(&config).expect("keys").admit(Some(&token), now_ms());
         assert_eq!(&*grant.expect("a grant").subject.0, "ann", "{name}");
     }
 }

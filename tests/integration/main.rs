@@ -1,6 +1,7 @@
-//! Syncline over real sockets and as a real process.
+//! The integration tests: the whole program from outside, and the tidiness of the tree.
 
 mod command_line;
 mod gateway;
 mod running;
+mod tidy;
 mod tls;

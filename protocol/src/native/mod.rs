@@ -1,14 +1,35 @@
 //! The native dialect: one MessagePack array per binary frame, its first element the message's number.
 //!
 //! The two enums are the boundary: whoever speaks the protocol matches them exhaustively. `decode` accepts any bytes and
-//! answers with an error that says what is wrong; it never panics, and copies no payload: byte strings are slices of the frame.
+//! answers with an error that says what is wrong; it never panics, and copies no payload: byte strings are slices of the frame. So whoever keeps a
+//! small payload for long copies it, or the whole frame stays in memory with it.
 
-mod codec;
+mod client;
+mod codes;
+mod error;
+mod reader;
+mod server;
+mod writer;
 
-pub use codec::{DecodeError, decode_client, decode_server};
+pub use client::decode_client;
+pub use error::DecodeError;
+pub use server::{decode_server, encode_diff};
 
 use crate::{ChangeHash, Cursor, DocumentId, EditId, RoomNumber, SessionId};
 use bytes::Bytes;
+
+/// Entries of a list of capabilities.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Hashes in a list of heads.
+pub const HEADS_MAX: usize = 10_000;
+/// Changes in one `edit`.
+pub const EDIT_CHANGES_MAX: usize = 10_000;
+/// Runs in one `diff`.
+pub const DIFF_RUNS_MAX: usize = 100_000;
+/// Changes in one `diff`, all runs together.
+pub const DIFF_CHANGES_MAX: usize = 100_000;
+/// Entries in one `presence` from the server.
+pub const PRESENCE_ENTRIES_MAX: usize = 10_000;
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,13 +325,13 @@ pub struct PresenceEntry {
 pub enum RejectCode {
     /// `forbidden`: the grant is for reading.
     Forbidden,
-    /// `limit`: more than the server takes: ops, depth, document size, waiting changes.
+    /// `limit`: more than the server takes: ops, depth, inflated size, document size.
     Limit,
     /// `actor_conflict`: the same actor and seq with other content is in the document.
     ActorConflict,
     /// `foreign_actor`: the actor belongs to another subject.
     ForeignActor,
-    /// `missing_deps`: a change it depends on did not come.
+    /// `missing_deps`: changes it depends on did not come, and no more may wait for theirs.
     MissingDeps,
     /// `after_reject`: it stands on a refused change.
     AfterReject,

@@ -1,12 +1,24 @@
 //! The gate: what may enter a room. Automerge is not safe on bytes from outside, so every change is proven harmless first.
 //!
 //! In three steps, cheapest first: [`read`] looks at the bytes without expanding anything, [`decode`] expands them and proves
-//! the encoding canonical, [`check`] holds every reference against the room's [`Index`] and the causal past of the change.
+//! the encoding canonical, [`check`] holds every reference against the room's index and the causal past of the change.
 //! No step changes anything.
 
-use crate::engine::{document::Document, index::Index};
-use bytes::Bytes;
-use syncline_protocol::{ChangeHash, Limits};
+mod check;
+mod columns;
+mod decoded;
+mod header;
+mod place;
+mod reader;
+
+pub use check::check;
+pub(in crate::engine) use decoded::{Action, Key, ObjectType, Op, OpId};
+pub use decoded::{Decoded, decode};
+pub(in crate::engine) use header::COUNTER_MAX;
+pub use header::{Header, read};
+pub(in crate::engine) use reader::{Reader, write_unsigned};
+
+use syncline_protocol::ChangeHash;
 
 /// Who writes: the `sub` of a token. An actor belongs to the subject that first wrote with it in the document.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,16 +41,6 @@ pub enum Refusal {
     ForeignActor,
 }
 
-/// A change whose frame, checksum and column metadata are sound and within the limits; its columns are still unread.
-#[derive(Clone, Debug)]
-pub struct Header {
-    // raw: Bytes (type 1, inflated if it came deflated), hash, actor, seq, start_op, ops, deps, ...
-}
-
-/// A change that decodes and whose encoding is canonical.
-#[derive(Clone, Debug)]
-pub struct Decoded {}
-
 /// What the gate says of a decoded change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -54,54 +56,4 @@ pub enum Verdict {
     Distant,
     /// Keep it out.
     Refused(Refusal),
-}
-
-/// Reads the chunk: size, type, checksum, header, column metadata, summed run lengths. Expands nothing but a capped inflate.
-pub fn read(_bytes: Bytes, _limits: &Limits) -> Result<Header, Refusal> {
-    Err(Refusal::Dishonest("stub"))
-}
-
-/// Expands the columns and proves that the same change encodes to the same bytes. CPU-heavy for large changes.
-pub fn decode(_header: Header) -> Result<Decoded, Refusal> {
-    Err(Refusal::Dishonest("stub"))
-}
-
-/// Holds a change against the room's index; `document` is the merged document, needed only after [`Verdict::Distant`].
-pub fn check(
-    _index: &Index,
-    _document: Option<&Document>,
-    _subject: &Subject,
-    _change: &Decoded,
-    _limits: &Limits,
-) -> Verdict {
-    Verdict::Refused(Refusal::Dishonest("stub"))
-}
-
-impl Header {
-    /// The hash that names the change.
-    pub fn hash(&self) -> ChangeHash {
-        ChangeHash([0; 32])
-    }
-
-    /// How many operations it holds.
-    pub fn ops(&self) -> u64 {
-        0
-    }
-}
-
-impl Decoded {
-    /// The hash that names the change.
-    pub fn hash(&self) -> ChangeHash {
-        ChangeHash([0; 32])
-    }
-
-    /// The changes it stands on.
-    pub fn deps(&self) -> &[ChangeHash] {
-        &[]
-    }
-
-    /// The plain (never deflated) change chunk.
-    pub fn bytes(&self) -> &Bytes {
-        unimplemented!()
-    }
 }

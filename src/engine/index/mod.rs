@@ -1,50 +1,365 @@
 //! The op index of a room: which operation belongs to which object, key or element, whose actor is whose, and the recent
 //! part of the change graph. Kept up per change, stored with the snapshot. It holds no values.
 
-use crate::engine::gate::{Decoded, Subject};
+mod codec;
+mod graph;
+mod ops;
+
+pub use codec::IndexError;
+pub use graph::RECENT_CHANGES_MAX;
+pub(in crate::engine) use graph::{Graph, POSITION_MAX, Past};
+pub(in crate::engine) use ops::{ActorNumber, GlobalOpId, Kind, KnownOp, Object, ObjectNumber, ROOT, Slot};
+
+use crate::engine::gate::{Action, Decoded, Key, ObjectType, Op, OpId, Subject};
+use graph::{Head, NewNode};
+use ops::Runs;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use syncline_protocol::{ChangeHash, Position};
 
 /// What a room knows of its document without the document.
-#[derive(Clone, Debug, Default)]
-pub struct Index {}
+#[derive(Clone, Debug)]
+pub struct Index {
+    graph: Graph,
+    actors: Vec<Actor>,
+    actor_numbers: BTreeMap<Arc<[u8]>, ActorNumber>,
+    subjects: Vec<Subject>,
+    subject_numbers: BTreeMap<Subject, u32>,
+    keys: Vec<Arc<str>>,
+    key_numbers: BTreeMap<Arc<str>, u32>,
+    objects: Vec<Object>,
+    /// The elements that have been given new values, by [`Slot::Overwrote`].
+    overwritten: Vec<GlobalOpId>,
+    max_op: u32,
+    /// How to take back each of the newest changes.
+    undo: VecDeque<Undo>,
+}
 
-/// Why stored bytes are not an index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a stored index: {0}")]
-pub struct IndexError(pub &'static str);
+/// One actor of the document.
+#[derive(Clone, Debug)]
+struct Actor {
+    id: Arc<[u8]>,
+    owner: u32,
+    last_seq: u32,
+    max_op: u32,
+    runs: Runs,
+    /// The objects that it made, in order.
+    objects: Vec<ObjectNumber>,
+}
+
+/// What taking a change back needs: how large the tables were, and what they said.
+#[derive(Clone, Debug)]
+struct Undo {
+    actors: u32,
+    subjects: u32,
+    keys: u32,
+    objects: u32,
+    overwritten: u32,
+    max_op: u32,
+    actor_max_op: u32,
+    replaced_heads: Vec<(ChangeHash, Head)>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        let root = Object {
+            id: GlobalOpId { counter: 0, actor: 0 },
+            object_type: ObjectType::Map,
+            depth: 0,
+        };
+        Self {
+            graph: Graph::default(),
+            actors: Vec::new(),
+            actor_numbers: BTreeMap::new(),
+            subjects: Vec::new(),
+            subject_numbers: BTreeMap::new(),
+            keys: Vec::new(),
+            key_numbers: BTreeMap::new(),
+            objects: vec![root],
+            overwritten: Vec::new(),
+            max_op: 0,
+            undo: VecDeque::new(),
+        }
+    }
+}
 
 impl Index {
     /// How many changes it holds.
     pub fn position(&self) -> Position {
-        Position::new(0)
+        Position::new(self.graph.next_position().into())
     }
 
     /// The changes that no other change stands on, in order.
     pub fn heads(&self) -> Vec<ChangeHash> {
-        Vec::new()
+        self.graph.heads.keys().copied().collect()
+    }
+
+    /// Whose actor this is: the subject that first wrote with it.
+    pub fn owner(&self, actor: &[u8]) -> Option<&Subject> {
+        let actor = &self.actors[self.actor_number(actor)? as usize];
+        self.subjects.get(actor.owner as usize)
+    }
+
+    /// The sequence number of the actor's newest change; 0 if it has none.
+    pub fn last_seq(&self, actor: &[u8]) -> u32 {
+        self.actor_number(actor)
+            .map_or(0, |actor| self.actors[actor as usize].last_seq)
+    }
+
+    /// The highest counter of any operation.
+    pub fn max_op(&self) -> u32 {
+        self.max_op
+    }
+
+    /// Whether it is one of the changes that the room holds and still has in its recent graph.
+    pub fn contains_recent(&self, hash: &ChangeHash) -> bool {
+        self.graph.find_dep(hash).is_some()
     }
 
     /// Takes a change in: one that passed the gate, or one from our own log. It can be taken back with [`Index::rollback`].
-    pub fn admit(&mut self, _change: &Decoded, _subject: &Subject) {}
+    ///
+    /// Operations whose object or element the index does not know are left out: only a log that is not the room's has any.
+    pub fn admit(&mut self, change: &Decoded, subject: &Subject) {
+        let (actors, subjects) = (self.actors.len() as u32, self.subjects.len() as u32);
+        let actor = self.admit_actor(change.actor(), subject);
+        let author = &mut self.actors[actor as usize];
+        let undo = Undo {
+            actors,
+            subjects,
+            keys: self.keys.len() as u32,
+            objects: self.objects.len() as u32,
+            overwritten: self.overwritten.len() as u32,
+            max_op: self.max_op,
+            actor_max_op: author.max_op,
+            replaced_heads: Vec::new(),
+        };
+        author.last_seq = change.seq();
+        author.max_op = author.max_op.max(change.max_op());
+        self.max_op = self.max_op.max(change.max_op());
+        let replaced_heads = self.graph.push(NewNode {
+            hash: change.hash(),
+            actor,
+            seq: change.seq(),
+            start_op: change.start_op(),
+            max_op: change.max_op(),
+            deps: change.deps(),
+        });
+        self.undo.push_back(Undo { replaced_heads, ..undo });
+        self.admit_ops(actor, change);
+    }
 
     /// Takes back every change admitted after `position`, which is not before the last [`Index::settle`].
-    pub fn rollback(&mut self, _position: Position) {}
+    pub fn rollback(&mut self, position: Position) {
+        while self.position() > position {
+            let Some(undo) = self.undo.pop_back() else { return };
+            let Some(node) = self.graph.pop(undo.replaced_heads) else {
+                return;
+            };
+            let author = &mut self.actors[node.actor as usize];
+            author.last_seq = node.seq - 1;
+            author.max_op = undo.actor_max_op;
+            author.runs.truncate(node.start_op);
+            author.objects.retain(|&object| object < undo.objects);
+            self.max_op = undo.max_op;
+            self.objects.truncate(undo.objects as usize);
+            self.overwritten.truncate(undo.overwritten as usize);
+            for key in self.keys.drain(undo.keys as usize..) {
+                self.key_numbers.remove(&key);
+            }
+            for actor in self.actors.drain(undo.actors as usize..) {
+                self.actor_numbers.remove(&actor.id);
+            }
+            for subject in self.subjects.drain(undo.subjects as usize..) {
+                self.subject_numbers.remove(&subject);
+            }
+        }
+    }
 
-    /// Forgets how to take back the changes before `position`.
-    pub fn settle(&mut self, _position: Position) {}
+    /// Forgets how to take back the changes before `position`, and what lies too far before it to be recent.
+    ///
+    /// Settle what is stored and merged: whoever asks the gate with a document relies on its holding all that was settled.
+    pub fn settle(&mut self, position: Position) {
+        let position = position.min(self.position());
+        let keep = self.position().number() - position.number();
+        while self.undo.len() as u64 > keep {
+            self.undo.pop_front();
+        }
+        self.graph.trim(position.number() as u32);
+    }
 
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
+        codec::encode(self)
     }
 
     /// Reads the stored form; checks whatever could make a later call panic.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, IndexError> {
-        Ok(Self::default())
+    ///
+    /// # Errors
+    /// If the bytes are not what [`Index::encode`] writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
+        codec::decode(bytes)
     }
 
     /// Bytes of memory it takes, about.
     pub fn memory_bytes(&self) -> usize {
-        0
+        let actors: usize = self.actors.iter().map(Actor::memory_bytes).sum();
+        let keys: usize = self.keys.iter().map(|key| NAME_BYTES + key.len()).sum();
+        let subjects: usize = self.subjects.iter().map(|subject| NAME_BYTES + subject.0.len()).sum();
+        let undo = self.undo.capacity() * size_of::<Undo>() + self.undo.len() * size_of::<(ChangeHash, Head)>();
+        self.graph.memory_bytes()
+            + actors
+            + keys
+            + subjects
+            + self.objects.capacity() * size_of::<Object>()
+            + self.overwritten.capacity() * size_of::<GlobalOpId>()
+            + undo
+    }
+
+    pub(in crate::engine) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(in crate::engine) fn actor_number(&self, id: &[u8]) -> Option<ActorNumber> {
+        self.actor_numbers.get(id).copied()
+    }
+
+    /// The highest counter of the actor's operations.
+    pub(in crate::engine) fn actor_max_op(&self, actor: ActorNumber) -> u32 {
+        self.actors[actor as usize].max_op
+    }
+
+    pub(in crate::engine) fn key_number(&self, key: &str) -> Option<u32> {
+        self.key_numbers.get(key).copied()
+    }
+
+    /// The operation, unless it is unknown, a deletion or an increment.
+    pub(in crate::engine) fn op(&self, id: GlobalOpId) -> Option<KnownOp> {
+        self.actors.get(id.actor as usize)?.runs.find(id.counter)
+    }
+
+    /// The object that this operation made.
+    pub(in crate::engine) fn object_made_by(&self, id: GlobalOpId) -> Option<ObjectNumber> {
+        let objects = &self.actors.get(id.actor as usize)?.objects;
+        let at = objects
+            .binary_search_by_key(&id.counter, |&object| self.objects[object as usize].id.counter)
+            .ok()?;
+        Some(objects[at])
+    }
+
+    pub(in crate::engine) fn object(&self, number: ObjectNumber) -> Object {
+        self.objects[number as usize]
+    }
+
+    /// The element to which the operation with this slot gave a new value.
+    pub(in crate::engine) fn overwritten(&self, number: u32) -> GlobalOpId {
+        self.overwritten[number as usize]
+    }
+
+    fn admit_actor(&mut self, id: &[u8], subject: &Subject) -> ActorNumber {
+        if let Some(actor) = self.actor_number(id) {
+            return actor;
+        }
+        let owner = match self.subject_numbers.get(subject) {
+            Some(&owner) => owner,
+            None => {
+                let owner = self.subjects.len() as u32;
+                self.subjects.push(subject.clone());
+                self.subject_numbers.insert(subject.clone(), owner);
+                owner
+            }
+        };
+        let (number, id) = (self.actors.len() as ActorNumber, Arc::<[u8]>::from(id));
+        self.actor_numbers.insert(id.clone(), number);
+        self.actors.push(Actor {
+            id,
+            owner,
+            last_seq: 0,
+            max_op: 0,
+            runs: Runs::default(),
+            objects: Vec::new(),
+        });
+        number
+    }
+
+    fn admit_ops(&mut self, author: ActorNumber, change: &Decoded) {
+        let numbers: Vec<_> = change.actors.iter().map(|id| self.actor_number(id)).collect();
+        let global = |id: OpId| {
+            Some(GlobalOpId {
+                counter: id.counter,
+                actor: numbers[id.actor as usize]?,
+            })
+        };
+        let mut last_object = (None, Some(ROOT));
+        for (op, counter) in change.ops.iter().zip(change.start_op()..) {
+            if last_object.0 != op.object {
+                let number = match op.object {
+                    None => Some(ROOT),
+                    Some(id) => global(id).and_then(|id| self.object_made_by(id)),
+                };
+                last_object = (op.object, number);
+            }
+            let Some(object) = last_object.1 else { continue };
+            let (kind, made) = match op.action {
+                Action::Make(object_type) => (Kind::Object, Some(object_type)),
+                Action::Put => (Kind::Value, None),
+                Action::PutCounter => (Kind::Counter, None),
+                Action::MarkBegin | Action::MarkEnd => (Kind::Mark, None),
+                Action::Delete | Action::Increment => continue,
+            };
+            let Some(slot) = self.admit_slot(op, change, global) else {
+                continue;
+            };
+            if let Some(object_type) = made {
+                let depth = self.objects[object as usize].depth.saturating_add(1);
+                self.actors[author as usize]
+                    .objects
+                    .push(self.objects.len() as ObjectNumber);
+                self.objects.push(Object {
+                    id: GlobalOpId { counter, actor: author },
+                    object_type,
+                    depth,
+                });
+            }
+            self.actors[author as usize]
+                .runs
+                .push(counter, KnownOp { object, slot, kind });
+        }
+    }
+
+    fn admit_slot(&mut self, op: &Op, change: &Decoded, global: impl Fn(OpId) -> Option<GlobalOpId>) -> Option<Slot> {
+        Some(match op.key {
+            Key::Map(key) => Slot::Key(self.admit_key(&change.keys[key as usize])),
+            Key::Head => Slot::Inserted,
+            Key::Element(_) if op.insert => Slot::Inserted,
+            Key::Element(element) => {
+                self.overwritten.push(global(element)?);
+                Slot::Overwrote(self.overwritten.len() as u32 - 1)
+            }
+        })
+    }
+
+    fn admit_key(&mut self, key: &str) -> u32 {
+        if let Some(number) = self.key_number(key) {
+            return number;
+        }
+        let (number, key) = (self.keys.len() as u32, Arc::<str>::from(key));
+        self.keys.push(key.clone());
+        self.key_numbers.insert(key, number);
+        number
+    }
+}
+
+/// A name in a list and in an ordered map beside it: two counted pointers, a number, the counts, and what a tree node wastes.
+const NAME_BYTES: usize = 2 * 16 + 4 + 16 + 16;
+
+impl Actor {
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + NAME_BYTES
+            + self.id.len()
+            + self.runs.0.capacity() * size_of::<ops::Run>()
+            + self.objects.capacity() * size_of::<ObjectNumber>()
     }
 }

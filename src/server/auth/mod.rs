@@ -92,7 +92,7 @@ impl Verifier {
     }
 
     /// The grant of whoever shows `token`, or nothing, at `now_ms` in unix milliseconds.
-    pub fn verify(&self, token: Option<&str>, now_ms: u64) -> Result<Grant, AuthError> {
+    pub fn admit(&self, token: Option<&str>, now_ms: u64) -> Result<Grant, AuthError> {
         match (self, token) {
             (Self::Development, _) => Ok(Grant::development()),
             (Self::Tokens(_), None) => Err(AuthError::Missing),

@@ -1,3 +1,5 @@
+//! Tables of tokens, keys and attacks on both, each with what has to come of it.
+
 use super::*;
 use crate::server::config::{Algorithm, AuthConfig, KeyConfig, KeyMaterial};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -71,7 +73,7 @@ fn forge(header: &str, payload: &str, secret: &[u8]) -> String {
 }
 
 fn verify(config: &Config, token: &str) -> Result<Grant, AuthError> {
-    Verifier::new(config).expect("usable keys").verify(Some(token), NOW_MS)
+    Verifier::new(config).expect("usable keys").admit(Some(token), NOW_MS)
 }
 
 #[test]
@@ -344,14 +346,14 @@ fn error_texts_hold_nothing_of_the_token() {
 #[test]
 fn without_a_token_only_development_is_open() {
     let verifier = Verifier::new(&config(all_keys())).expect("usable keys");
-    assert_eq!(verifier.verify(None, NOW_MS), Err(AuthError::Missing));
+    assert_eq!(verifier.admit(None, NOW_MS), Err(AuthError::Missing));
     let open = Verifier::new(&Config {
         dev: true,
         ..Config::default()
     })
     .expect("no keys are needed");
-    assert_eq!(open.verify(None, NOW_MS), Ok(Grant::development()));
-    assert_eq!(open.verify(Some("anything"), NOW_MS), Ok(Grant::development()));
+    assert_eq!(open.admit(None, NOW_MS), Ok(Grant::development()));
+    assert_eq!(open.admit(Some("anything"), NOW_MS), Ok(Grant::development()));
 }
 
 #[test]

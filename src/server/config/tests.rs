@@ -1,4 +1,6 @@
-use super::*;
+//! What files, variables and flags come to, which wins, and what is said of the wrong ones.
+
+use super::{settings::Settings, *};
 
 const EXAMPLE: &str = include_str!("../../../syncline.example.toml");
 
@@ -23,7 +25,7 @@ fn load(text: &str, pairs: &[(&str, &str)], flags: &[Flag]) -> Result<Config, St
 
 #[test]
 fn the_example_lists_every_key_with_its_default() {
-    let mut defaults = Settings::defaults_table();
+    let mut defaults = toml::Table::try_from(Settings::default()).expect("TOML");
     // A list of tables cannot stand in the example without being a key; it is shown in comments.
     defaults["auth"].as_table_mut().expect("a table").remove("keys");
     let example: toml::Table = toml::from_str(EXAMPLE).expect("TOML");

@@ -1,0 +1,328 @@
+//! The third step of the gate: whose actor, which place in the history, and every reference of every operation.
+
+use super::{
+    Action, Decoded, Key, ObjectType, OpId, Refusal, Subject, Verdict,
+    place::{Place, place},
+};
+use crate::engine::{
+    document::Document,
+    index::{GlobalOpId, Index, Kind, ObjectNumber, ROOT, Slot},
+};
+use syncline_protocol::Limits;
+
+/// Objects lie at most this deep whatever the configuration says: far deeper and walking them overflows the stack.
+const NESTING_DEPTH_MAX: u64 = 200;
+
+/// Holds a change against the room's index; `document` is the merged document, needed only after [`Verdict::Distant`].
+///
+/// With a document, which must hold every change that the index has settled, the answer is never `Distant`.
+pub fn check(
+    index: &Index,
+    document: Option<&Document>,
+    subject: &Subject,
+    change: &Decoded,
+    limits: &Limits,
+) -> Verdict {
+    let Place {
+        past,
+        author_past_is_whole,
+    } = match place(index, document, subject, change) {
+        Ok(place) => place,
+        Err(verdict) => return verdict,
+    };
+    if !author_past_is_whole {
+        return refuse("the change does not stand on its actor's last change");
+    }
+    let actors = change.actors.iter().map(|id| {
+        let number = index.actor_number(id);
+        KnownActor {
+            number,
+            bound: number.map_or(0, |number| past.bound(number)),
+        }
+    });
+    let mut references = References {
+        index,
+        change,
+        actors: actors.collect(),
+        keys: change.keys.iter().map(|key| index.key_number(key)).collect(),
+        made: Vec::new(),
+        last_object: (
+            None,
+            ResolvedObject {
+                name: ObjectName::Known(ROOT),
+                object_type: ObjectType::Map,
+                depth: 0,
+            },
+        ),
+        depth_max: limits.nesting_depth_max.min(NESTING_DEPTH_MAX) as u8,
+    };
+    for at in 0..change.ops.len() {
+        if let Err(refusal) = references.check(at) {
+            return Verdict::Refused(refusal);
+        }
+    }
+    if change.is_vouchable() {
+        Verdict::Vouched
+    } else {
+        Verdict::Unvouched
+    }
+}
+
+pub(super) fn refuse(reason: &'static str) -> Verdict {
+    Verdict::Refused(Refusal::Dishonest(reason))
+}
+
+/// An actor that the change names: its number, and the first of its counters that lies outside the change's past.
+struct KnownActor {
+    number: Option<u32>,
+    bound: u32,
+}
+
+/// An object, by whichever way the change can know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ObjectName {
+    /// The room has it.
+    Known(ObjectNumber),
+    /// The operation at this place in the change makes it.
+    Made(u32),
+}
+
+#[derive(Clone, Copy)]
+struct ResolvedObject {
+    name: ObjectName,
+    object_type: ObjectType,
+    depth: u8,
+}
+
+/// An operation named by another.
+enum Referent {
+    /// In the room's index.
+    Known(GlobalOpId),
+    /// Earlier in the same change, at this place.
+    Earlier(usize),
+}
+
+/// Checks the operations of one change in their order.
+struct References<'a> {
+    index: &'a Index,
+    change: &'a Decoded,
+    actors: Vec<KnownActor>,
+    /// The room's number of each key of the change, if it has one.
+    keys: Vec<Option<u32>>,
+    /// The objects made so far in this change, with their depths, in order.
+    made: Vec<(u32, u8)>,
+    last_object: (Option<OpId>, ResolvedObject),
+    depth_max: u8,
+}
+
+type Checked<T> = Result<T, Refusal>;
+
+fn dishonest<T>(reason: &'static str) -> Checked<T> {
+    Err(Refusal::Dishonest(reason))
+}
+
+impl References<'_> {
+    fn check(&mut self, at: usize) -> Checked<()> {
+        let op = self.change.ops[at];
+        let object = self.object(at, op.object)?;
+        self.check_key(at, object)?;
+        self.check_preds(at, object)?;
+        if let Action::Make(_) = op.action {
+            if object.depth >= self.depth_max {
+                return Err(Refusal::Limit("objects are nested deeper than this server takes"));
+            }
+            self.made.push((at as u32, object.depth + 1));
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, at: usize, id: Option<OpId>) -> Checked<ResolvedObject> {
+        if self.last_object.0 == id {
+            return Ok(self.last_object.1);
+        }
+        let object = match id {
+            None => ResolvedObject {
+                name: ObjectName::Known(ROOT),
+                object_type: ObjectType::Map,
+                depth: 0,
+            },
+            Some(id) => self.named_object(at, id)?,
+        };
+        self.last_object = (id, object);
+        Ok(object)
+    }
+
+    fn named_object(&self, at: usize, id: OpId) -> Checked<ResolvedObject> {
+        match self.referent(at, id)? {
+            Referent::Earlier(made) => {
+                let Action::Make(object_type) = self.change.ops[made].action else {
+                    return dishonest("an operation is on something that is not an object");
+                };
+                let Ok(found) = self.made.binary_search_by_key(&(made as u32), |&(made, _)| made) else {
+                    return dishonest("an operation is on something that is not an object");
+                };
+                Ok(ResolvedObject {
+                    name: ObjectName::Made(made as u32),
+                    object_type,
+                    depth: self.made[found].1,
+                })
+            }
+            Referent::Known(id) => {
+                let Some(number) = self.index.object_made_by(id) else {
+                    return dishonest("an operation is on something that is not an object");
+                };
+                let object = self.index.object(number);
+                Ok(ResolvedObject {
+                    name: ObjectName::Known(number),
+                    object_type: object.object_type,
+                    depth: object.depth,
+                })
+            }
+        }
+    }
+
+    /// What `id` names, seen from the operation at `at`: an earlier operation of the change, or one in its past.
+    fn referent(&self, at: usize, id: OpId) -> Checked<Referent> {
+        let start = self.change.start_op();
+        if id.counter >= start + at as u32 || id.counter == 0 {
+            return dishonest("an operation names one that is not before it");
+        }
+        if id.actor == 0 && id.counter >= start {
+            return Ok(Referent::Earlier((id.counter - start) as usize));
+        }
+        let KnownActor {
+            number: Some(actor),
+            bound,
+        } = self.actors[id.actor as usize]
+        else {
+            return dishonest("an operation names an actor that this document does not have");
+        };
+        if id.counter >= bound {
+            return dishonest("an operation names one that is not in its past");
+        }
+        Ok(Referent::Known(GlobalOpId {
+            counter: id.counter,
+            actor,
+        }))
+    }
+
+    fn check_key(&self, at: usize, object: ResolvedObject) -> Checked<()> {
+        let op = self.change.ops[at];
+        let is_mark = matches!(op.action, Action::MarkBegin | Action::MarkEnd);
+        match (object.object_type, op.key) {
+            (ObjectType::Map, Key::Map(_)) => {
+                if op.insert || is_mark {
+                    return dishonest("an operation on a map inserts or marks");
+                }
+                Ok(())
+            }
+            (ObjectType::List | ObjectType::Text, Key::Head | Key::Element(_)) => {
+                if op.insert && matches!(op.action, Action::Delete | Action::Increment) {
+                    return dishonest("a deletion or an increment inserts");
+                }
+                if is_mark && !op.insert {
+                    return dishonest("a mark does not insert");
+                }
+                match op.key {
+                    Key::Element(element) => self.check_element(at, element, object),
+                    _ if op.insert => Ok(()),
+                    _ => dishonest("an operation changes the beginning of a sequence"),
+                }
+            }
+            _ => dishonest("the kind of key does not fit the object"),
+        }
+    }
+
+    /// An element is named by the operation that inserted it into the same object.
+    fn check_element(&self, at: usize, element: OpId, object: ResolvedObject) -> Checked<()> {
+        let fits = match self.referent(at, element)? {
+            Referent::Earlier(earlier) => {
+                let inserted = self.change.ops[earlier];
+                inserted.insert && inserted.object == self.change.ops[at].object
+            }
+            Referent::Known(id) => self
+                .index
+                .op(id)
+                .is_some_and(|known| known.slot == Slot::Inserted && ObjectName::Known(known.object) == object.name),
+        };
+        if fits {
+            Ok(())
+        } else {
+            dishonest("an operation names an element that its object does not have")
+        }
+    }
+
+    fn check_preds(&self, at: usize, object: ResolvedObject) -> Checked<()> {
+        let op = self.change.ops[at];
+        let preds = self.change.preds(at);
+        if op.insert {
+            return if preds.is_empty() {
+                Ok(())
+            } else {
+                dishonest("an insertion has predecessors")
+            };
+        }
+        let needs_preds = matches!(op.action, Action::Delete | Action::Increment) || matches!(op.key, Key::Element(_));
+        if needs_preds && preds.is_empty() {
+            return dishonest("a deletion, an increment or a new value of an element lacks predecessors");
+        }
+        let mut has_counter = false;
+        for (n, &pred) in preds.iter().enumerate() {
+            if preds[..n].last() == Some(&pred) {
+                return dishonest("a predecessor is named twice");
+            }
+            has_counter |= self.pred_kind(at, pred, object)? == Kind::Counter;
+        }
+        if op.action == Action::Increment && !has_counter {
+            return dishonest("an increment of something that is not a counter");
+        }
+        Ok(())
+    }
+
+    /// The kind of a predecessor, which is a value at the very place of the operation at `at`.
+    fn pred_kind(&self, at: usize, pred: OpId, object: ResolvedObject) -> Checked<Kind> {
+        let kind = match self.referent(at, pred)? {
+            Referent::Earlier(earlier) => self.earlier_value(at, pred, earlier),
+            Referent::Known(id) => self.known_value(at, id, object),
+        };
+        kind.map_or_else(|| dishonest("a predecessor is not a value at the same place"), Ok)
+    }
+
+    fn earlier_value(&self, at: usize, pred: OpId, earlier: usize) -> Option<Kind> {
+        let (op, earlier) = (self.change.ops[at], self.change.ops[earlier]);
+        let place = if earlier.insert {
+            Key::Element(pred)
+        } else {
+            earlier.key
+        };
+        let kind = match earlier.action {
+            Action::Make(_) => Kind::Object,
+            Action::Put => Kind::Value,
+            Action::PutCounter => Kind::Counter,
+            Action::Delete | Action::Increment | Action::MarkBegin | Action::MarkEnd => return None,
+        };
+        (earlier.object == op.object && place == op.key).then_some(kind)
+    }
+
+    fn known_value(&self, at: usize, id: GlobalOpId, object: ResolvedObject) -> Option<Kind> {
+        let known = self.index.op(id)?;
+        let element = match (self.change.ops[at].key, known.slot) {
+            (Key::Map(key), Slot::Key(known_key)) => {
+                let same = self.keys[key as usize] == Some(known_key) && ObjectName::Known(known.object) == object.name;
+                return same.then_some(known.kind);
+            }
+            (Key::Element(_), Slot::Inserted) => id,
+            (Key::Element(_), Slot::Overwrote(number)) => self.index.overwritten(number),
+            _ => return None,
+        };
+        let Key::Element(named) = self.change.ops[at].key else {
+            return None;
+        };
+        let named = GlobalOpId {
+            counter: named.counter,
+            actor: self.actors[named.actor as usize].number?,
+        };
+        let same = named == element && ObjectName::Known(known.object) == object.name && known.kind != Kind::Mark;
+        same.then_some(known.kind)
+    }
+}

@@ -1,0 +1,245 @@
+//! The second step of the gate: the columns expanded into operations, and proof that their encoding is the canonical one.
+
+use super::{Refusal, header::Header};
+use automerge::{Change, ExpandedChange, ObjType, ScalarValue, legacy};
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+use syncline_protocol::ChangeHash;
+
+/// A change that decodes and whose encoding is canonical.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    header: Header,
+    /// The actors that the operations name: the change's own at 0, then the others in ascending order.
+    pub(in crate::engine) actors: Vec<Box<[u8]>>,
+    /// The map keys that the operations name, each once.
+    pub(in crate::engine) keys: Vec<Box<str>>,
+    pub(in crate::engine) ops: Vec<Op>,
+    preds: Vec<OpId>,
+    has_marks: bool,
+}
+
+/// The name of an operation within one change: its counter, and its actor as an index into [`Decoded::actors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::engine) struct OpId {
+    pub(in crate::engine) counter: u32,
+    pub(in crate::engine) actor: u32,
+}
+
+/// One operation, without its value.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Op {
+    /// The object, or the root.
+    pub(in crate::engine) object: Option<OpId>,
+    pub(in crate::engine) key: Key,
+    pub(in crate::engine) action: Action,
+    pub(in crate::engine) insert: bool,
+    /// Where its predecessors end in [`Decoded::preds`]; they begin where those of the operation before end.
+    preds_end: u32,
+}
+
+/// Where in the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Key {
+    /// An index into [`Decoded::keys`].
+    Map(u32),
+    /// Before the first element.
+    Head,
+    /// An element, by the operation that inserted it.
+    Element(OpId),
+}
+
+/// What it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Action {
+    Make(ObjectType),
+    Put,
+    PutCounter,
+    Delete,
+    Increment,
+    MarkBegin,
+    MarkEnd,
+}
+
+/// What an object is. Tables, which nobody makes any more, are not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum ObjectType {
+    Map,
+    List,
+    Text,
+}
+
+const UNREADABLE: Refusal = Refusal::Dishonest("the change does not decode");
+const NOT_CANONICAL: Refusal = Refusal::Dishonest("the change is not encoded as Automerge encodes it");
+const TABLE: Refusal = Refusal::Dishonest("tables are not supported");
+
+/// Expands the columns and proves that the same change encodes to the same bytes. CPU-heavy for large changes.
+///
+/// Automerge runs under `catch_unwind` here, on nothing but this change's bytes: should it panic, the change is refused.
+///
+/// # Errors
+/// [`Refusal::Dishonest`] for what does not decode, is not canonical, or makes a table.
+pub fn decode(header: Header) -> Result<Decoded, Refusal> {
+    catch_unwind(AssertUnwindSafe(|| expand(header))).unwrap_or(Err(UNREADABLE))
+}
+
+fn expand(header: Header) -> Result<Decoded, Refusal> {
+    let change = Change::try_from(&header.raw[..]).map_err(|_| UNREADABLE)?;
+    let agrees = change.hash().0 == header.hash.0
+        && change.seq() == u64::from(header.seq)
+        && change.start_op().get() == u64::from(header.start_op)
+        && change.len() == header.ops as usize
+        && change.actor_id().to_bytes() == header.actor;
+    if !agrees {
+        return Err(UNREADABLE);
+    }
+    let actors = change.actors().map(|actor| actor.to_bytes().into()).collect();
+    let expanded = change.decode();
+    let mut decoded = Decoded {
+        header,
+        actors,
+        keys: Vec::new(),
+        ops: Vec::new(),
+        preds: Vec::new(),
+        has_marks: false,
+    };
+    decoded.take_ops(&expanded)?;
+    if Change::from(expanded).raw_bytes() == decoded.header.raw {
+        Ok(decoded)
+    } else {
+        Err(NOT_CANONICAL)
+    }
+}
+
+impl Decoded {
+    /// The hash that names the change.
+    pub fn hash(&self) -> ChangeHash {
+        self.header.hash
+    }
+
+    /// The changes it stands on.
+    pub fn deps(&self) -> &[ChangeHash] {
+        &self.header.deps
+    }
+
+    /// The plain (never deflated) change chunk.
+    pub fn bytes(&self) -> &Bytes {
+        &self.header.raw
+    }
+
+    /// Who made it: 1 to 64 bytes.
+    pub fn actor(&self) -> &Bytes {
+        &self.header.actor
+    }
+
+    /// Its place among the changes of its actor, from 1.
+    pub fn seq(&self) -> u32 {
+        self.header.seq
+    }
+
+    /// The counter of its first operation.
+    pub fn start_op(&self) -> u32 {
+        self.header.start_op
+    }
+
+    /// The counter of its last operation; `start_op - 1` if it has none.
+    pub fn max_op(&self) -> u32 {
+        self.header.start_op - 1 + self.header.ops
+    }
+
+    /// Whether the gate can vouch for it at all, should every rule hold.
+    pub(super) fn is_vouchable(&self) -> bool {
+        !self.has_marks && !self.header.has_extra_bytes
+    }
+
+    /// The predecessors of the operation at `index`, in ascending order of counters.
+    pub(super) fn preds(&self, index: usize) -> &[OpId] {
+        let begin = if index == 0 { 0 } else { self.ops[index - 1].preds_end };
+        &self.preds[begin as usize..self.ops[index].preds_end as usize]
+    }
+
+    fn take_ops(&mut self, expanded: &ExpandedChange) -> Result<(), Refusal> {
+        let mut names = Names {
+            actors: &self.actors,
+            keys: BTreeMap::new(),
+            ordered: Vec::new(),
+        };
+        self.ops.reserve_exact(expanded.operations.len());
+        for op in &expanded.operations {
+            for pred in op.pred.iter() {
+                self.preds.push(names.op_id(pred)?);
+            }
+            let action = action(&op.action)?;
+            self.has_marks |= matches!(action, Action::MarkBegin | Action::MarkEnd);
+            self.ops.push(Op {
+                object: match &op.obj {
+                    legacy::ObjectId::Root => None,
+                    legacy::ObjectId::Id(id) => Some(names.op_id(id)?),
+                },
+                key: names.key(&op.key)?,
+                action,
+                insert: op.insert,
+                preds_end: u32::try_from(self.preds.len()).map_err(|_| UNREADABLE)?,
+            });
+        }
+        self.keys = names.ordered.iter().map(|&key| key.into()).collect();
+        Ok(())
+    }
+}
+
+/// Gives numbers to the actors and map keys of one change.
+struct Names<'a> {
+    actors: &'a [Box<[u8]>],
+    keys: BTreeMap<&'a str, u32>,
+    ordered: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn op_id(&self, id: &legacy::OpId) -> Result<OpId, Refusal> {
+        let counter = u32::try_from(id.counter()).map_err(|_| UNREADABLE)?;
+        let bytes = id.actor().to_bytes();
+        if bytes == &*self.actors[0] {
+            return Ok(OpId { counter, actor: 0 });
+        }
+        let other = self.actors[1..]
+            .binary_search_by(|actor| (**actor).cmp(bytes))
+            .map_err(|_| NOT_CANONICAL)?;
+        Ok(OpId {
+            counter,
+            actor: other as u32 + 1,
+        })
+    }
+
+    fn key(&mut self, key: &'a legacy::Key) -> Result<Key, Refusal> {
+        Ok(match key {
+            legacy::Key::Seq(legacy::ElementId::Head) => Key::Head,
+            legacy::Key::Seq(legacy::ElementId::Id(id)) => Key::Element(self.op_id(id)?),
+            legacy::Key::Map(name) => {
+                let next = self.ordered.len() as u32;
+                let number = *self.keys.entry(name.as_str()).or_insert(next);
+                if number == next {
+                    self.ordered.push(name.as_str());
+                }
+                Key::Map(number)
+            }
+        })
+    }
+}
+
+fn action(op: &legacy::OpType) -> Result<Action, Refusal> {
+    Ok(match op {
+        legacy::OpType::Make(ObjType::Map) => Action::Make(ObjectType::Map),
+        legacy::OpType::Make(ObjType::List) => Action::Make(ObjectType::List),
+        legacy::OpType::Make(ObjType::Text) => Action::Make(ObjectType::Text),
+        legacy::OpType::Make(ObjType::Table) => return Err(TABLE),
+        legacy::OpType::Delete => Action::Delete,
+        legacy::OpType::Increment(_) => Action::Increment,
+        legacy::OpType::Put(ScalarValue::Counter(_)) => Action::PutCounter,
+        legacy::OpType::Put(_) => Action::Put,
+        legacy::OpType::MarkBegin(_) => Action::MarkBegin,
+        legacy::OpType::MarkEnd(_) => Action::MarkEnd,
+    })
+}

@@ -1,0 +1,183 @@
+//! The first step of the gate: frame, checksum, header and column metadata of one change chunk.
+//!
+//! The layout is that of Automerge's binary format: magic, checksum, chunk type, length, then dependencies, actor, seq,
+//! start op, time, message, other actors, column metadata, columns, and whatever bytes are left over.
+
+use super::{
+    Refusal, columns,
+    reader::{Reader, write_unsigned},
+};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use syncline_protocol::{ChangeHash, Limits};
+
+/// The largest operation counter: half of what Automerge can count, so that no honest edit ever comes near its end.
+pub(crate) const COUNTER_MAX: u32 = i32::MAX as u32;
+/// The longest actor id in bytes.
+const ACTOR_BYTES_MAX: u64 = 64;
+
+const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
+const DOCUMENT: u8 = 0;
+const CHANGE: u8 = 1;
+const DEFLATED_CHANGE: u8 = 2;
+const BUNDLE: u8 = 3;
+
+/// A change whose frame, checksum and column metadata are sound and within the limits; its columns are still unread.
+#[derive(Clone, Debug)]
+pub struct Header {
+    pub(super) raw: Bytes,
+    pub(super) hash: ChangeHash,
+    pub(super) deps: Vec<ChangeHash>,
+    pub(super) actor: Bytes,
+    pub(super) seq: u32,
+    pub(super) start_op: u32,
+    pub(super) ops: u32,
+    pub(super) has_extra_bytes: bool,
+}
+
+/// Reads the chunk: size, type, checksum, header, column metadata, summed run lengths. Expands nothing but a capped inflate.
+///
+/// # Errors
+/// [`Refusal::Limit`] for what is too large, [`Refusal::Dishonest`] for what no Automerge writes.
+pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
+    let (raw, contents) = unframe(bytes, limits)?;
+    let hash = checked_hash(&raw, contents)?;
+    let mut reader = Reader::new(&raw[contents..]);
+    let deps = read_deps(&mut reader)?;
+    let actor = raw.slice_ref(read_actor(&mut reader)?);
+    let seq =
+        u32::try_from(reader.unsigned()?).map_err(|_| Refusal::Dishonest("the sequence number is out of range"))?;
+    let start_op = reader.unsigned()?;
+    reader.signed()?;
+    let message_bytes = reader.unsigned()?;
+    reader.take(message_bytes)?;
+    let mut actors = 1;
+    for _ in 0..reader.unsigned()? {
+        read_actor(&mut reader)?;
+        actors += 1;
+    }
+    let ops = columns::read(&mut reader, actors, limits.ops_per_change_max)?;
+    if seq == 0 || start_op == 0 {
+        return Err(Refusal::Dishonest("sequence numbers and operation counters begin at 1"));
+    }
+    if start_op > u64::from(COUNTER_MAX) - u64::from(ops) {
+        return Err(Refusal::Dishonest("the operation counters are out of range"));
+    }
+    let has_extra_bytes = !reader.is_empty();
+    Ok(Header {
+        hash,
+        deps,
+        actor,
+        seq,
+        start_op: start_op as u32,
+        ops,
+        has_extra_bytes,
+        raw,
+    })
+}
+
+impl Header {
+    /// The hash that names the change.
+    pub fn hash(&self) -> ChangeHash {
+        self.hash
+    }
+
+    /// The actor that made it.
+    pub fn actor(&self) -> &Bytes {
+        &self.actor
+    }
+
+    /// How many operations it holds.
+    pub fn ops(&self) -> u64 {
+        self.ops.into()
+    }
+
+    /// The changes it stands on.
+    pub fn deps(&self) -> &[ChangeHash] {
+        &self.deps
+    }
+
+    /// The plain (never deflated) change chunk.
+    pub fn bytes(&self) -> &Bytes {
+        &self.raw
+    }
+}
+
+/// The chunk as a plain change, and where its contents begin.
+fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
+    if bytes.len() as u64 > limits.inflated_bytes_max {
+        return Err(Refusal::Limit("the change is larger than this server takes"));
+    }
+    let mut reader = Reader::new(&bytes);
+    if reader.take(4)? != MAGIC {
+        return Err(Refusal::Dishonest("not an Automerge chunk"));
+    }
+    let checksum = reader.take(4)?;
+    let kind = reader.byte()?;
+    let length = reader.unsigned()?;
+    if length != reader.len() as u64 {
+        return Err(Refusal::Dishonest("the chunk's length does not match the bytes sent"));
+    }
+    let contents = bytes.len() - reader.len();
+    match kind {
+        CHANGE => Ok((bytes, contents)),
+        DEFLATED_CHANGE => {
+            let inflated = inflate(&bytes[contents..], limits.inflated_bytes_max)?;
+            let mut raw = Vec::with_capacity(inflated.len() + 16);
+            raw.extend(MAGIC);
+            raw.extend(checksum);
+            raw.push(CHANGE);
+            write_unsigned(&mut raw, inflated.len() as u64);
+            let contents = raw.len();
+            raw.extend(inflated);
+            Ok((raw.into(), contents))
+        }
+        DOCUMENT => Err(Refusal::Dishonest("a whole document is not a change")),
+        BUNDLE => Err(Refusal::Dishonest("a bundle is not a change")),
+        _ => Err(Refusal::Dishonest("unknown chunk type")),
+    }
+}
+
+/// Inflates at most `bytes_max` bytes.
+fn inflate(deflated: &[u8], bytes_max: u64) -> Result<Vec<u8>, Refusal> {
+    let mut inflated = Vec::new();
+    flate2::bufread::DeflateDecoder::new(deflated)
+        .take(bytes_max + 1)
+        .read_to_end(&mut inflated)
+        .map_err(|_| Refusal::Dishonest("the change does not inflate"))?;
+    if inflated.len() as u64 > bytes_max {
+        return Err(Refusal::Limit("the change inflates to more than this server takes"));
+    }
+    Ok(inflated)
+}
+
+/// The hash over type, length and contents; its first four bytes are the chunk's checksum.
+fn checked_hash(raw: &[u8], contents: usize) -> Result<ChangeHash, Refusal> {
+    let hash: [u8; 32] = Sha256::digest(&raw[8..]).into();
+    debug_assert!(contents > 8, "type and length stand between checksum and contents");
+    if hash[..4] == raw[4..8] {
+        Ok(ChangeHash(hash))
+    } else {
+        Err(Refusal::Dishonest("the checksum does not match"))
+    }
+}
+
+/// The dependencies: each once, in ascending order, as Automerge writes them.
+fn read_deps(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, Refusal> {
+    let count = reader.unsigned()?;
+    let bytes = reader.take(count.saturating_mul(32))?;
+    let deps: Vec<_> = bytes.as_chunks::<32>().0.iter().map(|hash| ChangeHash(*hash)).collect();
+    if deps.is_sorted_by(|a, b| a < b) {
+        Ok(deps)
+    } else {
+        Err(Refusal::Dishonest("the dependencies are not distinct and in order"))
+    }
+}
+
+fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
+    match reader.unsigned()? {
+        length @ 1..=ACTOR_BYTES_MAX => reader.take(length),
+        _ => Err(Refusal::Dishonest("an actor id has 1 to 64 bytes")),
+    }
+}

@@ -1,0 +1,521 @@
+//! The way of an edit through a room: queued, read, decoded, checked by the gate, gathered, appended, acknowledged, sent.
+//!
+//! Nothing is acknowledged or shown before it is on disk. An edit is all or nothing.
+
+use super::{
+    Append, Effect, Entry, Phase, Room,
+    member::{Busy, Candidate, Member, RawEdit, actors},
+};
+use crate::engine::{
+    gate::{self, Decoded, Refusal, Verdict},
+    index::Index,
+    room::upkeep::Upkeep,
+    session::AuthorisedEdit,
+    time::Time,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use syncline_protocol::{
+    ChangeHash, CloseCode, EditId, Limits, SessionId,
+    native::{RejectCode, ServerMessage, encode_diff},
+};
+
+/// Changes that gather while a batch is being stored; at this many the room takes no further edits.
+const GATHERED_CHANGES_MAX: usize = 10_000;
+/// Bytes of those changes.
+const GATHERED_BYTES_MAX: usize = 512 << 10;
+
+/// The changes that are admitted and not yet on disk.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    /// Knows everything admitted.
+    pub(super) index: Index,
+    /// Gathers until the batch in flight is stored.
+    pub(super) gathering: Batch,
+    pub(super) in_flight: Option<Batch>,
+    /// Whether the store knows the document.
+    exists: bool,
+    /// Who waits for which change.
+    waiting: BTreeMap<ChangeHash, BTreeSet<SessionId>>,
+}
+
+/// One record of the log to be.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    entries: Vec<Entry>,
+    links: Vec<Link>,
+    acks: Vec<(SessionId, EditId)>,
+    bytes: usize,
+}
+
+/// What a change does to the heads.
+#[derive(Debug)]
+struct Link {
+    hash: ChangeHash,
+    deps: Vec<ChangeHash>,
+}
+
+/// What became of an edit at the gate.
+enum Weighed {
+    Admitted { fresh: Vec<usize> },
+    Unproven { fresh: Vec<usize> },
+    Waits(ChangeHash),
+    NeedsDocument,
+    Refused { actor: Bytes, refusal: Refusal },
+    AfterReject,
+}
+
+impl Pipeline {
+    pub(super) fn new(index: Index, exists: bool) -> Self {
+        Self {
+            index,
+            gathering: Batch::default(),
+            in_flight: None,
+            exists,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.gathering.entries.len() >= GATHERED_CHANGES_MAX || self.gathering.bytes >= GATHERED_BYTES_MAX
+    }
+
+    /// Bytes of the changes that are not on disk.
+    pub(super) fn bytes(&self) -> usize {
+        self.gathering.bytes + self.in_flight.as_ref().map_or(0, |batch| batch.bytes)
+    }
+
+    /// The changes that are admitted and not on disk, in order.
+    fn pending(&self) -> impl Iterator<Item = &Bytes> {
+        let batches = self.in_flight.iter().chain(std::iter::once(&self.gathering));
+        batches.flat_map(|batch| batch.entries.iter().map(|entry| &entry.change))
+    }
+
+    /// A member has gone: its edits wait for nothing any more.
+    pub(super) fn forget_waiting(&mut self, session: SessionId, member: &Member) {
+        for missing in member.missing() {
+            if let btree_map::Entry::Occupied(mut sessions) = self.waiting.entry(missing) {
+                sessions.get_mut().remove(&session);
+                if sessions.get().is_empty() {
+                    sessions.remove();
+                }
+            }
+        }
+    }
+
+    /// The gate's word on each change in order, on top of everything admitted. Unless all pass, nothing is.
+    fn weigh(&mut self, member: &Member, edit: &Candidate, upkeep: &Upkeep, limits: &Limits, proven: bool) -> Weighed {
+        let before = self.index.position();
+        let mut fresh = Vec::with_capacity(edit.changes.len());
+        let mut unproven = false;
+        let mut stop = None;
+        for (number, change) in edit.changes.iter().enumerate() {
+            let verdict = gate::check(&self.index, upkeep.document(), &edit.subject, change, limits);
+            stop = match verdict {
+                Verdict::Known => continue,
+                _ if member.has_refused(change.actor()) => Some(Weighed::AfterReject),
+                Verdict::Vouched => None,
+                Verdict::Unvouched => {
+                    unproven = !proven;
+                    None
+                }
+                Verdict::Missing(hash) => Some(Weighed::Waits(hash)),
+                Verdict::Distant if upkeep.document().is_none() => Some(Weighed::NeedsDocument),
+                Verdict::Distant => {
+                    let refusal = Refusal::Limit("the change stands on a part of the history that is too old");
+                    Some(Weighed::Refused {
+                        actor: change.actor().clone(),
+                        refusal,
+                    })
+                }
+                Verdict::Refused(refusal) => Some(Weighed::Refused {
+                    actor: change.actor().clone(),
+                    refusal,
+                }),
+            };
+            if stop.is_some() {
+                break;
+            }
+            self.index.admit(change, &edit.subject);
+            fresh.push(number);
+        }
+        if stop.is_some() || unproven {
+            self.index.rollback(before);
+        }
+        match stop {
+            Some(stop) => stop,
+            None if unproven => Weighed::Unproven { fresh },
+            None => Weighed::Admitted { fresh },
+        }
+    }
+
+    /// Puts the admitted changes of an edit into the batch that gathers.
+    fn gather(&mut self, session: SessionId, edit: &Candidate, fresh: &[usize]) {
+        let batch = match &mut self.in_flight {
+            // A repeated edit whose first copy is in flight is acknowledged with it.
+            Some(in_flight) if fresh.is_empty() && self.gathering.entries.is_empty() => in_flight,
+            Some(_) | None => &mut self.gathering,
+        };
+        for change in fresh.iter().map(|number| &edit.changes[*number]) {
+            batch.bytes += change.bytes().len();
+            batch.links.push(Link {
+                hash: change.hash(),
+                deps: change.deps().to_vec(),
+            });
+            batch.entries.push(Entry {
+                session,
+                subject: edit.subject.clone(),
+                change: change.bytes().clone(),
+            });
+        }
+        batch.acks.push((session, edit.id));
+    }
+}
+
+impl Room {
+    pub(super) fn edited(&mut self, now: Time, edit: &AuthorisedEdit, out: &mut Vec<Effect>) {
+        let session = edit.session();
+        let raw = RawEdit {
+            id: edit.id(),
+            subject: edit.subject().clone(),
+            changes: edit.changes().to_vec(),
+        };
+        let open = matches!(&self.phase, Phase::Live(live) if !live.upkeep.is_resetting());
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        if !open {
+            return self.reject(
+                session,
+                raw.id,
+                RejectCode::Unavailable,
+                "the document is being loaded",
+                out,
+            );
+        }
+        match member.queue(raw) {
+            Ok(()) => self.admit_queued(now, session, out),
+            Err(raw) => self.reject(
+                session,
+                raw.id,
+                RejectCode::Unavailable,
+                "too many edits are waiting",
+                out,
+            ),
+        }
+    }
+
+    pub(super) fn probed(&mut self, session: SessionId, edit: EditId, out: &mut Vec<Effect>) {
+        if let (Phase::Live(live), true) = (&self.phase, self.members.contains_key(&session)) {
+            let ack = ServerMessage::Ack {
+                room: self.number,
+                id: edit,
+                cursor: live.cursor(),
+            };
+            out.push(Effect::Reply {
+                to: session,
+                frame: ack.encode(),
+            });
+        }
+    }
+
+    /// Looks at a member's edits, oldest first, until one takes long.
+    fn admit_queued(&mut self, now: Time, session: SessionId, out: &mut Vec<Effect>) {
+        while let Some(edit) = self.members.get_mut(&session).and_then(Member::next_edit) {
+            self.admit(now, session, edit, out);
+        }
+    }
+
+    fn admit(&mut self, now: Time, session: SessionId, edit: RawEdit, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &self.phase else { return };
+        let RawEdit { id, subject, changes } = edit;
+        let mut headers = Vec::with_capacity(changes.len());
+        for bytes in changes {
+            match gate::read(bytes, &self.limits) {
+                Ok(header) if live.quarantined.contains(&header.hash()) => {
+                    self.refuse_actors(session, actors(&[header]));
+                    return self.reject(session, id, RejectCode::Quarantined, "this change was thrown out", out);
+                }
+                Ok(header) => headers.push(header),
+                Err(refusal) => return self.refuse(session, id, actors(&headers), &refusal, out),
+            }
+        }
+        if headers
+            .iter()
+            .any(|header| header.ops() > self.limits.ops_decoded_alone)
+        {
+            if let Some(member) = self.members.get_mut(&session) {
+                member.busy = Some(Busy::Decoding { id, subject });
+            }
+            return out.push(Effect::Decode { session, headers });
+        }
+        let actors = actors(&headers);
+        match headers.into_iter().map(gate::decode).collect() {
+            Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, false, out),
+            Err(refusal) => self.refuse(session, id, actors, &refusal, out),
+        }
+    }
+
+    pub(super) fn decoded(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        result: Result<Vec<Decoded>, Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        let Some(Busy::Decoding { id, subject }) = member.busy.take() else {
+            return;
+        };
+        match result {
+            Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, false, out),
+            Err(refusal) => self.refuse(session, id, Vec::new(), &refusal, out),
+        }
+        self.admit_queued(now, session, out);
+    }
+
+    pub(super) fn proven(&mut self, now: Time, session: SessionId, holds: Option<bool>, out: &mut Vec<Effect>) {
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        let Some(Busy::Proving(edit)) = member.busy.take() else {
+            return;
+        };
+        match holds {
+            Some(true) => self.weigh(now, session, edit, true, out),
+            Some(false) => {
+                let refusal = Refusal::Dishonest("the change does not merge");
+                self.refuse(session, edit.id, Vec::new(), &refusal, out);
+            }
+            None => self.reject(session, edit.id, RejectCode::Unavailable, TRY_AGAIN, out),
+        }
+        self.admit_queued(now, session, out);
+    }
+
+    /// The document is there, or cannot be had: looks again at the edits that asked for it.
+    pub(super) fn document_settled(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let sessions: Vec<SessionId> = self.members.keys().copied().collect();
+        for session in sessions {
+            let Some(member) = self.members.get_mut(&session) else {
+                continue;
+            };
+            match member.busy.take() {
+                Some(Busy::Loading(edit)) if matches!(&self.phase, Phase::Live(live) if live.upkeep.document().is_some()) =>
+                {
+                    self.weigh(now, session, edit, false, out);
+                }
+                Some(Busy::Loading(edit)) => self.reject(session, edit.id, RejectCode::Unavailable, TRY_AGAIN, out),
+                busy => {
+                    member.busy = busy;
+                    continue;
+                }
+            }
+            self.admit_queued(now, session, out);
+        }
+    }
+
+    fn weigh(&mut self, now: Time, session: SessionId, edit: Candidate, proven: bool, out: &mut Vec<Effect>) {
+        let (Phase::Live(live), Some(member)) = (&mut self.phase, self.members.get_mut(&session)) else {
+            return;
+        };
+        let (id, limits) = (edit.id, &self.limits);
+        if live.upkeep.document_is_full(limits.document_bytes_max) {
+            let text = "the document has reached its size limit";
+            return self.reject(session, id, RejectCode::Limit, text, out);
+        }
+        match live.pipeline.weigh(member, &edit, &live.upkeep, limits, proven) {
+            Weighed::Admitted { fresh } => {
+                live.pipeline.gather(session, &edit, &fresh);
+                live.upkeep.edited(now);
+                self.release_waiting(now, &edit, &fresh, out);
+            }
+            Weighed::Unproven { fresh } => match live.upkeep.base() {
+                Some(base) => {
+                    let pending = live.pipeline.pending().cloned();
+                    let changes = pending.chain(fresh.iter().map(|number| edit.changes[*number].bytes().clone()));
+                    let changes = changes.collect();
+                    out.push(Effect::Prove {
+                        session,
+                        base: Some(base),
+                        to: live.durable,
+                        changes,
+                    });
+                    member.busy = Some(Busy::Proving(edit));
+                }
+                None => {
+                    live.upkeep.want_document();
+                    member.busy = Some(Busy::Loading(edit));
+                }
+            },
+            Weighed::NeedsDocument => {
+                live.upkeep.want_document();
+                member.busy = Some(Busy::Loading(edit));
+            }
+            Weighed::Waits(missing) => {
+                let changes_max = usize::try_from(limits.waiting_changes_max).unwrap_or(usize::MAX);
+                match member.wait_for(missing, edit, changes_max) {
+                    Ok(()) => {
+                        live.pipeline.waiting.entry(missing).or_default().insert(session);
+                    }
+                    Err(id) => {
+                        let text = "too many changes wait for others; send dependencies first";
+                        self.reject(session, id, RejectCode::MissingDeps, text, out);
+                    }
+                }
+            }
+            Weighed::AfterReject => {
+                self.reject(
+                    session,
+                    id,
+                    RejectCode::AfterReject,
+                    "it stands on a refused change",
+                    out,
+                );
+            }
+            Weighed::Refused { actor, refusal } => self.refuse(session, id, vec![actor], &refusal, out),
+        }
+    }
+
+    /// Looks again at edits that waited for one of these changes. The work is put in a queue, so a long chain does not recurse:
+    /// every released edit is looked at once per missing change.
+    fn release_waiting(&mut self, now: Time, edit: &Candidate, fresh: &[usize], out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        if live.pipeline.waiting.is_empty() {
+            return;
+        }
+        let mut released = BTreeSet::new();
+        for hash in fresh.iter().map(|number| edit.changes[*number].hash()) {
+            for session in live.pipeline.waiting.remove(&hash).into_iter().flatten() {
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.release(&hash);
+                    released.insert(session);
+                }
+            }
+        }
+        for session in released {
+            self.admit_queued(now, session, out);
+        }
+    }
+
+    fn refuse(&mut self, session: SessionId, id: EditId, actors: Vec<Bytes>, refusal: &Refusal, out: &mut Vec<Effect>) {
+        self.refuse_actors(session, actors);
+        let text = refusal.to_string();
+        let code = match refusal {
+            Refusal::Limit(_) => RejectCode::Limit,
+            Refusal::ActorConflict => RejectCode::ActorConflict,
+            Refusal::ForeignActor => RejectCode::ForeignActor,
+            Refusal::Dishonest(_) => {
+                self.forget(session);
+                return out.push(Effect::Disconnect {
+                    session,
+                    code: CloseCode::Dishonest,
+                    text,
+                });
+            }
+        };
+        self.reject(session, id, code, &text, out);
+    }
+
+    fn refuse_actors(&mut self, session: SessionId, actors: Vec<Bytes>) {
+        if let Some(member) = self.members.get_mut(&session) {
+            actors.into_iter().for_each(|actor| member.refuse_actor(actor));
+        }
+    }
+
+    /// Sends what has gathered to the log, unless a batch is on its way already.
+    pub(super) fn append(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        let pipeline = &mut live.pipeline;
+        if pipeline.in_flight.is_some() || live.upkeep.is_resetting() {
+            return;
+        }
+        let batch = std::mem::take(&mut pipeline.gathering);
+        if batch.entries.is_empty() {
+            // Only repeated edits: all that they hold is on disk.
+            let cursor = live.cursor();
+            return self.acknowledge(batch.acks, cursor, out);
+        }
+        out.push(Effect::Append(Append {
+            epoch: live.epoch,
+            first: live.durable,
+            log_bytes_before: live.log_bytes,
+            entries: batch.entries.as_slice().into(),
+            begins_document: !pipeline.exists,
+        }));
+        pipeline.in_flight = Some(batch);
+    }
+
+    pub(super) fn stored(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        let Some(batch) = live.pipeline.in_flight.take() else {
+            return;
+        };
+        let begins = live.durable;
+        live.pipeline.exists = true;
+        live.durable = begins.plus(batch.entries.len() as u64);
+        live.log_bytes += batch.bytes as u64;
+        live.pipeline.index.settle(live.durable);
+        for link in batch.links {
+            link.deps.iter().for_each(|dep| {
+                live.heads.remove(dep);
+            });
+            live.heads.insert(link.hash);
+        }
+        live.upkeep.stored(
+            now,
+            live.durable,
+            live.log_bytes,
+            batch.entries.iter().map(|entry| entry.session),
+        );
+        let cursor = live.cursor();
+        let runs = batch.entries.chunk_by(|a, b| a.session == b.session);
+        let runs = runs.map(|run| (run[0].session, run.iter().map(|entry| &entry.change)));
+        let frame = encode_diff(self.number, cursor, runs);
+        self.acknowledge(batch.acks, cursor, out);
+        let to = self.audience();
+        out.push(Effect::Broadcast {
+            to,
+            except: None,
+            frame,
+            begins: Some(begins),
+        });
+    }
+
+    fn acknowledge(&self, acks: Vec<(SessionId, EditId)>, cursor: syncline_protocol::Cursor, out: &mut Vec<Effect>) {
+        for (to, id) in acks {
+            if self.members.contains_key(&to) {
+                out.push(Effect::Reply {
+                    to,
+                    frame: ServerMessage::Ack {
+                        room: self.number,
+                        id,
+                        cursor,
+                    }
+                    .encode(),
+                });
+            }
+        }
+    }
+
+    /// The batch in flight is not on disk, so all that was admitted since is taken back; its authors keep it and send it again.
+    pub(super) fn store_failed(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        let pipeline = &mut live.pipeline;
+        pipeline.index.rollback(live.durable);
+        let failed = pipeline.in_flight.take().unwrap_or_default();
+        let gathered = std::mem::take(&mut pipeline.gathering);
+        for (session, id) in failed.acks.into_iter().chain(gathered.acks) {
+            self.reject(
+                session,
+                id,
+                RejectCode::Unavailable,
+                "the edit could not be stored; send it again later",
+                out,
+            );
+        }
+    }
+}
+
+const TRY_AGAIN: &str = "the document cannot be loaded now; send the edit again later";

@@ -1,0 +1,225 @@
+//! A member: a session in a room, how far it is, and what it has sent that is not settled yet.
+
+use crate::engine::{
+    gate::{Decoded, Header, Subject},
+    presence::Person,
+    room::event::{Join, Source},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+use syncline_protocol::{ChangeHash, EditId, Position};
+
+/// Edits of one member that wait behind one that takes long. One more is rejected as `unavailable`.
+pub(super) const QUEUED_EDITS_MAX: usize = 1_000;
+/// Bytes of those edits.
+pub(super) const QUEUED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one member's edits that wait for missing dependencies. One more is rejected as `missing_deps`.
+pub(super) const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Actors of one member whose later changes are rejected as `after_reject`; beyond it the first is forgotten.
+const REFUSED_ACTORS_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) person: Arc<Person>,
+    pub(super) deflate: bool,
+    pub(super) standing: Standing,
+    /// What is being found out about the member's oldest unsettled edit; later ones queue behind it.
+    pub(super) busy: Option<Busy>,
+    queued: VecDeque<RawEdit>,
+    queued_bytes: usize,
+    waiting: Vec<Waiting>,
+    waiting_bytes: usize,
+    refused_actors: VecDeque<Bytes>,
+}
+
+/// How far a member is.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// The room is loading.
+    Joining(Join),
+    /// A piece is being read for it.
+    Reading(Stream),
+    /// A piece is being sent to it.
+    Draining(Stream),
+    /// It gets every diff.
+    Live,
+    /// Its queue was full; it gets nothing until that has drained.
+    Lagging { at: Position },
+}
+
+/// A member's way to the present.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) source: Source,
+    /// The `opened` that is still to be sent.
+    pub(super) greeting: Option<Greeting>,
+}
+
+/// What an `opened` says besides what the room knows.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) access: syncline_protocol::native::Access,
+    pub(super) base: syncline_protocol::native::Base,
+}
+
+/// What a member's oldest unsettled edit waits for.
+#[derive(Debug)]
+pub(super) enum Busy {
+    /// Its changes are being decoded elsewhere.
+    Decoding { id: EditId, subject: Subject },
+    /// It reaches beyond the recent graph, or must be proven: the document is being loaded.
+    Loading(Candidate),
+    /// Whether it merges is being found out.
+    Proving(Candidate),
+}
+
+/// An edit as it came.
+#[derive(Clone, Debug)]
+pub(super) struct RawEdit {
+    pub(super) id: EditId,
+    pub(super) subject: Subject,
+    pub(super) changes: Vec<Bytes>,
+}
+
+/// An edit whose changes are decoded.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) id: EditId,
+    pub(super) subject: Subject,
+    pub(super) changes: Vec<Decoded>,
+}
+
+/// An edit that waits for a change.
+#[derive(Debug)]
+struct Waiting {
+    missing: ChangeHash,
+    edit: RawEdit,
+}
+
+impl RawEdit {
+    fn bytes(&self) -> usize {
+        self.changes.iter().map(Bytes::len).sum()
+    }
+}
+
+impl Candidate {
+    /// The edit as it came, to be looked at again later without holding the decoded form meanwhile.
+    fn raw(self) -> RawEdit {
+        let changes = self.changes.iter().map(|change| change.bytes().clone()).collect();
+        RawEdit {
+            id: self.id,
+            subject: self.subject,
+            changes,
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn new(person: Arc<Person>, deflate: bool, standing: Standing) -> Self {
+        Self {
+            person,
+            deflate,
+            standing,
+            busy: None,
+            queued: VecDeque::new(),
+            queued_bytes: 0,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            refused_actors: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.standing, Standing::Live)
+    }
+
+    /// The snapshot generation that the member is still reading.
+    pub(super) fn generation(&self) -> Option<u64> {
+        match &self.standing {
+            Standing::Reading(stream) | Standing::Draining(stream) => match stream.source {
+                Source::Snapshot { generation, .. } => Some(generation),
+                Source::Log { .. } => None,
+            },
+            Standing::Joining(_) | Standing::Live | Standing::Lagging { .. } => None,
+        }
+    }
+
+    /// Queues an edit; gives it back when the queue is full.
+    pub(super) fn queue(&mut self, edit: RawEdit) -> Result<(), RawEdit> {
+        let bytes = edit.bytes();
+        let full = self.queued.len() >= QUEUED_EDITS_MAX || self.queued_bytes + bytes > QUEUED_BYTES_MAX;
+        if full && !self.queued.is_empty() {
+            return Err(edit);
+        }
+        self.queued_bytes += bytes;
+        self.queued.push_back(edit);
+        Ok(())
+    }
+
+    /// The next edit to look at, unless one is being looked at.
+    pub(super) fn next_edit(&mut self) -> Option<RawEdit> {
+        if self.busy.is_some() {
+            return None;
+        }
+        let edit = self.queued.pop_front()?;
+        self.queued_bytes -= edit.bytes();
+        Some(edit)
+    }
+
+    /// Keeps an edit until `missing` comes; gives it back when too many wait already.
+    pub(super) fn wait_for(&mut self, missing: ChangeHash, edit: Candidate, changes_max: usize) -> Result<(), EditId> {
+        let edit = edit.raw();
+        let changes: usize = self.waiting.iter().map(|waiting| waiting.edit.changes.len()).sum();
+        let bytes = edit.bytes();
+        if changes + edit.changes.len() > changes_max || self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+            return Err(edit.id);
+        }
+        self.waiting_bytes += bytes;
+        self.waiting.push(Waiting { missing, edit });
+        Ok(())
+    }
+
+    /// Takes out the edits that waited for `arrived`, to be looked at before any that came later.
+    pub(super) fn release(&mut self, arrived: &ChangeHash) {
+        let (released, kept) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|edit| edit.missing == *arrived);
+        self.waiting = kept;
+        let released: Vec<Waiting> = released;
+        for waiting in released.into_iter().rev() {
+            let bytes = waiting.edit.bytes();
+            self.waiting_bytes -= bytes;
+            self.queued_bytes += bytes;
+            self.queued.push_front(waiting.edit);
+        }
+    }
+
+    /// The changes that this member's edits wait for.
+    pub(super) fn missing(&self) -> BTreeSet<ChangeHash> {
+        self.waiting.iter().map(|waiting| waiting.missing).collect()
+    }
+
+    /// Remembers the actors of a refused edit.
+    pub(super) fn refuse_actor(&mut self, actor: Bytes) {
+        if self.refused_actors.contains(&actor) {
+            return;
+        }
+        if self.refused_actors.len() == REFUSED_ACTORS_MAX {
+            self.refused_actors.pop_front();
+        }
+        self.refused_actors.push_back(actor);
+    }
+
+    /// Whether a change of this actor was refused.
+    pub(super) fn has_refused(&self, actor: &Bytes) -> bool {
+        self.refused_actors.contains(actor)
+    }
+}
+
+/// The actors of changes whose headers are read.
+pub(super) fn actors(headers: &[Header]) -> Vec<Bytes> {
+    headers.iter().map(|header| header.actor().clone()).collect()
+}

@@ -1,0 +1,361 @@
+//! A room: a document that is live in memory, with its members.
+//!
+//! Follow one edit: `admission` takes it through the gate into the batch that gathers; [`Room::settle`] sends the batch to the
+//! log; when it is stored, `admission` acknowledges it and sends one diff to all. `catchup` brings joiners and lagging members
+//! to the present; `upkeep` merges, compacts and puts right what a merge throws out.
+//!
+//! The room is not the Automerge document: for its daily work it needs the op index and the log's end, and the document
+//! itself only for merging, compaction and what reaches beyond the recent graph.
+
+mod admission;
+mod catchup;
+mod event;
+mod member;
+mod upkeep;
+
+pub use event::{
+    Append, Effect, Entry, Event, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source,
+};
+
+use crate::engine::{presence::Presence, time::Time};
+use admission::Pipeline;
+use bytes::Bytes;
+use member::{Member, Standing};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use syncline_protocol::{
+    ChangeHash, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
+    native::{ClosedCode, RejectCode, ServerMessage},
+};
+use upkeep::Upkeep;
+
+/// When a room merges, compacts, lets go and closes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// A merge is due when this many changes are not merged.
+    pub merge_changes: u64,
+    /// A merge is due when the changes that are not merged have this many bytes.
+    pub merge_bytes: u64,
+    /// A merge is due when a change has not been merged for so long.
+    pub merge_after_ms: u64,
+    /// A snapshot is due when the log after the last one has this many changes.
+    pub compact_changes: u64,
+    /// A snapshot is due when the log after the last one has this many bytes, and as many as the snapshot.
+    pub compact_bytes: u64,
+    /// A room that closes makes a snapshot first when the log after the last one has this many changes.
+    pub compact_changes_at_close: u64,
+    /// The document is let go when nobody has edited for so long.
+    pub document_idle_ms: u64,
+    /// A room without members closes after this time.
+    pub room_idle_ms: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            merge_changes: 5_000,
+            merge_bytes: 1 << 20,
+            merge_after_ms: 30_000,
+            compact_changes: 5_000,
+            compact_bytes: 1 << 20,
+            compact_changes_at_close: 256,
+            document_idle_ms: 60_000,
+            room_idle_ms: 60_000,
+        }
+    }
+}
+
+/// One live document and its members.
+#[derive(Debug)]
+pub struct Room {
+    number: RoomNumber,
+    document: DocumentId,
+    limits: Arc<Limits>,
+    tuning: Tuning,
+    members: BTreeMap<SessionId, Member>,
+    /// The live members, as `Broadcast` takes them; made anew after a change.
+    audience: Option<Arc<[SessionId]>>,
+    presence: Presence,
+    /// The time of the last event.
+    now: Time,
+    /// Since when the room has had no members.
+    empty_since: Option<Time>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for the store.
+    Loading,
+    /// Open.
+    Live(Box<Live>),
+    /// Over.
+    Closed,
+}
+
+/// What an open room knows of its document.
+#[derive(Debug)]
+struct Live {
+    epoch: Epoch,
+    /// The heads of everything that is on disk.
+    heads: BTreeSet<ChangeHash>,
+    /// Everything before it is on disk.
+    durable: Position,
+    /// The first position that is still in the log.
+    log_start: Position,
+    /// The bytes of all changes before `durable`.
+    log_bytes: u64,
+    quarantined: BTreeSet<ChangeHash>,
+    pipeline: Pipeline,
+    upkeep: Upkeep,
+}
+
+impl Live {
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            position: self.durable,
+        }
+    }
+}
+
+impl Room {
+    /// A room that begins to load its document.
+    pub fn new(
+        number: RoomNumber,
+        document: DocumentId,
+        limits: Arc<Limits>,
+        tuning: Tuning,
+        now: Time,
+        out: &mut Vec<Effect>,
+    ) -> Self {
+        out.push(Effect::Load);
+        Self {
+            number,
+            document,
+            limits,
+            tuning,
+            members: BTreeMap::new(),
+            audience: None,
+            presence: Presence::default(),
+            now,
+            empty_since: Some(now),
+            phase: Phase::Loading,
+        }
+    }
+
+    /// Takes one event in; what is to be done is appended to `out`, in order.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        self.now = now;
+        match event {
+            Event::Loaded(loaded) => self.loaded(now, *loaded, out),
+            Event::LoadFailed(failure) => self.load_failed(failure, out),
+            Event::Joined(join) => self.joined(join, out),
+            Event::Edited(edit) => self.edited(now, &edit, out),
+            Event::Probed { session, edit } => self.probed(session, edit, out),
+            Event::Shown { session, state } => self.shown(now, session, state),
+            Event::Signalled { session, payload } => self.signalled(session, payload, out),
+            Event::Left { session } => self.forget(session),
+            Event::Lagged { session, at } => self.lagged(session, at),
+            Event::Drained { session } => self.drained(session, out),
+            Event::Read { session, result } => self.read(session, result, out),
+            Event::Decoded { session, result } => self.decoded(now, session, result, out),
+            Event::Stored => self.stored(now, out),
+            Event::StoreFailed => self.store_failed(out),
+            Event::Merged(merged) => self.merged(now, merged, out),
+            Event::Proven { session, holds } => self.proven(now, session, holds, out),
+            Event::Compacted(snapshot) => self.compacted(snapshot),
+            Event::Quarantined => self.quarantined(out),
+            Event::QuarantineFailed => self.fail(ClosedCode::Unavailable, out),
+            Event::Trimmed => self.trimmed(),
+            Event::Woke => {}
+        }
+    }
+
+    /// Ends a batch of events: sends what has gathered to the log, shows presence, looks after the document.
+    pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.now = now;
+        self.append(out);
+        self.show_presence(now, out);
+        self.keep_up(now, out);
+    }
+
+    /// When to send [`Event::Woke`], and settle.
+    pub fn next_wakeup(&self) -> Option<Time> {
+        let presence = self.presence.next_wakeup();
+        presence.into_iter().chain(self.next_upkeep()).min()
+    }
+
+    /// Whether the room must not be given further events of its members until it has worked off what it has.
+    /// Answers to its effects are still welcome.
+    pub fn is_saturated(&self) -> bool {
+        match &self.phase {
+            Phase::Live(live) => live.pipeline.is_full() || self.merge_is_overdue(live),
+            Phase::Loading | Phase::Closed => false,
+        }
+    }
+
+    /// The room's number.
+    pub fn number(&self) -> RoomNumber {
+        self.number
+    }
+
+    /// How many sessions are in the room.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// About how many bytes of memory the room takes, without its document's share in Automerge.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Live(live) => live.pipeline.index.memory_bytes() + live.pipeline.bytes(),
+            Phase::Loading | Phase::Closed => 0,
+        }
+    }
+
+    fn loaded(&mut self, now: Time, loaded: Loaded, out: &mut Vec<Effect>) {
+        let durable = loaded.index.position();
+        self.phase = Phase::Live(Box::new(Live {
+            epoch: loaded.epoch,
+            heads: loaded.index.heads().into_iter().collect(),
+            durable,
+            log_start: loaded.log_start,
+            log_bytes: loaded.log_bytes,
+            quarantined: loaded.quarantined,
+            pipeline: Pipeline::new(loaded.index, loaded.exists),
+            upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
+        }));
+        let joining: Vec<SessionId> = self.members.keys().copied().collect();
+        for session in joining {
+            self.begin_catching_up(session, out);
+        }
+    }
+
+    fn load_failed(&mut self, failure: LoadFailure, out: &mut Vec<Effect>) {
+        let code = match failure {
+            LoadFailure::Damaged => ClosedCode::Damaged,
+            LoadFailure::Unavailable => ClosedCode::Unavailable,
+        };
+        self.fail(code, out);
+    }
+
+    /// Dismisses everybody and closes.
+    fn fail(&mut self, code: ClosedCode, out: &mut Vec<Effect>) {
+        self.dismiss_all(&code, out);
+        self.phase = Phase::Closed;
+        out.push(Effect::Close);
+    }
+
+    fn dismiss_all(&mut self, code: &ClosedCode, out: &mut Vec<Effect>) {
+        let sessions: Vec<SessionId> = self.members.keys().copied().collect();
+        for session in sessions {
+            self.dismiss(session, code.clone(), out);
+        }
+    }
+
+    fn dismiss(&mut self, session: SessionId, code: ClosedCode, out: &mut Vec<Effect>) {
+        let text = match &code {
+            ClosedCode::Reset => "the document was reset; open it anew",
+            ClosedCode::Damaged => "the stored document is damaged; its operator can run `syncline check`",
+            ClosedCode::Unavailable => "the document is not available now; try again later",
+            ClosedCode::Forbidden | ClosedCode::Limit | ClosedCode::Other(_) => "the room is closed",
+        };
+        let closed = ServerMessage::Closed {
+            room: Some(self.number),
+            document: self.document.clone(),
+            code,
+            text: text.to_owned(),
+        };
+        self.forget(session);
+        out.push(Effect::Dismiss {
+            session,
+            frame: closed.encode(),
+        });
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        let Some(member) = self.members.remove(&session) else {
+            return;
+        };
+        self.audience = None;
+        self.presence.hide(session);
+        if let Phase::Live(live) = &mut self.phase {
+            live.pipeline.forget_waiting(session, &member);
+        }
+        if self.members.is_empty() {
+            self.empty_since = Some(self.now);
+        }
+    }
+
+    fn shown(&mut self, now: Time, session: SessionId, state: Option<Bytes>) {
+        if let Some(member) = self.members.get(&session) {
+            self.presence
+                .show(now, session, &member.person, state, self.limits.presence_ttl_ms);
+        }
+    }
+
+    fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
+        for frame in self.presence.frames_due(now, self.number) {
+            let to = self.audience();
+            out.push(Effect::Broadcast {
+                to,
+                except: None,
+                frame,
+                begins: None,
+            });
+        }
+    }
+
+    fn signalled(&mut self, session: SessionId, payload: Bytes, out: &mut Vec<Effect>) {
+        if self.members.contains_key(&session) {
+            let frame = ServerMessage::Signal {
+                room: self.number,
+                session,
+                payload,
+            }
+            .encode();
+            let to = self.audience();
+            out.push(Effect::Broadcast {
+                to,
+                except: Some(session),
+                frame,
+                begins: None,
+            });
+        }
+    }
+
+    /// The members that get every diff.
+    fn audience(&mut self) -> Arc<[SessionId]> {
+        let members = &self.members;
+        let live = || {
+            members
+                .iter()
+                .filter(|(_, member)| member.is_live())
+                .map(|(session, _)| *session)
+                .collect()
+        };
+        self.audience.get_or_insert_with(live).clone()
+    }
+
+    fn set_standing(&mut self, session: SessionId, standing: Standing) {
+        if let Some(member) = self.members.get_mut(&session) {
+            member.standing = standing;
+            self.audience = None;
+        }
+    }
+
+    fn reject(&self, to: SessionId, id: EditId, code: RejectCode, text: &str, out: &mut Vec<Effect>) {
+        let reject = ServerMessage::Reject {
+            room: self.number,
+            id,
+            code,
+            text: text.to_owned(),
+        };
+        out.push(Effect::Reply {
+            to,
+            frame: reject.encode(),
+        });
+    }
+}

@@ -1,0 +1,373 @@
+//! What a room does for its document besides edits: merge, compact, let go, put right, close.
+//!
+//! One piece of heavy work at a time. A merge that throws a change out leads to a reset: the culprits leave the log in one
+//! store batch, under a new epoch, and every member opens the document anew.
+
+use super::{Effect, Live, Merged, Phase, Room, Snapshot, Tuning};
+use crate::engine::{document::Document, time::Time};
+use std::collections::VecDeque;
+use syncline_protocol::{CloseCode, Position, SessionId, native::ClosedCode};
+
+/// A merge is overdue, and the room takes no edits, at this multiple of what makes it due.
+const OVERDUE: u64 = 2;
+
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    document: Option<(Document, Position)>,
+    /// Everything before it has been merged at least once.
+    merged: Position,
+    /// The bytes of all changes before `merged`.
+    merged_bytes: u64,
+    durable: Position,
+    durable_bytes: u64,
+    /// When the first change after `merged` was stored.
+    unmerged_since: Option<Time>,
+    /// Who sent the changes after `merged`: each session's runs, by their end.
+    authors: VecDeque<(Position, SessionId)>,
+    /// Some edit needs the document.
+    wanted: bool,
+    work: Work,
+    snapshot: Option<Snapshot>,
+    /// A former snapshot that readers may still need.
+    former: Option<u64>,
+    compaction_failed: bool,
+    last_edit: Time,
+    reset: Option<Reset>,
+}
+
+/// The heavy work under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Nothing,
+    /// Up to where the log had this many bytes.
+    Merging {
+        bytes: u64,
+    },
+    Compacting,
+}
+
+/// A reset under way.
+#[derive(Debug)]
+enum Reset {
+    /// The batch in flight has to be stored first.
+    Due {
+        bad: Vec<Position>,
+        culprits: Vec<SessionId>,
+    },
+    /// The store is taking the bad changes out.
+    Working { culprits: Vec<SessionId> },
+}
+
+impl Upkeep {
+    pub(super) fn new(now: Time, durable: Position, durable_bytes: u64, snapshot: Option<Snapshot>) -> Self {
+        Self {
+            document: None,
+            merged: durable,
+            merged_bytes: durable_bytes,
+            durable,
+            durable_bytes,
+            unmerged_since: None,
+            authors: VecDeque::new(),
+            wanted: false,
+            work: Work::Nothing,
+            snapshot,
+            former: None,
+            compaction_failed: false,
+            last_edit: now,
+            reset: None,
+        }
+    }
+
+    pub(super) fn document(&self) -> Option<&Document> {
+        self.document.as_ref().map(|(document, _)| document)
+    }
+
+    /// The document and how far it is merged.
+    pub(super) fn base(&self) -> Option<(Document, Position)> {
+        self.document.clone()
+    }
+
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    pub(super) fn is_resetting(&self) -> bool {
+        self.reset.is_some()
+    }
+
+    pub(super) fn document_is_full(&self, bytes_max: u64) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.bytes >= bytes_max)
+    }
+
+    /// Asks for the document to be loaded and merged.
+    pub(super) fn want_document(&mut self) {
+        self.wanted = true;
+    }
+
+    pub(super) fn edited(&mut self, now: Time) {
+        self.last_edit = now;
+    }
+
+    /// A batch is on disk.
+    pub(super) fn stored(
+        &mut self,
+        now: Time,
+        durable: Position,
+        durable_bytes: u64,
+        sessions: impl Iterator<Item = SessionId>,
+    ) {
+        if self.unmerged_since.is_none() {
+            self.unmerged_since = Some(now);
+        }
+        let mut end = self.durable;
+        for session in sessions {
+            end = end.plus(1);
+            match self.authors.back_mut() {
+                Some((last, same)) if *same == session => *last = end,
+                Some(_) | None => self.authors.push_back((end, session)),
+            }
+        }
+        self.durable = durable;
+        self.durable_bytes = durable_bytes;
+    }
+
+    /// Who sent the change at `position`, if it came after the last merge.
+    fn author(&self, position: Position) -> Option<SessionId> {
+        (position >= self.merged)
+            .then(|| self.authors.iter().find(|(end, _)| position < *end))?
+            .map(|(_, session)| *session)
+    }
+
+    /// The bad changes of a reset that was due; from now on it is under way.
+    fn begin_reset(&mut self) -> Option<Vec<Position>> {
+        match self.reset.take() {
+            Some(Reset::Due { bad, culprits }) => {
+                self.reset = Some(Reset::Working { culprits });
+                Some(bad)
+            }
+            other => {
+                self.reset = other;
+                None
+            }
+        }
+    }
+
+    fn unmerged(&self) -> u64 {
+        self.durable.number() - self.merged.number()
+    }
+
+    fn unmerged_bytes(&self) -> u64 {
+        self.durable_bytes.saturating_sub(self.merged_bytes)
+    }
+
+    fn merge_is_due(&self, now: Time, tuning: &Tuning) -> bool {
+        let old = self
+            .unmerged_since
+            .is_some_and(|since| since.plus_ms(tuning.merge_after_ms) <= now);
+        let many = self.unmerged() >= tuning.merge_changes || self.unmerged_bytes() >= tuning.merge_bytes;
+        (self.wanted && self.document.is_none()) || (self.unmerged() > 0 && (old || many))
+    }
+
+    /// Changes and bytes that the log holds after the snapshot.
+    fn after_snapshot(&self, log_bytes: u64) -> (u64, u64) {
+        let (position, bytes) = self
+            .snapshot
+            .as_ref()
+            .map_or((0, 0), |snapshot| (snapshot.position.number(), snapshot.log_bytes));
+        (self.durable.number() - position, log_bytes.saturating_sub(bytes))
+    }
+
+    fn compaction_is_due(&self, log_bytes: u64, tuning: &Tuning) -> bool {
+        let (changes, bytes) = self.after_snapshot(log_bytes);
+        let snapshot_bytes = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
+        changes >= tuning.compact_changes || bytes >= tuning.compact_bytes.max(snapshot_bytes)
+    }
+}
+
+impl Room {
+    /// Starts what is due, one piece at a time.
+    pub(super) fn keep_up(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.discard_former(out);
+        let Phase::Live(live) = &mut self.phase else { return };
+        let (upkeep, tuning) = (&mut live.upkeep, &self.tuning);
+        if upkeep.is_resetting() {
+            if live.pipeline.in_flight.is_none()
+                && let Some(bad) = upkeep.begin_reset()
+            {
+                out.push(Effect::Quarantine { bad, to: live.durable });
+            }
+            return;
+        }
+        if upkeep.work != Work::Nothing {
+            return;
+        }
+        let closing = self
+            .empty_since
+            .is_some_and(|since| since.plus_ms(tuning.room_idle_ms) <= now)
+            && live.pipeline.bytes() == 0;
+        let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_close;
+        let compacting = !upkeep.compaction_failed
+            && (upkeep.compaction_is_due(live.log_bytes, tuning) || (closing && worth_a_snapshot));
+        let current = upkeep
+            .document
+            .as_ref()
+            .is_some_and(|(_, position)| *position == live.durable);
+        if upkeep.merge_is_due(now, tuning) || (compacting && !current && closing) {
+            upkeep.work = Work::Merging { bytes: live.log_bytes };
+            return out.push(Effect::Merge {
+                base: upkeep.base(),
+                to: live.durable,
+            });
+        }
+        let snapshot_position = upkeep
+            .snapshot
+            .as_ref()
+            .map_or(Position::new(0), |snapshot| snapshot.position);
+        if compacting
+            && upkeep.former.is_none()
+            && let Some((document, position)) = upkeep.base()
+            && position > snapshot_position
+        {
+            upkeep.work = Work::Compacting;
+            let former = upkeep.snapshot.as_ref().map(|snapshot| snapshot.generation);
+            let generation = former.unwrap_or(0) + 1;
+            return out.push(Effect::Compact {
+                document,
+                position,
+                generation,
+                former,
+            });
+        }
+        if closing {
+            self.phase = Phase::Closed;
+            return out.push(Effect::Close);
+        }
+        let idle = upkeep.last_edit.plus_ms(tuning.document_idle_ms) <= now;
+        if idle && upkeep.unmerged() == 0 && !upkeep.wanted {
+            upkeep.document = None;
+        }
+    }
+
+    pub(super) fn next_upkeep(&self) -> Option<Time> {
+        let Phase::Live(live) = &self.phase else { return None };
+        let (upkeep, tuning) = (&live.upkeep, &self.tuning);
+        if upkeep.work != Work::Nothing || upkeep.is_resetting() {
+            return None;
+        }
+        let merge = upkeep.unmerged_since.map(|since| since.plus_ms(tuning.merge_after_ms));
+        let close = self.empty_since.map(|since| since.plus_ms(tuning.room_idle_ms));
+        let let_go = upkeep
+            .document
+            .is_some()
+            .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
+        merge.into_iter().chain(close).chain(let_go).min()
+    }
+
+    /// Whether so much is unmerged that the room must not take further edits.
+    pub(super) fn merge_is_overdue(&self, live: &Live) -> bool {
+        let (upkeep, tuning) = (&live.upkeep, &self.tuning);
+        matches!(upkeep.work, Work::Merging { .. })
+            && (upkeep.unmerged() >= OVERDUE * tuning.merge_changes
+                || upkeep.unmerged_bytes() >= OVERDUE * tuning.merge_bytes)
+    }
+
+    pub(super) fn merged(&mut self, now: Time, merged: Merged, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        let upkeep = &mut live.upkeep;
+        let work = std::mem::replace(&mut upkeep.work, Work::Nothing);
+        upkeep.wanted = false;
+        match merged {
+            Merged::Whole { document, position } => {
+                upkeep.document = Some((document, position));
+                upkeep.merged = upkeep.merged.max(position);
+                if let Work::Merging { bytes } = work {
+                    upkeep.merged_bytes = bytes;
+                }
+                upkeep.unmerged_since = (upkeep.unmerged() > 0).then_some(now);
+                while upkeep.authors.front().is_some_and(|(end, _)| *end <= position) {
+                    upkeep.authors.pop_front();
+                }
+                self.document_settled(now, out);
+            }
+            Merged::Bad { culprits, descendants } => {
+                upkeep.document = None;
+                let sessions = culprits
+                    .iter()
+                    .filter_map(|position| upkeep.author(*position))
+                    .collect();
+                let bad = culprits.into_iter().chain(descendants).collect();
+                upkeep.reset = Some(Reset::Due {
+                    bad,
+                    culprits: sessions,
+                });
+                self.document_settled(now, out);
+            }
+            Merged::Damaged => self.fail(ClosedCode::Damaged, out),
+            Merged::Failed => {
+                upkeep.unmerged_since = (upkeep.unmerged() > 0).then_some(now);
+                self.empty_since = self.empty_since.map(|_| now);
+                self.document_settled(now, out);
+            }
+        }
+    }
+
+    pub(super) fn compacted(&mut self, snapshot: Option<Snapshot>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        let upkeep = &mut live.upkeep;
+        upkeep.work = Work::Nothing;
+        match snapshot {
+            Some(snapshot) => {
+                live.log_start = snapshot.log_start;
+                upkeep.former = upkeep.snapshot.take().map(|former| former.generation);
+                upkeep.snapshot = Some(snapshot);
+            }
+            // The log is untouched, so nothing is lost; the next try is the next room's.
+            None => upkeep.compaction_failed = true,
+        }
+    }
+
+    /// Deletes the former snapshot as soon as nobody reads it.
+    fn discard_former(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        if let Some(generation) = live.upkeep.former
+            && !self
+                .members
+                .values()
+                .any(|member| member.generation() == Some(generation))
+        {
+            live.upkeep.former = None;
+            out.push(Effect::Discard { generation });
+        }
+    }
+
+    /// The log is clean again: whoever sent a change that is gone leaves for good, the others open the document anew.
+    pub(super) fn quarantined(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        let Some(Reset::Working { culprits }) = live.upkeep.reset.take() else {
+            return;
+        };
+        for session in culprits {
+            self.forget(session);
+            let text = "a change that was sent does not merge".to_owned();
+            out.push(Effect::Disconnect {
+                session,
+                code: CloseCode::Dishonest,
+                text,
+            });
+        }
+        self.dismiss_all(&ClosedCode::Reset, out);
+        self.phase = Phase::Loading;
+        out.push(Effect::Load);
+    }
+
+    pub(super) fn trimmed(&mut self) {
+        if let Phase::Live(live) = &mut self.phase
+            && live.upkeep.work == Work::Nothing
+            && live.upkeep.unmerged() == 0
+        {
+            live.upkeep.document = None;
+        }
+    }
+}

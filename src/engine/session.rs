@@ -1,0 +1,541 @@
+//! Our side of one connection: frames in, authorised room events and replies out.
+//!
+//! Permission is decided here and nowhere else: a room cannot receive an edit that was not authorised, because an
+//! [`AuthorisedEdit`] has no other constructor. What a peer says of itself is a claim; the session's id is ours.
+
+use crate::engine::{
+    gate::Subject,
+    grant::Grant,
+    presence::Person,
+    rate::Bucket,
+    room::{self, Join},
+    time::Time,
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc};
+use syncline_protocol::{
+    CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId, VERSION,
+    native::{
+        Access, Capability, ClientMessage, ClosedCode, Edit, Hello, Open, RejectCode, ServerMessage, Welcome,
+        WelcomeLimits, decode_client,
+    },
+};
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Event {
+    /// A binary message arrived.
+    Received(Bytes),
+    /// Answers [`Effect::Verify`]: the token is good. `expires` is the grant's end on the engine's clock.
+    Admitted {
+        /// What it allows.
+        grant: Grant,
+        /// When the session must end.
+        expires: Option<Time>,
+    },
+    /// Answers [`Effect::Verify`]: the token is not good, or the server has no place for its subject.
+    Refused {
+        /// With which code the connection closes.
+        code: CloseCode,
+        /// Why, without the token.
+        text: String,
+    },
+    /// Answers [`Effect::Join`]: the room that it led to.
+    Bound {
+        /// Which document.
+        document: DocumentId,
+        /// Its room.
+        room: RoomNumber,
+    },
+    /// Answers [`Effect::Join`]: the server cannot open a room now.
+    Unbound {
+        /// Which document.
+        document: DocumentId,
+    },
+    /// A room dismissed the session.
+    Dismissed {
+        /// Which room.
+        room: RoomNumber,
+    },
+    /// The time that [`Session::next_wakeup`] named has come.
+    Woke,
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Verify a token; answered by `Admitted` or `Refused` before any further event.
+    Verify {
+        /// The token.
+        token: Option<String>,
+    },
+    /// Join a document's room; answered by `Bound` or `Unbound` before any further event.
+    Join {
+        /// Which document.
+        document: DocumentId,
+        /// As whom, and from where on.
+        join: Join,
+    },
+    /// Tell a room something.
+    Tell {
+        /// Which room.
+        room: RoomNumber,
+        /// What.
+        event: room::Event,
+    },
+    /// Send a frame.
+    Send(Bytes),
+    /// Read nothing more before then.
+    Pause {
+        /// When to read on.
+        until: Time,
+    },
+    /// Close the connection; nothing is received after that.
+    Close {
+        /// With which code.
+        code: CloseCode,
+        /// And which text.
+        text: String,
+    },
+}
+
+/// An edit of a session that may write the document. Only a session makes one.
+#[derive(Debug)]
+pub struct AuthorisedEdit {
+    session: SessionId,
+    subject: Subject,
+    id: EditId,
+    changes: Vec<Bytes>,
+}
+
+impl AuthorisedEdit {
+    /// Whose connection it came by.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Who writes.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The client's number for it.
+    pub fn id(&self) -> EditId {
+        self.id
+    }
+
+    /// The change chunks as they came; at least one.
+    pub fn changes(&self) -> &[Bytes] {
+        &self.changes
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    limits: Arc<Limits>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing came yet.
+    Greeting { deadline: Time },
+    /// `hello` came, and its token is being verified.
+    Verifying { deflate: bool },
+    /// Admitted.
+    Live(Box<Live>),
+    /// Over.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Live {
+    grant: Grant,
+    person: Arc<Person>,
+    expires: Option<Time>,
+    deflate: bool,
+    rooms: BTreeMap<RoomNumber, Membership>,
+    edits: Bucket,
+    presence: Bucket,
+}
+
+#[derive(Debug)]
+struct Membership {
+    document: DocumentId,
+    access: Access,
+}
+
+impl Session {
+    /// A connection that has just been accepted.
+    pub fn new(id: SessionId, limits: Arc<Limits>, now: Time) -> Self {
+        let deadline = now.plus_ms(limits.handshake_timeout_ms);
+        Self {
+            id,
+            limits,
+            state: State::Greeting { deadline },
+        }
+    }
+
+    /// The server's name for the connection.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The rooms the session is in.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomNumber> {
+        let live = match &self.state {
+            State::Live(live) => Some(live.rooms.keys().copied()),
+            State::Greeting { .. } | State::Verifying { .. } | State::Closed => None,
+        };
+        live.into_iter().flatten()
+    }
+
+    /// When to send [`Event::Woke`].
+    pub fn next_wakeup(&self) -> Option<Time> {
+        match &self.state {
+            State::Greeting { deadline } => Some(*deadline),
+            State::Live(live) => live.expires,
+            State::Verifying { .. } | State::Closed => None,
+        }
+    }
+
+    /// Takes one event in; what is to be done is appended to `out`, in order.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Received(frame) => self.received(now, &frame, out),
+            Event::Admitted { grant, expires } => self.admitted(now, grant, expires, out),
+            Event::Refused { code, text } => self.close(code, text, out),
+            Event::Bound { document, room } => self.bound(document, room),
+            Event::Unbound { document } => unbound(document, ClosedCode::Unavailable, UNAVAILABLE, out),
+            Event::Dismissed { room } => self.dismissed(room),
+            Event::Woke => self.woke(now, out),
+        }
+    }
+
+    fn received(&mut self, now: Time, frame: &Bytes, out: &mut Vec<Effect>) {
+        let message = match decode_client(frame) {
+            Ok(message) => message,
+            Err(error) => return self.close(CloseCode::Malformed, error.to_string(), out),
+        };
+        match (&mut self.state, message) {
+            (State::Greeting { .. }, ClientMessage::Hello(hello)) => self.hello(hello, out),
+            (State::Greeting { .. }, _) => self.close(CloseCode::Malformed, "the first message must be hello", out),
+            (State::Verifying { .. }, _) => self.close(CloseCode::Malformed, "hello is not answered yet", out),
+            (State::Live(live), message) => {
+                if let Err((code, text)) = live.received(now, self.id, &self.limits, message, out) {
+                    self.close(code, text, out);
+                }
+            }
+            (State::Closed, _) => {}
+        }
+    }
+
+    fn hello(&mut self, hello: Hello, out: &mut Vec<Effect>) {
+        if hello.version != VERSION {
+            let text = format!(
+                "this server speaks version {VERSION}, the client asked for {}",
+                hello.version
+            );
+            return self.close(CloseCode::Malformed, text, out);
+        }
+        self.state = State::Verifying {
+            deflate: hello.capabilities.contains(&Capability::Deflate),
+        };
+        match hello.token {
+            Some(token) if token.len() as u64 > self.limits.token_bytes_max => {
+                self.close(CloseCode::Unauthorized, "the token is too long", out);
+            }
+            token => out.push(Effect::Verify { token }),
+        }
+    }
+
+    fn admitted(&mut self, now: Time, grant: Grant, expires: Option<Time>, out: &mut Vec<Effect>) {
+        match &mut self.state {
+            State::Verifying { deflate } => {
+                let deflate = *deflate;
+                self.state = State::Live(Box::new(Live::new(now, grant, expires, deflate, &self.limits)));
+                out.push(Effect::Send(welcome(self.id, &self.limits, deflate)));
+            }
+            State::Live(live) => {
+                if live.grant.subject != grant.subject {
+                    return self.close(
+                        CloseCode::Forbidden,
+                        "the new token has another subject; connect anew",
+                        out,
+                    );
+                }
+                live.renewed(self.id, grant, expires, out);
+            }
+            State::Greeting { .. } | State::Closed => {}
+        }
+    }
+
+    fn bound(&mut self, document: DocumentId, room: RoomNumber) {
+        if let State::Live(live) = &mut self.state
+            && let Some(access) = live.grant.access(&document)
+        {
+            live.rooms.insert(room, Membership { document, access });
+        }
+    }
+
+    fn dismissed(&mut self, room: RoomNumber) {
+        if let State::Live(live) = &mut self.state {
+            live.rooms.remove(&room);
+        }
+    }
+
+    fn woke(&mut self, now: Time, out: &mut Vec<Effect>) {
+        match &self.state {
+            State::Greeting { deadline } if *deadline <= now => {
+                self.close(CloseCode::TooSlow, "no hello came in time", out);
+            }
+            State::Live(live) if live.expires.is_some_and(|expires| expires <= now) => {
+                self.close(
+                    CloseCode::Unauthorized,
+                    "the token has expired; connect with a new one",
+                    out,
+                );
+            }
+            State::Greeting { .. } | State::Verifying { .. } | State::Live(_) | State::Closed => {}
+        }
+    }
+
+    fn close(&mut self, code: CloseCode, text: impl Into<String>, out: &mut Vec<Effect>) {
+        let text = text.into();
+        self.state = State::Closed;
+        out.push(Effect::Send(
+            ServerMessage::Error {
+                code: code.number(),
+                text: text.clone(),
+            }
+            .encode(),
+        ));
+        out.push(Effect::Close { code, text });
+    }
+}
+
+const UNAVAILABLE: &str = "the document cannot be opened now; try again later";
+
+/// Why a live session has to end.
+type Fault = (CloseCode, &'static str);
+
+impl Live {
+    fn new(now: Time, grant: Grant, expires: Option<Time>, deflate: bool, limits: &Limits) -> Self {
+        let person = Person {
+            subject: grant.subject.clone(),
+            name: grant.name.as_deref().map(Arc::from),
+        };
+        Self {
+            grant,
+            person: Arc::new(person),
+            expires,
+            deflate,
+            rooms: BTreeMap::new(),
+            edits: Bucket::new(limits.edits_per_second, limits.edits_burst, now),
+            presence: Bucket::new(limits.presence_per_second, limits.presence_per_second, now),
+        }
+    }
+
+    fn received(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        limits: &Limits,
+        message: ClientMessage,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        let wait = match &message {
+            ClientMessage::Hello(_) => return Err((CloseCode::Malformed, "hello came twice")),
+            ClientMessage::Presence { .. } | ClientMessage::Signal { .. } => self.presence.take(now),
+            ClientMessage::Auth { .. }
+            | ClientMessage::Open(_)
+            | ClientMessage::Edit(_)
+            | ClientMessage::Leave { .. } => self.edits.take(now),
+        };
+        match message {
+            ClientMessage::Hello(_) => {}
+            ClientMessage::Auth { token } => auth(token, limits, out)?,
+            ClientMessage::Open(open) => self.open(session, limits, open, out),
+            ClientMessage::Edit(edit) => self.edit(session, edit, out),
+            ClientMessage::Presence { room, state } => {
+                bounded(state.as_ref(), limits)?;
+                let state = state.map(|state| Bytes::copy_from_slice(&state));
+                self.tell(room, room::Event::Shown { session, state }, out);
+            }
+            ClientMessage::Signal { room, payload } => {
+                bounded(Some(&payload), limits)?;
+                self.tell(room, room::Event::Signalled { session, payload }, out);
+            }
+            ClientMessage::Leave { room } => {
+                self.tell(room, room::Event::Left { session }, out);
+                self.rooms.remove(&room);
+            }
+        }
+        out.extend(wait.map(|until| Effect::Pause { until }));
+        Ok(())
+    }
+
+    fn open(&mut self, session: SessionId, limits: &Limits, open: Open, out: &mut Vec<Effect>) {
+        let Some(access) = self.grant.access(&open.document) else {
+            return unbound(
+                open.document,
+                ClosedCode::Forbidden,
+                "the token does not allow this document",
+                out,
+            );
+        };
+        let again = self
+            .rooms
+            .values()
+            .any(|membership| membership.document == open.document);
+        if !again && self.rooms.len() as u64 >= limits.documents_per_session_max {
+            return unbound(
+                open.document,
+                ClosedCode::Limit,
+                "too many open documents; leave one first",
+                out,
+            );
+        }
+        let join = Join {
+            session,
+            person: self.person.clone(),
+            access,
+            cursor: open.cursor,
+            heads: open.heads,
+            deflate: self.deflate,
+        };
+        out.push(Effect::Join {
+            document: open.document,
+            join,
+        });
+    }
+
+    fn edit(&mut self, session: SessionId, edit: Edit, out: &mut Vec<Effect>) {
+        let Edit { room, id, changes } = edit;
+        let reject = |code, text: &str| {
+            Effect::Send(
+                ServerMessage::Reject {
+                    room,
+                    id,
+                    code,
+                    text: text.to_owned(),
+                }
+                .encode(),
+            )
+        };
+        match self.rooms.get(&room).map(|membership| membership.access) {
+            None => out.push(reject(RejectCode::NotOpen, "the document is not open")),
+            Some(_) if changes.is_empty() => {
+                out.push(Effect::Tell {
+                    room,
+                    event: room::Event::Probed { session, edit: id },
+                });
+            }
+            Some(Access::Read) => out.push(reject(RejectCode::Forbidden, "the token allows reading only")),
+            Some(Access::Write) => {
+                // Slices of the frame would keep all of it in memory.
+                let changes = changes.iter().map(|change| Bytes::copy_from_slice(change)).collect();
+                let edit = AuthorisedEdit {
+                    session,
+                    subject: self.grant.subject.clone(),
+                    id,
+                    changes,
+                };
+                out.push(Effect::Tell {
+                    room,
+                    event: room::Event::Edited(edit),
+                });
+            }
+        }
+    }
+
+    fn tell(&self, room: RoomNumber, event: room::Event, out: &mut Vec<Effect>) {
+        if self.rooms.contains_key(&room) {
+            out.push(Effect::Tell { room, event });
+        }
+    }
+
+    /// A new token on the live connection: rooms it does not allow any more are left.
+    fn renewed(&mut self, session: SessionId, grant: Grant, expires: Option<Time>, out: &mut Vec<Effect>) {
+        self.rooms
+            .retain(|room, membership| match grant.access(&membership.document) {
+                Some(access) => {
+                    membership.access = access;
+                    true
+                }
+                None => {
+                    out.push(Effect::Tell {
+                        room: *room,
+                        event: room::Event::Left { session },
+                    });
+                    out.push(closed(
+                        Some(*room),
+                        membership.document.clone(),
+                        ClosedCode::Forbidden,
+                        NO_LONGER_ALLOWED,
+                    ));
+                    false
+                }
+            });
+        self.grant = grant;
+        self.expires = expires;
+    }
+}
+
+const NO_LONGER_ALLOWED: &str = "the new token does not allow this document";
+
+fn auth(token: String, limits: &Limits, out: &mut Vec<Effect>) -> Result<(), Fault> {
+    if token.len() as u64 > limits.token_bytes_max {
+        return Err((CloseCode::Unauthorized, "the token is too long"));
+    }
+    out.push(Effect::Verify { token: Some(token) });
+    Ok(())
+}
+
+fn bounded(payload: Option<&Bytes>, limits: &Limits) -> Result<(), Fault> {
+    match payload {
+        Some(payload) if payload.len() as u64 > limits.presence_bytes_max => Err((
+            CloseCode::Malformed,
+            "a presence state or signal is larger than the limit in welcome",
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn unbound(document: DocumentId, code: ClosedCode, text: &str, out: &mut Vec<Effect>) {
+    out.push(closed(None, document, code, text));
+}
+
+fn closed(room: Option<RoomNumber>, document: DocumentId, code: ClosedCode, text: &str) -> Effect {
+    Effect::Send(
+        ServerMessage::Closed {
+            room,
+            document,
+            code,
+            text: text.to_owned(),
+        }
+        .encode(),
+    )
+}
+
+fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
+    let limits = WelcomeLimits {
+        frame_bytes_max: limits.frame_bytes_max,
+        edits_per_second: limits.edits_per_second,
+        presence_per_second: limits.presence_per_second,
+        presence_bytes_max: limits.presence_bytes_max,
+        presence_ttl_ms: limits.presence_ttl_ms,
+        ops_per_change_max: limits.ops_per_change_max,
+        documents_per_session_max: limits.documents_per_session_max,
+        idle_timeout_ms: limits.idle_timeout_ms,
+    };
+    let capabilities = if deflate { vec![Capability::Deflate] } else { Vec::new() };
+    ServerMessage::Welcome(Welcome {
+        session,
+        limits,
+        capabilities,
+    })
+    .encode()
+}

@@ -1,0 +1,238 @@
+//! The hub finds, opens and closes rooms. It holds no document and no lock across an await.
+
+use crate::{
+    engine::{
+        gate::Subject,
+        room::{Event, Join, Tuning},
+        time::Time,
+    },
+    server::{
+        clock::Clock,
+        metrics::Metrics,
+        outbox::Outbox,
+        room::{self, Handle, Mail, workers::Workers},
+    },
+};
+use dashmap::{DashMap, Entry};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use syncline_protocol::{DocumentId, Limits, RoomNumber};
+use tokio::sync::{Notify, mpsc};
+
+/// How often the rooms' memory is added up.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// All rooms of a server.
+pub struct Hub {
+    rooms: DashMap<DocumentId, Handle>,
+    next_number: AtomicU64,
+    workers: Arc<Workers>,
+    clock: Clock,
+    tuning: Tuning,
+    memory_bytes_max: u64,
+    seats: DashMap<Subject, u64>,
+    stopping: AtomicBool,
+    emptied: Notify,
+}
+
+/// Why a session cannot join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room can be opened now")]
+pub struct Unavailable;
+
+/// One connection of a subject, counted until it is dropped.
+pub struct Seat {
+    hub: Arc<Hub>,
+    subject: Subject,
+}
+
+impl Hub {
+    /// A hub without rooms.
+    pub fn new(workers: Arc<Workers>, clock: Clock, tuning: Tuning, memory_bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            rooms: DashMap::new(),
+            next_number: AtomicU64::new(1),
+            workers,
+            clock,
+            tuning,
+            memory_bytes_max,
+            seats: DashMap::new(),
+            stopping: AtomicBool::new(false),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Sends a joining session to its document's room, which is opened if need be. Answers with the room and its inbox.
+    ///
+    /// # Errors
+    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
+    pub async fn join(
+        self: &Arc<Self>,
+        document: &DocumentId,
+        join: Join,
+        outbox: &Arc<Outbox>,
+    ) -> Result<(RoomNumber, mpsc::Sender<Mail>), Unavailable> {
+        loop {
+            let handle = self.room(document)?;
+            match handle.inbox.send(Mail::Join(join.clone(), outbox.clone())).await {
+                Ok(()) => return Ok((handle.number, handle.inbox)),
+                // The room closed in this moment, and is about to be unlisted.
+                Err(_) => self.unlist(document, handle.number),
+            }
+        }
+    }
+
+    /// Takes a seat for a connection of `subject`, unless `seats_max` are taken.
+    pub fn seat(self: &Arc<Self>, subject: &Subject, seats_max: u64) -> Option<Seat> {
+        let mut taken = self.seats.entry(subject.clone()).or_insert(0);
+        if *taken >= seats_max {
+            return None;
+        }
+        *taken += 1;
+        Some(Seat {
+            hub: self.clone(),
+            subject: subject.clone(),
+        })
+    }
+
+    /// Keeps the rooms within their memory, until the server ends.
+    pub async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            self.trim();
+        }
+    }
+
+    /// Stops every room once its edits are stored, and waits for that.
+    pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        loop {
+            let emptied = self.emptied.notified();
+            let inboxes: Vec<_> = self.rooms.iter().map(|room| room.inbox.clone()).collect();
+            if inboxes.is_empty() {
+                return;
+            }
+            for inbox in inboxes {
+                // A room that is gone already needs no telling.
+                let _ = inbox.send(Mail::Stop).await;
+            }
+            emptied.await;
+        }
+    }
+
+    /// The number of live rooms.
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub(super) fn now(&self) -> Time {
+        Time::from_ms(self.clock.monotonic_ms())
+    }
+
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        self.workers.limits.clone()
+    }
+
+    pub(super) fn tuning(&self) -> Tuning {
+        self.tuning.clone()
+    }
+
+    pub(super) fn workers(&self) -> Arc<Workers> {
+        self.workers.clone()
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.workers.metrics
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    /// Takes a room off the list, if it is still the one listed.
+    pub(super) fn unlist(&self, document: &DocumentId, number: RoomNumber) {
+        if self
+            .rooms
+            .remove_if(document, |_, handle| handle.number == number)
+            .is_some()
+        {
+            self.metrics().rooms_open.dec();
+        }
+        if self.rooms.is_empty() {
+            self.emptied.notify_one();
+        }
+    }
+
+    fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Unavailable);
+        }
+        if let Some(handle) = self.rooms.get(document) {
+            return Ok(handle.clone());
+        }
+        if self.memory_bytes() >= self.memory_bytes_max {
+            self.trim();
+            tracing::warn!(%document, "the rooms' memory is used up; a document was not opened");
+            self.metrics().overloads.inc();
+            return Err(Unavailable);
+        }
+        match self.rooms.entry(document.clone()) {
+            Entry::Occupied(listed) => Ok(listed.get().clone()),
+            Entry::Vacant(place) => {
+                let number = RoomNumber::new(self.next_number.fetch_add(1, Ordering::Relaxed));
+                let handle = room::open(self, document.clone(), number);
+                self.metrics().rooms_open.inc();
+                place.insert(handle.clone());
+                Ok(handle)
+            }
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.rooms
+            .iter()
+            .map(|room| room.figures.memory_bytes.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Over the budget, asks the rooms to let go of what they can, the longest unused first, until enough should be free.
+    fn trim(&self) {
+        let mut over = self.memory_bytes().saturating_sub(self.memory_bytes_max / 8 * 7);
+        if over == 0 {
+            return;
+        }
+        let mut rooms: Vec<Handle> = self.rooms.iter().map(|room| room.value().clone()).collect();
+        rooms.sort_by_key(|room| {
+            (
+                room.figures.members.load(Ordering::Relaxed) > 0,
+                room.figures.active_ms.load(Ordering::Relaxed),
+            )
+        });
+        for room in rooms {
+            if over == 0 {
+                return;
+            }
+            // A room whose inbox is full is in use.
+            if room.inbox.try_send(Mail::Event(Event::Trimmed)).is_ok() {
+                over = over.saturating_sub(room.figures.memory_bytes.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut seats) = self.hub.seats.entry(self.subject.clone()) {
+            *seats.get_mut() -= 1;
+            if *seats.get() == 0 {
+                seats.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What waits to be sent on one connection: a bounded queue between rooms and the connection's writer.
+//!
+//! Frames that may be missed (diffs, presence, signals) are refused while the queue is full; whoever is refused is brought up
+//! to date from the log once it has drained. Frames that may not (acks, replies) always enter: they are few, because a
+//! connection whose queue is full is not read from.
+
+use crate::server::room::Mail;
+use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use syncline_protocol::{CloseCode, RoomNumber, SessionId};
+use tokio::sync::{Notify, mpsc};
+
+/// Above this multiple of its limit the queue's connection is not read from.
+const READ_STOPS_AT: usize = 2;
+
+/// The queue of one connection.
+#[derive(Debug)]
+pub struct Outbox {
+    session: SessionId,
+    bytes_max: usize,
+    queue: Mutex<Queue>,
+    /// Something is there to be sent.
+    filled: Notify,
+    /// Everything is sent.
+    drained: Notify,
+    /// A notice for the session is there.
+    noticed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// Of frames that are not written out yet, those being written included.
+    bytes: usize,
+    /// Rooms that want to know when everything is sent. At most one entry per room.
+    waiting: Vec<(RoomNumber, mpsc::Sender<Mail>)>,
+    notices: VecDeque<Notice>,
+    closed: bool,
+}
+
+/// Something to write.
+#[derive(Debug)]
+pub enum Item {
+    /// A binary message.
+    Frame(Bytes),
+    /// A WebSocket ping.
+    Ping,
+    /// A WebSocket close; nothing follows.
+    Close {
+        /// Its code.
+        code: CloseCode,
+        /// Its reason.
+        text: String,
+    },
+}
+
+/// What a room has to say to the session itself.
+#[derive(Debug)]
+pub enum Notice {
+    /// The session is no longer in this room.
+    Dismissed(RoomNumber),
+}
+
+impl Outbox {
+    /// An empty queue for `session`.
+    pub fn new(session: SessionId, bytes_max: u64) -> Self {
+        Self {
+            session,
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            drained: Notify::new(),
+            noticed: Notify::new(),
+        }
+    }
+
+    /// Whose queue it is.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Queues a frame that must not be missed.
+    pub fn push(&self, frame: Bytes) {
+        let mut queue = self.queue();
+        queue.push(Item::Frame(frame));
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// Queues a frame unless the queue is full. Whether it was queued.
+    pub fn try_push(&self, frame: Bytes) -> bool {
+        let mut queue = self.queue();
+        let room = queue.bytes == 0 || queue.bytes + frame.len() <= self.bytes_max;
+        if room {
+            queue.push(Item::Frame(frame));
+            drop(queue);
+            self.filled.notify_one();
+        }
+        room
+    }
+
+    /// Queues a ping.
+    pub fn ping(&self) {
+        self.queue().push(Item::Ping);
+        self.filled.notify_one();
+    }
+
+    /// Tells `room` by `Drained` when all that is queued now has been written out.
+    pub fn tell_when_drained(&self, room: RoomNumber, inbox: &mpsc::Sender<Mail>) {
+        let mut queue = self.queue();
+        if !queue.closed && queue.waiting.iter().all(|(waiting, _)| *waiting != room) {
+            queue.waiting.push((room, inbox.clone()));
+        }
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// Queues the `closed` frame of a room, and tells the session that it is out.
+    pub fn dismiss(&self, room: RoomNumber, frame: Bytes) {
+        let mut queue = self.queue();
+        queue.push(Item::Frame(frame));
+        queue.notices.push_back(Notice::Dismissed(room));
+        queue.waiting.retain(|(waiting, _)| *waiting != room);
+        drop(queue);
+        self.filled.notify_one();
+        self.noticed.notify_one();
+    }
+
+    /// Ends the connection after all that is queued.
+    pub fn close(&self, code: CloseCode, text: String) {
+        let mut queue = self.queue();
+        queue.push(Item::Close { code, text });
+        queue.closed = true;
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// Takes everything queued, waiting until there is something. Its bytes count until [`Outbox::written`] is told.
+    pub async fn take(&self) -> VecDeque<Item> {
+        loop {
+            let filled = self.filled.notified();
+            let items = {
+                let mut queue = self.queue();
+                if queue.items.is_empty() && !queue.waiting.is_empty() && queue.bytes == 0 {
+                    return VecDeque::new();
+                }
+                std::mem::take(&mut queue.items)
+            };
+            if !items.is_empty() {
+                return items;
+            }
+            filled.await;
+        }
+    }
+
+    /// `bytes` of what was taken are written out. Answers with the rooms that waited for the queue to drain, if it has.
+    pub fn written(&self, bytes: usize) -> Vec<(RoomNumber, mpsc::Sender<Mail>)> {
+        let mut queue = self.queue();
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        if queue.bytes > 0 {
+            return Vec::new();
+        }
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        self.drained.notify_one();
+        waiting
+    }
+
+    /// The next notice, if there is one.
+    pub fn notice(&self) -> Option<Notice> {
+        self.queue().notices.pop_front()
+    }
+
+    /// Waits for a notice.
+    pub async fn noticed(&self) {
+        self.noticed.notified().await;
+    }
+
+    /// Waits until the queue is short enough for the connection to be read from.
+    pub async fn readable(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.queue().bytes <= self.bytes_max.saturating_mul(READ_STOPS_AT) {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, item: Item) {
+        if self.closed {
+            return;
+        }
+        self.bytes += item.bytes();
+        self.items.push_back(item);
+    }
+}
+
+impl Item {
+    /// What the item counts in the queue.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.len(),
+            Self::Ping | Self::Close { .. } => 0,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! A room's task: it owns the engine's room, feeds it what arrives, and does what it wants done.
+//!
+//! It takes all that is in its inbox, settles it in one go, and never waits for a connection: a queue that is full is left out
+//! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
+
+pub mod storage;
+mod work;
+pub mod workers;
+
+use crate::{
+    engine::{
+        room::{Effect, Event, Join, Room},
+        time::Time,
+    },
+    server::{hub::Hub, outbox::Outbox},
+};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use syncline_protocol::{
+    DocumentId, Position, RoomNumber, SessionId,
+    native::{ClosedCode, ServerMessage},
+};
+use tokio::sync::mpsc;
+use work::Work;
+
+/// Messages that may wait for a room; whoever sends one more waits, and reads nothing meanwhile.
+pub const INBOX_MAX: usize = 1_024;
+/// Messages that a room takes in one go.
+const BATCH_MAX: usize = 512;
+
+/// A message to a room.
+#[derive(Debug)]
+pub enum Mail {
+    /// A session joins with its connection's queue.
+    Join(Join, Arc<Outbox>),
+    /// Anything else that happens to the room.
+    Event(Event),
+    /// The server stops: store what is there and end.
+    Stop,
+}
+
+/// What the hub knows of a room.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// The room's number.
+    pub number: RoomNumber,
+    /// Where to send it mail.
+    pub inbox: mpsc::Sender<Mail>,
+    /// What it reports of itself.
+    pub figures: Arc<Figures>,
+}
+
+/// What a room reports of itself after every batch.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// About how much memory it takes.
+    pub memory_bytes: AtomicU64,
+    /// How many members it has.
+    pub members: AtomicU64,
+    /// When it last had mail, on the server's clock.
+    pub active_ms: AtomicU64,
+}
+
+/// A room's task.
+pub(super) struct Task {
+    room: Room,
+    document: DocumentId,
+    number: RoomNumber,
+    hub: Arc<Hub>,
+    inbox: mpsc::Receiver<Mail>,
+    /// For answers that connections send on a room's behalf.
+    own_inbox: mpsc::WeakSender<Mail>,
+    outboxes: BTreeMap<SessionId, Arc<Outbox>>,
+    /// The queues of the last broadcast's members: most broadcasts go to the same.
+    audience: Option<(Arc<[SessionId]>, Vec<Arc<Outbox>>)>,
+    work: Work,
+    figures: Arc<Figures>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// The server stops: nothing more is taken in.
+    Stopping,
+    /// The engine has closed the room.
+    Closed,
+}
+
+/// Starts a room's task and answers with its handle.
+pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> Handle {
+    let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let figures = Arc::new(Figures::default());
+    let handle = Handle {
+        number,
+        inbox: sender.clone(),
+        figures: figures.clone(),
+    };
+    let mut out = Vec::new();
+    let now = hub.now();
+    let room = Room::new(number, document.clone(), hub.limits(), hub.tuning(), now, &mut out);
+    let mut task = Task {
+        room,
+        work: Work::new(hub.workers(), document.clone()),
+        document,
+        number,
+        hub: hub.clone(),
+        inbox,
+        own_inbox: sender.downgrade(),
+        outboxes: BTreeMap::new(),
+        audience: None,
+        figures,
+        stage: Stage::Running,
+    };
+    drop(sender);
+    hub.spawn(async move {
+        task.perform(out);
+        if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
+            task.broke();
+        }
+        task.end();
+    });
+    handle
+}
+
+impl Task {
+    async fn run(&mut self) {
+        let mut mail = Vec::with_capacity(16);
+        while self.stage != Stage::Closed && !(self.stage == Stage::Stopping && self.work.is_idle()) {
+            let wake = self
+                .room
+                .next_wakeup()
+                .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
+            let reading = self.stage == Stage::Running && !self.room.is_saturated();
+            let event = tokio::select! {
+                biased;
+                event = self.work.next(), if !self.work.is_idle() => Some(event),
+                count = self.inbox.recv_many(&mut mail, BATCH_MAX), if reading => {
+                    // The hub holds a sender for as long as the room is listed.
+                    if count == 0 { self.stage = Stage::Stopping; }
+                    None
+                }
+                () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Woke),
+            };
+            let now = self.hub.now();
+            if let Some(event) = event {
+                self.handle(now, event);
+            }
+            for mail in mail.drain(..) {
+                self.receive(now, mail);
+            }
+            let mut out = Vec::new();
+            self.room.settle(now, &mut out);
+            self.perform(out);
+            self.report(now);
+        }
+    }
+
+    fn receive(&mut self, now: Time, mail: Mail) {
+        match mail {
+            Mail::Join(join, outbox) => {
+                self.outboxes.insert(join.session, outbox);
+                self.audience = None;
+                self.handle(now, Event::Joined(join));
+            }
+            Mail::Event(Event::Left { session }) => {
+                self.handle(now, Event::Left { session });
+                self.outboxes.remove(&session);
+                self.audience = None;
+            }
+            Mail::Event(event) => self.handle(now, event),
+            Mail::Stop => self.stage = Stage::Stopping,
+        }
+    }
+
+    fn handle(&mut self, now: Time, event: Event) {
+        let mut out = Vec::new();
+        self.room.handle(now, event, &mut out);
+        self.perform(out);
+    }
+
+    /// Does what the engine wants done. What members miss because their queues are full goes back in at once.
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let mut lagging = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Reply { to, frame } => self.with(to, |outbox| outbox.push(frame)),
+                Effect::Part { to, frame } => {
+                    self.with(to, |outbox| outbox.push(frame));
+                    self.tell_when_drained(to);
+                }
+                Effect::Broadcast {
+                    to,
+                    except,
+                    frame,
+                    begins,
+                } => {
+                    self.broadcast(&to, except, &frame, begins, &mut lagging);
+                }
+                Effect::Dismiss { session, frame } => {
+                    let number = self.number;
+                    self.with(session, |outbox| outbox.dismiss(number, frame));
+                    self.outboxes.remove(&session);
+                }
+                Effect::Disconnect { session, code, text } => {
+                    tracing::warn!(document = %self.document, %session, code = code.number(), text, "disconnected by a room");
+                    self.with(session, |outbox| {
+                        let error = ServerMessage::Error {
+                            code: code.number(),
+                            text: text.clone(),
+                        };
+                        outbox.push(error.encode());
+                        outbox.close(code, text);
+                    });
+                    self.outboxes.remove(&session);
+                }
+                Effect::Close => self.stage = Stage::Closed,
+                work => self.work.start(work),
+            }
+        }
+        let now = self.hub.now();
+        for (session, at) in lagging {
+            self.handle(now, Event::Lagged { session, at });
+            self.tell_when_drained(session);
+        }
+    }
+
+    fn broadcast(
+        &mut self,
+        to: &Arc<[SessionId]>,
+        except: Option<SessionId>,
+        frame: &Bytes,
+        begins: Option<Position>,
+        lagging: &mut Vec<(SessionId, Position)>,
+    ) {
+        if !self
+            .audience
+            .as_ref()
+            .is_some_and(|(sessions, _)| Arc::ptr_eq(sessions, to))
+        {
+            let outboxes = to
+                .iter()
+                .filter_map(|session| self.outboxes.get(session).cloned())
+                .collect();
+            self.audience = Some((to.clone(), outboxes));
+        }
+        for outbox in self.audience.iter().flat_map(|(_, outboxes)| outboxes) {
+            if except == Some(outbox.session()) || outbox.try_push(frame.clone()) {
+                continue;
+            }
+            if let Some(begins) = begins {
+                lagging.push((outbox.session(), begins));
+            }
+        }
+    }
+
+    fn with(&self, session: SessionId, act: impl FnOnce(&Outbox)) {
+        if let Some(outbox) = self.outboxes.get(&session) {
+            act(outbox);
+        }
+    }
+
+    fn tell_when_drained(&self, session: SessionId) {
+        if let (Some(outbox), Some(inbox)) = (self.outboxes.get(&session), self.own_inbox.upgrade()) {
+            outbox.tell_when_drained(self.number, &inbox);
+        }
+    }
+
+    fn report(&self, now: Time) {
+        self.figures
+            .memory_bytes
+            .store(self.room.memory_bytes() as u64, Ordering::Relaxed);
+        self.figures
+            .members
+            .store(self.room.members() as u64, Ordering::Relaxed);
+        self.figures.active_ms.store(now.ms(), Ordering::Relaxed);
+    }
+
+    /// The room has a bug: its members are told to come back, nothing acknowledged is lost, nobody else notices.
+    fn broke(&mut self) {
+        tracing::error!(document = %self.document, "the room panicked; its members will open it anew");
+        self.hub.metrics().room_panics.inc();
+        let frame = self.closed(Some(self.number));
+        for outbox in self.outboxes.values() {
+            outbox.dismiss(self.number, frame.clone());
+        }
+    }
+
+    fn closed(&self, room: Option<RoomNumber>) -> Bytes {
+        let closed = ServerMessage::Closed {
+            room,
+            document: self.document.clone(),
+            code: ClosedCode::Unavailable,
+            text: "the room has ended; open the document again".to_owned(),
+        };
+        closed.encode()
+    }
+
+    /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
+    fn end(&mut self) {
+        self.hub.unlist(&self.document, self.number);
+        self.inbox.close();
+        while let Ok(mail) = self.inbox.try_recv() {
+            if let Mail::Join(_, outbox) = mail {
+                outbox.dismiss(self.number, self.closed(None));
+            }
+        }
+    }
+}

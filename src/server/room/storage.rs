@@ -1,0 +1,411 @@
+//! What a room's effects mean in the store: open, read, append, merge, prove, compact, quarantine.
+//!
+//! Synchronous and without a clock, for blocking threads; the simulator calls the same functions. Whatever must be durable
+//! goes through the `commit` that the caller passes in, which returns once the batch is synced.
+
+use crate::{
+    engine::{
+        document::{Document, Merge},
+        gate::{self, Subject},
+        index::Index,
+        room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
+    },
+    server::store::{
+        Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, kv::Batch, layout,
+    },
+};
+use bytes::{Bytes, BytesMut};
+use flate2::{Compression, write::DeflateEncoder};
+use std::{collections::BTreeSet, io::Write};
+use syncline_protocol::{DocumentId, Epoch, Limits, Position, native::Packing};
+
+/// Parts smaller than this are not deflated: there is little to win.
+const DEFLATE_BYTES_MIN: usize = 512;
+/// Changes are read from the log in pieces of this size.
+const LOG_PIECE_BYTES: u64 = 1 << 20;
+/// Why a compaction was given up; the log is untouched then.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The document does not save into something that loads back.
+    #[error("the snapshot is not sound: {0}")]
+    Snapshot(#[from] crate::engine::document::DocumentError),
+    /// What was written is not what is read.
+    #[error("the snapshot reads back with other bytes than were written")]
+    ReadBack,
+    /// The log does not replay into the index.
+    #[error("the log does not replay")]
+    Replay,
+}
+
+/// One document in the store.
+#[derive(Clone)]
+pub struct Storage {
+    store: Store,
+    document: DocumentId,
+    limits: Limits,
+}
+
+/// Makes a batch durable, and returns once it is.
+pub type Commit<'a> = &'a dyn Fn(Batch) -> Result<(), StoreError>;
+
+impl Storage {
+    /// The document's place in the store.
+    pub fn new(store: Store, document: DocumentId, limits: Limits) -> Self {
+        Self {
+            store,
+            document,
+            limits,
+        }
+    }
+
+    /// What the store knows of the document. If it has none, `fresh` becomes its epoch with the first edit.
+    ///
+    /// # Errors
+    /// `Damaged` when records cannot be read or do not replay, `Unavailable` when the store does not answer.
+    pub fn open(&self, fresh: Epoch) -> Result<Loaded, LoadFailure> {
+        let quarantined = self.store.quarantined(&self.document).map_err(load_failure)?;
+        let Some(stored) = self.store.load(&self.document).map_err(load_failure)? else {
+            return Ok(Loaded {
+                epoch: fresh,
+                exists: false,
+                index: Index::default(),
+                log_start: Position::new(0),
+                log_bytes: 0,
+                snapshot: None,
+                quarantined,
+            });
+        };
+        let mut index = stored_index(&stored.index)?;
+        for entry in stored.records.iter().flat_map(|record| &record.entries) {
+            self.replay(&mut index, entry).ok_or(LoadFailure::Damaged)?;
+        }
+        index.settle(index.position());
+        if index.position() != stored.end {
+            return Err(LoadFailure::Damaged);
+        }
+        Ok(Loaded {
+            epoch: stored.meta.epoch,
+            exists: true,
+            index,
+            log_start: stored.meta.log_start,
+            log_bytes: stored.bytes,
+            snapshot: stored
+                .meta
+                .snapshot
+                .as_ref()
+                .map(|snapshot| as_snapshot(snapshot, &stored.meta)),
+            quarantined,
+        })
+    }
+
+    /// What is current in the store: for reading the snapshot in pieces.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn current_snapshot(&self) -> Result<Option<SnapshotMeta>, StoreError> {
+        Ok(self.store.meta(&self.document)?.and_then(|meta| meta.snapshot))
+    }
+
+    /// One part's worth of the document. `snapshots` are those that may be read: the current one and a pinned former one.
+    ///
+    /// # Errors
+    /// `Gone` when that part is compacted away, `Damaged`, `Unavailable`.
+    pub fn read(
+        &self,
+        snapshots: &[SnapshotMeta],
+        from: Source,
+        to: Position,
+        deflate: bool,
+    ) -> Result<Slice, ReadFailure> {
+        match from {
+            Source::Snapshot { generation, offset } => {
+                let known = snapshots.iter().find(|snapshot| snapshot.generation == generation);
+                let snapshot = known.ok_or(ReadFailure::Gone)?;
+                let piece = self
+                    .store
+                    .read_snapshot(&self.document, snapshot, offset, self.limits.part_bytes_max);
+                let bytes = piece.map_err(read_failure)?;
+                let end = offset + bytes.len() as u64;
+                let next = if end < snapshot.bytes {
+                    Source::Snapshot {
+                        generation,
+                        offset: end,
+                    }
+                } else {
+                    Source::Log {
+                        from: snapshot.position,
+                    }
+                };
+                // A snapshot is deflated in itself.
+                Ok(Slice {
+                    packing: Packing::Plain,
+                    plain_bytes: bytes.len() as u64,
+                    bytes,
+                    log_bytes_before: 0,
+                    next,
+                })
+            }
+            Source::Log { from } => {
+                let bytes_max = self.limits.part_bytes_max.saturating_sub(LARGEST_OVERSHOOT).max(1);
+                let piece = self
+                    .store
+                    .read_log(&self.document, from, to, bytes_max)
+                    .map_err(read_failure)?;
+                Ok(pack(piece, deflate))
+            }
+        }
+    }
+
+    /// The batch that appends to the log.
+    pub fn append(&self, append: &Append) -> Batch {
+        let entries = append.entries.iter().map(|entry| LogEntry {
+            subject: entry.subject.0.to_string(),
+            change: entry.change.clone(),
+        });
+        let record = LogRecord {
+            position: append.first,
+            bytes_before: append.log_bytes_before,
+            entries: entries.collect(),
+        };
+        layout::append(&self.document, append.epoch, &record, append.begins_document)
+    }
+
+    /// Merges the log up to `to` into the base, or into the stored snapshot.
+    pub fn merge(&self, base: Option<(Document, Position)>, to: Position) -> Merged {
+        let (mut document, mut position) = match base.map_or_else(|| self.load_snapshot(), Ok) {
+            Ok(base) => base,
+            Err(merged) => return merged,
+        };
+        while position < to {
+            let piece = match self.store.read_log(&self.document, position, to, LOG_PIECE_BYTES) {
+                Ok(piece) => piece,
+                Err(StoreError::Damaged { .. }) => return Merged::Damaged,
+                Err(_) => return Merged::Failed,
+            };
+            let changes: Vec<Bytes> = piece.entries.into_iter().map(|entry| entry.change).collect();
+            match document.merge(&changes) {
+                Merge::Whole(merged) => (document, position) = (merged, piece.next),
+                Merge::Bad { culprits, descendants } => {
+                    let place = |numbers: Vec<usize>| numbers.into_iter().map(|number| position.plus(number as u64));
+                    return Merged::Bad {
+                        culprits: place(culprits).collect(),
+                        descendants: place(descendants).collect(),
+                    };
+                }
+            }
+        }
+        Merged::Whole { document, position }
+    }
+
+    /// Whether `changes` merge, save and load on top of the log up to `to`; `None` if that cannot be found out now.
+    pub fn prove(&self, base: Option<(Document, Position)>, to: Position, changes: &[Bytes]) -> Option<bool> {
+        match self.merge(base, to) {
+            Merged::Whole { document, .. } => Some(document.carries(changes)),
+            Merged::Bad { .. } | Merged::Damaged | Merged::Failed => None,
+        }
+    }
+
+    /// Makes `document` the snapshot: written, synced, read back and only then current; then the log is pruned.
+    ///
+    /// # Errors
+    /// The log is untouched by a compaction that fails.
+    pub fn compact(
+        &self,
+        document: &Document,
+        position: Position,
+        generation: u64,
+        kept: LogKept,
+        commit: Commit<'_>,
+    ) -> Result<Snapshot, CompactError> {
+        let saved = document.snapshot()?;
+        let (index, bytes_before) = self.index_at(position)?;
+        let index = index.encode();
+        let heads = document.heads();
+        let former = self
+            .store
+            .meta(&self.document)?
+            .and_then(|meta| meta.snapshot)
+            .map(|former| former.generation);
+        for batch in self.store.leftovers(&self.document, former.as_slice())? {
+            commit(batch)?;
+        }
+        for batch in layout::snapshot(&self.document, generation, &saved, &index) {
+            commit(batch)?;
+        }
+        let snapshot = SnapshotMeta::new(generation, (position, bytes_before), heads, &saved, &index);
+        let (read, read_index) = self.store.read_back(&self.document, &snapshot)?;
+        if read[..] != saved[..] || read_index[..] != index[..] {
+            return Err(CompactError::ReadBack);
+        }
+        let meta = self
+            .store
+            .meta(&self.document)?
+            .ok_or_else(|| StoreError::NoDocument(self.document.clone()))?;
+        let (mut meta, batch) = layout::flip(&self.document, &meta, snapshot.clone());
+        commit(batch)?;
+        if let Some((pruned, batch)) = self.store.prune(&self.document, &meta, kept)? {
+            commit(batch)?;
+            meta = pruned;
+        }
+        Ok(as_snapshot(&snapshot, &meta))
+    }
+
+    /// Deletes a former snapshot.
+    ///
+    /// # Errors
+    /// What the store says; the leftovers are harmless.
+    pub fn discard(&self, generation: u64, commit: Commit<'_>) -> Result<(), StoreError> {
+        self.store
+            .drop_generation(&self.document, generation)?
+            .into_iter()
+            .try_for_each(commit)
+    }
+
+    /// Takes the bad changes out of the log in one batch, refuses their hashes for good and begins `epoch`.
+    ///
+    /// # Errors
+    /// What the store says; nothing has changed then.
+    pub fn quarantine(
+        &self,
+        bad: &[Position],
+        to: Position,
+        epoch: Epoch,
+        commit: Commit<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(first) = bad.iter().min().copied() else {
+            return Ok(());
+        };
+        let bad: BTreeSet<Position> = bad.iter().copied().collect();
+        let (mut kept, mut culprits, mut position) = (Vec::new(), Vec::new(), first);
+        while position < to {
+            let piece = self.store.read_log(&self.document, position, to, LOG_PIECE_BYTES)?;
+            let mut record = Vec::new();
+            for entry in piece.entries {
+                if bad.contains(&position) {
+                    // A stored change always has a readable header; one that has not is dropped with its bytes kept.
+                    let hash = gate::read(entry.change.clone(), &self.limits).map(|header| header.hash());
+                    culprits.extend(hash.ok().map(|hash| Culprit { hash, entry }));
+                } else {
+                    record.push(entry);
+                }
+                position = position.plus(1);
+            }
+            kept.push(record);
+        }
+        let (_, batch) = self.store.quarantine(&self.document, epoch, first, kept, &culprits)?;
+        commit(batch)
+    }
+
+    fn load_snapshot(&self) -> Result<(Document, Position), Merged> {
+        let failed = |error: StoreError| match error {
+            StoreError::Damaged { .. } => Merged::Damaged,
+            _ => Merged::Failed,
+        };
+        let Some(snapshot) = self.current_snapshot().map_err(failed)? else {
+            return Ok((Document::default(), Position::new(0)));
+        };
+        let (bytes, _) = self.store.read_back(&self.document, &snapshot).map_err(failed)?;
+        let document = Document::load(&bytes).map_err(|_| Merged::Damaged)?;
+        if document.heads() != snapshot.heads {
+            return Err(Merged::Damaged);
+        }
+        Ok((document, snapshot.position))
+    }
+
+    /// The index of exactly the log up to `position`, and the bytes of all changes before it.
+    fn index_at(&self, position: Position) -> Result<(Index, u64), CompactError> {
+        let (mut index, mut bytes) = match self.current_snapshot()? {
+            Some(snapshot) => {
+                let (_, index) = self.store.read_back(&self.document, &snapshot)?;
+                (
+                    stored_index(&index).map_err(|_| CompactError::Replay)?,
+                    snapshot.bytes_before,
+                )
+            }
+            None => (Index::default(), 0),
+        };
+        while index.position() < position {
+            let piece = self
+                .store
+                .read_log(&self.document, index.position(), position, LOG_PIECE_BYTES)?;
+            for entry in &piece.entries {
+                bytes += entry.change.len() as u64;
+                self.replay(&mut index, entry).ok_or(CompactError::Replay)?;
+            }
+            index.settle(index.position());
+        }
+        Ok((index, bytes))
+    }
+
+    /// Takes a change of our own log into the index: it passed the gate when it was written.
+    fn replay(&self, index: &mut Index, entry: &LogEntry) -> Option<()> {
+        let change = gate::decode(gate::read(entry.change.clone(), &self.limits).ok()?).ok()?;
+        index.admit(&change, &Subject(entry.subject.as_str().into()));
+        Some(())
+    }
+}
+
+/// A log piece stops after the change that reaches its size, and changes are at most a message long.
+const LARGEST_OVERSHOOT: u64 = 4 << 10;
+
+fn stored_index(bytes: &Bytes) -> Result<Index, LoadFailure> {
+    if bytes.is_empty() {
+        return Ok(Index::default());
+    }
+    Index::decode(bytes).map_err(|_| LoadFailure::Damaged)
+}
+
+fn as_snapshot(snapshot: &SnapshotMeta, meta: &Meta) -> Snapshot {
+    Snapshot {
+        generation: snapshot.generation,
+        position: snapshot.position,
+        bytes: snapshot.bytes,
+        log_bytes: snapshot.bytes_before,
+        log_start: meta.log_start,
+    }
+}
+
+fn pack(piece: LogSlice, deflate: bool) -> Slice {
+    let plain_bytes = piece.entries.iter().map(|entry| entry.change.len()).sum();
+    let mut plain = BytesMut::with_capacity(plain_bytes);
+    piece
+        .entries
+        .iter()
+        .for_each(|entry| plain.extend_from_slice(&entry.change));
+    let deflated = (deflate && plain_bytes >= DEFLATE_BYTES_MIN).then(|| {
+        let mut encoder = DeflateEncoder::new(Vec::with_capacity(plain_bytes / 2), Compression::fast());
+        encoder
+            .write_all(&plain)
+            .and_then(|()| encoder.finish())
+            .expect("writing to a vector does not fail")
+    });
+    let (packing, bytes) = match deflated {
+        Some(deflated) if deflated.len() < plain_bytes => (Packing::Deflate, Bytes::from(deflated)),
+        Some(_) | None => (Packing::Plain, plain.freeze()),
+    };
+    Slice {
+        packing,
+        bytes,
+        plain_bytes: plain_bytes as u64,
+        log_bytes_before: piece.bytes_before,
+        next: Source::Log { from: piece.next },
+    }
+}
+
+fn load_failure(error: StoreError) -> LoadFailure {
+    match error {
+        StoreError::Damaged { .. } | StoreError::StoreDamaged(_) => LoadFailure::Damaged,
+        _ => LoadFailure::Unavailable,
+    }
+}
+
+fn read_failure(error: StoreError) -> ReadFailure {
+    match error {
+        StoreError::Damaged { .. } | StoreError::StoreDamaged(_) => ReadFailure::Damaged,
+        StoreError::NotInLog { .. } | StoreError::NoDocument(_) => ReadFailure::Gone,
+        _ => ReadFailure::Unavailable,
+    }
+}

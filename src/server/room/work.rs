@@ -1,0 +1,261 @@
+//! The work of one room that runs elsewhere, each piece with the event that answers it. Bounded by the engine: one append, one
+//! merge or compaction, and per member one read and one decoding or proof.
+
+use crate::{
+    engine::{
+        gate::{self, Refusal},
+        room::{Append, Effect, Event, LoadFailure, Merged, ReadFailure},
+    },
+    server::{
+        room::{
+            storage::Storage,
+            workers::{Kind, Workers},
+        },
+        store::{
+            SnapshotMeta, StoreError,
+            writer::{Refused, Work as Write},
+        },
+    },
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use syncline_protocol::DocumentId;
+use tokio::{sync::oneshot, task::JoinSet};
+
+/// The current snapshot and perhaps a former one that is still read.
+type Snapshots = Arc<Mutex<Vec<SnapshotMeta>>>;
+
+pub(super) struct Work {
+    workers: Arc<Workers>,
+    storage: Storage,
+    document: DocumentId,
+    snapshots: Snapshots,
+    append: Option<oneshot::Receiver<Result<(), StoreError>>>,
+    jobs: JoinSet<Event>,
+}
+
+impl Work {
+    pub(super) fn new(workers: Arc<Workers>, document: DocumentId) -> Self {
+        let storage = Storage::new(workers.store.clone(), document.clone(), workers.limits.as_ref().clone());
+        Self {
+            workers,
+            storage,
+            document,
+            snapshots: Snapshots::default(),
+            append: None,
+            jobs: JoinSet::new(),
+        }
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.append.is_none() && self.jobs.is_empty()
+    }
+
+    /// The next answer. Only to be called while something is under way; nothing is lost when it is dropped.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            let has_append = self.append.is_some();
+            let append = async {
+                match self.append.as_mut() {
+                    Some(append) => append.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                stored = append, if has_append => {
+                    self.append = None;
+                    return self.appended(stored.unwrap_or(Err(StoreError::Closed)));
+                }
+                job = self.jobs.join_next(), if !self.jobs.is_empty() => match job {
+                    Some(Ok(event)) => return event,
+                    // A job answers even for work that panics; it ends otherwise only with the whole process.
+                    Some(Err(_)) | None => {}
+                },
+            }
+        }
+    }
+
+    /// Starts what an effect asks for.
+    pub(super) fn start(&mut self, effect: Effect) {
+        match effect {
+            Effect::Append(append) => self.append(&append),
+            Effect::Load => self.load(),
+            Effect::Read {
+                session,
+                from,
+                to,
+                deflate,
+            } => {
+                let snapshots = self.snapshots.clone();
+                self.run(
+                    Kind::Read,
+                    Event::Read {
+                        session,
+                        result: Err(ReadFailure::Unavailable),
+                    },
+                    move |storage, _| {
+                        let known = lock(&snapshots).clone();
+                        Event::Read {
+                            session,
+                            result: storage.read(&known, from, to, deflate),
+                        }
+                    },
+                );
+            }
+            Effect::Decode { session, headers } => {
+                let lost = Err(Refusal::Dishonest("the change cannot be decoded"));
+                self.run(Kind::Decode, Event::Decoded { session, result: lost }, move |_, _| {
+                    let result = headers.into_iter().map(gate::decode).collect();
+                    Event::Decoded { session, result }
+                });
+            }
+            Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
+                Event::Merged(storage.merge(base, to))
+            }),
+            Effect::Prove {
+                session,
+                base,
+                to,
+                changes,
+            } => {
+                self.run(
+                    Kind::Prove,
+                    Event::Proven { session, holds: None },
+                    move |storage, _| Event::Proven {
+                        session,
+                        holds: storage.prove(base, to, &changes),
+                    },
+                );
+            }
+            Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
+            Effect::Reply { .. }
+            | Effect::Part { .. }
+            | Effect::Broadcast { .. }
+            | Effect::Dismiss { .. }
+            | Effect::Disconnect { .. }
+            | Effect::Close => unreachable!("the task does these itself"),
+        }
+    }
+
+    /// What replaces or removes stored data.
+    fn rewrite(&mut self, effect: Effect) {
+        let (snapshots, log) = (self.snapshots.clone(), self.document.clone());
+        match effect {
+            Effect::Compact {
+                document,
+                position,
+                generation,
+                ..
+            } => {
+                self.run(Kind::Merge, Event::Compacted(None), move |storage, workers| {
+                    let commit = |batch| workers.commit(batch);
+                    let result = storage.compact(&document, position, generation, workers.log_kept, &commit);
+                    match result {
+                        Ok(snapshot) => {
+                            lock(&snapshots).extend(storage.current_snapshot().ok().flatten());
+                            tracing::info!(document = %log, position = %position, bytes = snapshot.bytes, "compacted");
+                            workers.metrics.compactions.inc();
+                            Event::Compacted(Some(snapshot))
+                        }
+                        Err(error) => {
+                            tracing::error!(document = %log, %error, "compaction given up; the log stays");
+                            workers.metrics.compactions_failed.inc();
+                            Event::Compacted(None)
+                        }
+                    }
+                });
+            }
+            Effect::Discard { generation } => {
+                lock(&snapshots).retain(|snapshot| snapshot.generation != generation);
+                self.run(Kind::Merge, Event::Woke, move |storage, workers| {
+                    if let Err(error) = storage.discard(generation, &|batch| workers.commit(batch)) {
+                        tracing::warn!(document = %log, %error, "a former snapshot stays until the next compaction");
+                    }
+                    Event::Woke
+                });
+            }
+            Effect::Quarantine { bad, to } => {
+                self.run(Kind::Merge, Event::QuarantineFailed, move |storage, workers| {
+                    tracing::error!(document = %log, changes = bad.len(), "changes do not merge: quarantined, room reset");
+                    workers.metrics.resets.inc();
+                    let epoch = workers.fresh_epoch();
+                    match storage.quarantine(&bad, to, epoch, &|batch| workers.commit(batch)) {
+                        Ok(()) => Event::Quarantined,
+                        Err(error) => {
+                            tracing::error!(document = %log, %error, "quarantine failed; the room closes");
+                            Event::QuarantineFailed
+                        }
+                    }
+                });
+            }
+            _ => unreachable!("only what rewrites the store comes here"),
+        }
+    }
+
+    fn load(&mut self) {
+        let snapshots = self.snapshots.clone();
+        let log = self.document.clone();
+        self.run(
+            Kind::Load,
+            Event::LoadFailed(LoadFailure::Unavailable),
+            move |storage, workers| {
+                let current = storage.current_snapshot().ok().flatten();
+                *lock(&snapshots) = current.into_iter().collect();
+                match storage.open(workers.fresh_epoch()) {
+                    Ok(loaded) => Event::Loaded(Box::new(loaded)),
+                    Err(failure) => {
+                        tracing::error!(document = %log, ?failure, "the document does not open");
+                        workers.metrics.loads_failed.inc();
+                        Event::LoadFailed(failure)
+                    }
+                }
+            },
+        );
+    }
+
+    fn append(&mut self, append: &Append) {
+        let (tell, told) = oneshot::channel();
+        self.append = Some(told);
+        let done = Box::new(move |result| {
+            // The room may have been torn down; the record is in the log all the same.
+            let _ = tell.send(result);
+        });
+        let write = Write {
+            batch: self.storage.append(append),
+            done,
+        };
+        match self.workers.writer.try_submit(write) {
+            Ok(()) => {}
+            Err(Refused::Busy(write)) => {
+                let writer = self.workers.writer.clone();
+                tokio::task::spawn_blocking(move || {
+                    // A closed writer drops the work, and with it `tell`: the room hears that it is not stored.
+                    let _ = writer.submit(write);
+                });
+            }
+            Err(Refused::Closed(write)) => drop(write),
+        }
+    }
+
+    fn appended(&self, stored: Result<(), StoreError>) -> Event {
+        match stored {
+            Ok(()) => Event::Stored,
+            Err(error) => {
+                tracing::error!(document = %self.document, %error, "edits could not be stored");
+                self.workers.metrics.appends_failed.inc();
+                Event::StoreFailed
+            }
+        }
+    }
+
+    fn run(&mut self, kind: Kind, lost: Event, work: impl FnOnce(&Storage, &Workers) -> Event + Send + 'static) {
+        let (storage, workers) = (self.storage.clone(), self.workers.clone());
+        self.jobs
+            .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
+    }
+}
+
+fn lock(snapshots: &Snapshots) -> std::sync::MutexGuard<'_, Vec<SnapshotMeta>> {
+    snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,142 @@
+//! The floor of the store: an ordered map of bytes with atomic batches and an explicit sync.
+//!
+//! Two implementations serve, `memory` and `sled`; a simulator adds one whose disk forgets what was not synced. Whatever
+//! stands above this trait is deterministic: the same calls give the same keys and values.
+
+use std::ops::{ControlFlow, Range};
+
+/// What a scan calls for each key and value, in the order of the keys; `Break` ends the scan.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// An ordered map from bytes to bytes that can be made durable. One thread writes; any number read.
+pub trait Kv: Send + Sync + 'static {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// `Damaged` when the store notices that it cannot be read, `Io` when the system fails.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError>;
+
+    /// Visits all keys from `range.start` (included) to `range.end` (not included), in order. A scan may see a batch half
+    /// applied when one is written meanwhile; a single `get` never does.
+    ///
+    /// # Errors
+    /// As `get`; what was visited before the error is good.
+    fn scan(&self, range: Range<&[u8]>, visit: &mut Visit<'_>) -> Result<(), KvError>;
+
+    /// The last key in `range`, with its value.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError>;
+
+    /// Applies `batch`, all or nothing, also across a crash. It is visible at once and durable only after [`Kv::sync`].
+    ///
+    /// # Errors
+    /// `Full` when there is no space: see [`Kv::make_room`]. After any other error the store must not be written again.
+    fn write(&self, batch: &Batch) -> Result<(), KvError>;
+
+    /// Makes everything that was written before durable: it survives a power cut.
+    ///
+    /// # Errors
+    /// `Full` as in `write`. After any other error nothing may be called durable any more, and a second `sync` proves
+    /// nothing: the system may have dropped what it could not write.
+    fn sync(&self) -> Result<(), KvError>;
+
+    /// After `Full`: lets go of the reserved space. What was synced is there afterwards; a batch written since the last
+    /// successful sync may be there or not, and the caller writes it again or gives up.
+    ///
+    /// # Errors
+    /// When even the reserve does not help.
+    fn make_room(&self) -> Result<(), KvError>;
+
+    /// Sets the reserved space aside, where that is not the case.
+    ///
+    /// # Errors
+    /// `Full` while there is no space for it.
+    fn restore_reserve(&self) -> Result<(), KvError>;
+
+    /// Bytes taken on disk (or in memory), for the metrics.
+    fn size_bytes(&self) -> u64;
+}
+
+/// Why the floor could not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KvError {
+    /// No space on the device, or a quota reached.
+    #[error("the disk is full")]
+    Full,
+    /// The system failed to read or write.
+    #[error("{0}")]
+    Io(String),
+    /// The store noticed that what it reads is not what it wrote.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Sets `key` to `value`.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// Its new value.
+        value: Vec<u8>,
+    },
+    /// Removes `key`; it need not exist.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+impl Write {
+    /// The key that is written.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// Puts and deletes, applied in order and atomically: of two writes to one key the later wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    writes: Vec<Write>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Sets `key` to `value`.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += key.len() + value.len();
+        self.writes.push(Write::Put { key, value });
+    }
+
+    /// Removes `key`.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.bytes += key.len();
+        self.writes.push(Write::Delete { key });
+    }
+
+    /// Appends all writes of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.writes.extend(other.writes);
+    }
+
+    /// The writes, in order.
+    pub fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// Keys and values, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+}

@@ -1,0 +1,293 @@
+//! The store's floor on disk: the only file that names sled.
+//!
+//! What sled 0.34 does not do by itself is done here. Its `flush` reaches the page cache's writers but is no fsync, so
+//! [`Kv::sync`] adds one. It panics on damage, so every call is made where a panic is caught. After an error it refuses all
+//! writes until it is opened anew, so a full disk is answered by giving a reserve file away and opening again.
+
+use std::{
+    fs::{File, TryLockError},
+    io::{self, ErrorKind, Write as _},
+    ops::{ControlFlow, Range},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use super::{
+    StoreError,
+    kv::{Batch, Kv, KvError, Visit, Write},
+};
+
+/// After a store is closed within the process, sled's own lock is let go by its background threads: wait this often for it.
+const REOPEN_ATTEMPTS: usize = 100;
+const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+const RESERVE_FILE: &str = "reserve";
+const LOCK_FILE: &str = "lock";
+const RESERVE_PART_BYTES: usize = 1 << 20;
+
+/// What may be chosen about the files.
+#[derive(Clone, Copy, Debug)]
+pub struct SledOptions {
+    /// Memory for pages that were read or written lately.
+    pub cache_bytes: u64,
+    /// Space set aside for the day when the disk is full: enough for the group that is being written then.
+    pub reserve_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            reserve_bytes: 16 << 20,
+        }
+    }
+}
+
+/// One directory, served by this process alone.
+pub struct SledKv {
+    directory: PathBuf,
+    options: SledOptions,
+    /// `None` when it could not be opened again after a full disk.
+    open: RwLock<Option<Open>>,
+    /// Held as long as the directory is served.
+    _lock: File,
+}
+
+struct Open {
+    db: sled::Db,
+    /// The log file under sled, for the fsync.
+    log_file: File,
+}
+
+impl SledKv {
+    /// Opens the store in `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// `InUse` if another process serves it; `StoreDamaged`; `Io`; `Full` if not even the reserve makes it open.
+    pub fn open(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
+        let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join(LOCK_FILE))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(directory.display().to_string())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let open = match Open::new(directory, options) {
+            Err(KvError::Full) => {
+                remove(&directory.join(RESERVE_FILE))?;
+                Open::new(directory, options)?
+            }
+            other => other?,
+        };
+        let kv = Self {
+            directory: directory.to_path_buf(),
+            options,
+            open: RwLock::new(Some(open)),
+            _lock: lock,
+        };
+        let blobs = kv.blob_files().map_err(io)?;
+        if blobs > 0 {
+            tracing::error!(
+                blobs,
+                "the store holds values that sled never syncs: back it up and make it anew"
+            );
+        }
+        Ok(kv)
+    }
+
+    /// How many files lie beside the log file because a page was too large for it. They are never synced, so this must be
+    /// zero.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn blob_files(&self) -> io::Result<usize> {
+        Ok(std::fs::read_dir(self.directory.join("blobs"))?.count())
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.directory.join(RESERVE_FILE)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Open) -> Result<T, KvError>) -> Result<T, KvError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        match &*open {
+            Some(open) => unpanicked(|| act(open)),
+            None => Err(KvError::Io(
+                "the store is closed since the disk was full: free some space and restart".into(),
+            )),
+        }
+    }
+}
+
+impl Kv for SledKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.with(|open| Ok(open.db.get(key).map_err(kv_error)?.map(|value| value.to_vec())))
+    }
+
+    fn scan(&self, range: Range<&[u8]>, visit: &mut Visit<'_>) -> Result<(), KvError> {
+        if range.start >= range.end {
+            return Ok(());
+        }
+        // The visitor is called outside: its panics are not sled's.
+        let mut found = self.with(|open| Ok(open.db.range(range)))?;
+        loop {
+            match self.with(|_| found.next().transpose().map_err(kv_error))? {
+                None => return Ok(()),
+                Some((key, value)) => {
+                    if visit(&key, &value) == ControlFlow::Break(()) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError> {
+        if range.start >= range.end {
+            return Ok(None);
+        }
+        self.with(|open| {
+            let last = open.db.range(range).next_back().transpose().map_err(kv_error)?;
+            Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
+        })
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        let mut writes = sled::Batch::default();
+        for write in batch.writes() {
+            match write {
+                Write::Put { key, value } => writes.insert(key.as_slice(), value.as_slice()),
+                Write::Delete { key } => writes.remove(key.as_slice()),
+            }
+        }
+        self.with(|open| open.db.apply_batch(writes).map_err(kv_error))
+    }
+
+    fn sync(&self) -> Result<(), KvError> {
+        self.with(|open| {
+            open.db.flush().map_err(kv_error)?;
+            // Whatever the fsync says, `Full` included, is final: the system may have dropped what it could not write.
+            open.log_file
+                .sync_data()
+                .map_err(|error| KvError::Io(format!("the fsync failed: {error}")))
+        })
+    }
+
+    fn make_room(&self) -> Result<(), KvError> {
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        remove(&self.reserve())?;
+        if let Some(open) = slot.take() {
+            // Closing writes nothing after an error; it may panic.
+            unpanicked(|| {
+                drop(open);
+                Ok(())
+            })?;
+        }
+        *slot = Some(Open::new(&self.directory, self.options)?);
+        Ok(())
+    }
+
+    fn restore_reserve(&self) -> Result<(), KvError> {
+        let path = self.reserve();
+        if std::fs::metadata(&path).is_ok_and(|file| file.len() == self.options.reserve_bytes) {
+            return Ok(());
+        }
+        fill(&path, self.options.reserve_bytes).map_err(|error| {
+            let error = io_error(&error);
+            remove(&path).err().unwrap_or(error)
+        })
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.with(|open| open.db.size_on_disk().map_err(kv_error)).unwrap_or(0)
+    }
+}
+
+impl Open {
+    fn new(directory: &Path, options: SledOptions) -> Result<Self, KvError> {
+        let config = sled::Config::new()
+            .path(directory)
+            .cache_capacity(options.cache_bytes)
+            .flush_every_ms(None);
+        let mut attempts = 0..REOPEN_ATTEMPTS;
+        let db = loop {
+            match unpanicked(|| Ok(config.open()))? {
+                Err(sled::Error::Io(error)) if is_locked(&error) && attempts.next().is_some() => {
+                    std::thread::sleep(REOPEN_PAUSE);
+                }
+                other => break other.map_err(kv_error)?,
+            }
+        };
+        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+        let files = || {
+            // What makes the log file findable after a power cut.
+            sync(&directory.join("conf"))?;
+            sync(directory)?;
+            if let Some(parent) = directory.canonicalize()?.parent() {
+                sync(parent)?;
+            }
+            File::options().read(true).write(true).open(directory.join("db"))
+        };
+        let log_file = files().map_err(|error| io_error(&error))?;
+        Ok(Self { db, log_file })
+    }
+}
+
+/// Whether sled says that its own lock is held; it has only words for that.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+/// Fills a file with zeros, so that its blocks are taken, whatever the file system.
+fn fill(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let zeros = vec![0; RESERVE_PART_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let part = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..part as usize])?;
+        left -= part;
+    }
+    file.sync_all()
+}
+
+fn remove(path: &Path) -> Result<(), KvError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a call into sled; a panic there means that it met what it never wrote.
+fn unpanicked<T>(call: impl FnOnce() -> Result<T, KvError>) -> Result<T, KvError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let line = text.lines().next().unwrap_or_default();
+        Err(KvError::Damaged(format!("sled could not read its files ({line})")))
+    })
+}
+
+fn kv_error(error: sled::Error) -> KvError {
+    match error {
+        sled::Error::Io(error) => io_error(&error),
+        sled::Error::Unsupported(what) => KvError::Io(what),
+        other => KvError::Damaged(other.to_string()),
+    }
+}
+
+fn io_error(error: &io::Error) -> KvError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => KvError::Full,
+        _ => KvError::Io(error.to_string()),
+    }
+}

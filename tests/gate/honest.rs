@@ -1,0 +1,74 @@
+//! Every honest change passes.
+
+use crate::{
+    decoded,
+    history::{Style, history},
+    rng::Rng,
+    somebody,
+};
+use automerge::Change;
+use syncline::engine::{
+    gate::{self, Verdict},
+    index::Index,
+};
+use syncline_protocol::Limits;
+
+/// Takes a log through the gate into an index, and says how many changes were vouched for.
+pub(crate) fn admit_all<'a>(index: &mut Index, log: impl IntoIterator<Item = &'a Change>) -> usize {
+    let mut vouched = 0;
+    for (at, change) in log.into_iter().enumerate() {
+        let decoded =
+            decoded(change.raw_bytes()).unwrap_or_else(|refusal| panic!("change {at}: {refusal}: {change:?}"));
+        match gate::check(index, None, &somebody(), &decoded, &Limits::default()) {
+            Verdict::Vouched => vouched += 1,
+            Verdict::Unvouched => {}
+            verdict => panic!("change {at}: {verdict:?}: {:?}", change.decode()),
+        }
+        index.admit(&decoded, &somebody());
+    }
+    vouched
+}
+
+#[test]
+fn every_honest_change_passes() {
+    for seed in 0..200 {
+        let rng = &mut Rng::new(seed);
+        let style = Style {
+            writers: 1 + rng.below(5),
+            steps: 20 + rng.below(120),
+            marks: seed % 4 == 0,
+        };
+        let log = history(rng, style);
+        let mut index = Index::default();
+        let vouched = admit_all(&mut index, &log);
+        assert!(style.marks || vouched == log.len(), "seed {seed}");
+        assert_eq!(index.heads().len(), crate::history::document(&log).get_heads().len());
+    }
+}
+
+#[test]
+fn isolated_probe() {
+    for seed in 0..200 {
+        let rng = &mut Rng::new(seed);
+        let style = Style {
+            writers: 1 + rng.below(5),
+            steps: 20 + rng.below(120),
+            marks: seed % 4 == 0,
+        };
+        let log = history(rng, style);
+        let mut index = Index::default();
+        for (at, change) in log.iter().enumerate() {
+            let d = decoded(change.raw_bytes()).unwrap();
+            let v = gate::check(&index, None, &somebody(), &d, &Limits::default());
+            let doc = crate::history::document(&log[..at]);
+            let o = crate::oracle::try_merge(&doc, change.raw_bytes());
+            if !matches!(v, Verdict::Vouched | Verdict::Unvouched) || o.is_err() {
+                println!("PROBE {seed} {at} {:?} {:?}", v, o);
+                if o.is_err() {
+                    break;
+                }
+            }
+            index.admit(&d, &somebody());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What "harmless" means: the change merges with equal bytes, saves and loads, holds at its own past and its own present,
+//! and honest edits go on afterwards.
+
+use crate::{history, rng::Rng};
+use automerge::{Automerge, Change, ChangeHash, ReadDoc};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Says what goes wrong when this change is merged into this document.
+pub(crate) fn try_merge(document: &Automerge, bytes: &[u8]) -> Result<(), String> {
+    let tried = catch_unwind(AssertUnwindSafe(|| merge(document, bytes)));
+    tried.unwrap_or_else(|_| Err("panic".to_owned()))
+}
+
+fn merge(document: &Automerge, bytes: &[u8]) -> Result<(), String> {
+    let change = Change::try_from(bytes).map_err(|error| format!("decode: {error}"))?;
+    let merged = apply(document, &change).map_err(|error| format!("merge: {error}"))?;
+    let past = if change.deps().is_empty() {
+        Automerge::new()
+    } else {
+        document
+            .fork_at(change.deps())
+            .map_err(|error| format!("fork at the past: {error}"))?
+    };
+    apply(&past, &change).map_err(|error| format!("merge into its past: {error}"))?;
+    let present = merged
+        .fork_at(&[change.hash()])
+        .map_err(|error| format!("fork: {error}"))?;
+    loads(&present).map_err(|error| format!("fork at the change: {error}"))?;
+    let mut edited = merged.clone().with_actor([0xee; 3].into());
+    let mut rng = Rng::new(change.hash().0.iter().map(|&byte| u64::from(byte)).sum());
+    (0..3).for_each(|_| history::edit(&mut edited, &mut rng, false));
+    loads(&edited).map_err(|error| format!("honest edits afterwards: {error}"))?;
+    Ok(())
+}
+
+/// Applies, and compares the bytes before and after saving.
+fn apply(document: &Automerge, change: &Change) -> Result<Automerge, String> {
+    let mut merged = document.clone();
+    merged
+        .apply_changes([change.clone()])
+        .map_err(|error| format!("apply: {error}"))?;
+    same_bytes(&merged, change)?;
+    let loaded = loads(&merged)?;
+    same_bytes(&loaded, change)?;
+    Ok(merged)
+}
+
+fn loads(document: &Automerge) -> Result<Automerge, String> {
+    let loaded = Automerge::load(&document.save()).map_err(|error| format!("load: {error}"))?;
+    if loaded.get_heads() != document.get_heads() {
+        return Err("other heads after loading".to_owned());
+    }
+    if loaded.hydrate(None) != document.hydrate(None) {
+        return Err("other contents after loading".to_owned());
+    }
+    Ok(loaded)
+}
+
+fn same_bytes(document: &Automerge, change: &Change) -> Result<(), String> {
+    let hash: ChangeHash = change.hash();
+    match document.get_change_by_hash(&hash) {
+        Some(held) if held.raw_bytes() == change.raw_bytes() => Ok(()),
+        Some(_) => Err("other bytes".to_owned()),
+        None => Err("not in the document".to_owned()),
+    }
+}
