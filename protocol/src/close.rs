@@ -58,3 +58,25 @@ impl CloseCode {
         self.number() >= 4400 && self.number() < 4500
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c3_c5_final_codes_are_4400_to_4499_and_no_other() {
+        let check = |number: u16, is_final: bool| {
+            let code = CloseCode::from_number(number);
+            assert_eq!(code.map(CloseCode::number), Some(number));
+            assert_eq!(code.map(CloseCode::is_final), Some(is_final), "{number}");
+        };
+        for number in [1001, 1008, 1012, 1013] {
+            check(number, false);
+        }
+        for number in [4400, 4401, 4403, 4409] {
+            check(number, true);
+        }
+        assert_eq!(CloseCode::from_number(1000), None);
+        assert_eq!(CloseCode::ALL.len(), 8);
+    }
+}

@@ -1,7 +1,7 @@
 //! Properties of the native codec over arbitrary messages, arbitrary bytes and damaged frames.
 
 use bytes::Bytes;
-use proptest::{collection::vec, option, prelude::*, test_runner::RngSeed};
+use proptest::{collection::vec, option, prelude::*};
 use syncline_protocol::native::{
     Access, Base, Capability, ClientMessage, ClosedCode, Diff, Edit, Hello, Open, Opened, Packing, Part, PresenceEntry,
     RejectCode, Run, ServerMessage, Welcome, WelcomeLimits, decode_client, decode_server, encode_diff,

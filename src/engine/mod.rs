@@ -5,4 +5,5 @@
 
 pub mod document;
 pub mod gate;
+pub mod grant;
 pub mod index;

@@ -71,3 +71,31 @@ impl ClosedCode {
         matches!(self, Self::Unavailable)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e16_e17_temporary_codes_are_three_and_no_unknown_one() {
+        let check = |text: &str, is_temporary: bool| {
+            let code = RejectCode::from(text);
+            assert_eq!(code.as_str(), text);
+            assert_eq!(code.is_temporary(), is_temporary, "{text}");
+        };
+        for text in ["missing_deps", "unavailable", "not_open"] {
+            check(text, true);
+        }
+        for text in [
+            "forbidden",
+            "limit",
+            "actor_conflict",
+            "foreign_actor",
+            "after_reject",
+            "quarantined",
+            "new",
+        ] {
+            check(text, false);
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! The native dialect: one MessagePack array per binary frame, its first element the message's number.
 //!
 //! The two enums are the boundary: whoever speaks the protocol matches them exhaustively. `decode` accepts any bytes and
-//! answers with an error that says what is wrong; it never panics, and copies no payload: byte strings are slices of the frame.
+//! answers with an error that says what is wrong; it never panics, and copies no payload: byte strings are slices of the frame. So whoever keeps a
+//! small payload for long copies it, or the whole frame stays in memory with it.
 
 mod client;
 mod codes;
@@ -324,13 +325,13 @@ pub struct PresenceEntry {
 pub enum RejectCode {
     /// `forbidden`: the grant is for reading.
     Forbidden,
-    /// `limit`: more than the server takes: ops, depth, document size, waiting changes.
+    /// `limit`: more than the server takes: ops, depth, inflated size, document size.
     Limit,
     /// `actor_conflict`: the same actor and seq with other content is in the document.
     ActorConflict,
     /// `foreign_actor`: the actor belongs to another subject.
     ForeignActor,
-    /// `missing_deps`: a change it depends on did not come.
+    /// `missing_deps`: changes it depends on did not come, and no more may wait for theirs.
     MissingDeps,
     /// `after_reject`: it stands on a refused change.
     AfterReject,

@@ -254,45 +254,57 @@ impl<'f> Reader<'f> {
         self.take(field, at, length)
     }
 
-    /// Steps over one value of any type. Takes time in proportion to its bytes, and no memory.
+    /// Steps over one value of any type, which may nest `depth` levels. Takes time in proportion to its bytes, and no memory.
     fn skip(&mut self, field: &'static str, depth: usize) -> Decoded<()> {
         let at = self.at;
-        let (bytes, values) = match self.marker(field)? {
-            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, 0),
-            Marker::U8 | Marker::I8 => (1, 0),
-            Marker::U16 | Marker::I16 | Marker::FixExt1 => (2, 0),
-            Marker::FixExt2 => (3, 0),
-            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
-            Marker::FixExt4 => (5, 0),
-            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
-            Marker::FixExt8 => (9, 0),
-            Marker::FixExt16 => (17, 0),
-            Marker::FixStr(length) => (usize::from(length), 0),
-            Marker::Str8 | Marker::Bin8 => (self.length::<1>(field, at)?, 0),
-            Marker::Str16 | Marker::Bin16 => (self.length::<2>(field, at)?, 0),
-            Marker::Str32 | Marker::Bin32 => (self.length::<4>(field, at)?, 0),
-            Marker::Ext8 => (self.length::<1>(field, at)?.saturating_add(1), 0),
-            Marker::Ext16 => (self.length::<2>(field, at)?.saturating_add(1), 0),
-            Marker::Ext32 => (self.length::<4>(field, at)?.saturating_add(1), 0),
-            Marker::FixArray(length) => (0, usize::from(length)),
-            Marker::Array16 => (0, self.length::<2>(field, at)?),
-            Marker::Array32 => (0, self.length::<4>(field, at)?),
-            Marker::FixMap(length) => (0, usize::from(length) * 2),
-            Marker::Map16 => (0, self.length::<2>(field, at)?.saturating_mul(2)),
-            Marker::Map32 => (0, self.length::<4>(field, at)?.saturating_mul(2)),
+        let bytes = match self.marker(field)? {
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => 0,
+            Marker::U8 | Marker::I8 => 1,
+            Marker::U16 | Marker::I16 | Marker::FixExt1 => 2,
+            Marker::FixExt2 => 3,
+            Marker::U32 | Marker::I32 | Marker::F32 => 4,
+            Marker::FixExt4 => 5,
+            Marker::U64 | Marker::I64 | Marker::F64 => 8,
+            Marker::FixExt8 => 9,
+            Marker::FixExt16 => 17,
+            Marker::FixStr(length) => usize::from(length),
+            Marker::Str8 | Marker::Bin8 => self.length::<1>(field, at)?,
+            Marker::Str16 | Marker::Bin16 => self.length::<2>(field, at)?,
+            Marker::Str32 | Marker::Bin32 => self.length::<4>(field, at)?,
+            Marker::Ext8 => self.length::<1>(field, at)? + 1,
+            Marker::Ext16 => self.length::<2>(field, at)? + 1,
+            Marker::Ext32 => self.length::<4>(field, at)? + 1,
+            Marker::FixArray(length) => return self.skip_nested(field, at, depth, usize::from(length)),
+            Marker::FixMap(length) => return self.skip_nested(field, at, depth, usize::from(length) * 2),
+            Marker::Array16 => {
+                let values = self.length::<2>(field, at)?;
+                return self.skip_nested(field, at, depth, values);
+            }
+            Marker::Array32 => {
+                let values = self.length::<4>(field, at)?;
+                return self.skip_nested(field, at, depth, values);
+            }
+            Marker::Map16 => {
+                let values = self.length::<2>(field, at)? * 2;
+                return self.skip_nested(field, at, depth, values);
+            }
+            Marker::Map32 => {
+                let values = self.length::<4>(field, at)? * 2;
+                return self.skip_nested(field, at, depth, values);
+            }
             Marker::Reserved => return Err(wrong_type(field, at, "a value", Marker::Reserved)),
         };
-        self.take(field, at, bytes)?;
-        if values > 0 && depth == 0 {
+        self.take(field, at, bytes).map(|_| ())
+    }
+
+    fn skip_nested(&mut self, field: &'static str, at: usize, depth: usize, values: usize) -> Decoded<()> {
+        let Some(depth) = depth.checked_sub(1) else {
             return Err(DecodeError::TooDeep {
                 at,
                 max: SKIP_DEPTH_MAX,
             });
-        }
-        for _ in 0..values {
-            self.skip(field, depth - 1)?;
-        }
-        Ok(())
+        };
+        (0..values).try_for_each(|_| self.skip(field, depth))
     }
 
     fn marker(&mut self, field: &'static str) -> Decoded<Marker> {
@@ -352,5 +364,26 @@ fn wrong_type(field: &'static str, at: usize, expected: &'static str, found: Mar
         at,
         expected,
         found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_held_against_the_frame_before_its_first_entry() {
+        // Three entries of at least 34 bytes cannot be in 34 bytes, though the first one is whole.
+        let frame: Bytes = [&[0x93, 0xc4, 0x20][..], &[0; 32]].concat().into();
+        let mut reader = Reader { frame: &frame, at: 0 };
+        let mut read = 0;
+        let hashes = reader.list("heads", 10, 34, |reader| {
+            read += 1;
+            reader.hash("heads")
+        });
+        assert_eq!(
+            (hashes, read),
+            (Err(DecodeError::Truncated { field: "heads", at: 0 }), 0)
+        );
     }
 }

@@ -1,0 +1,171 @@
+//! Who is here and where: the last value of each session wins, expires, and is never stored.
+//!
+//! Changes gather for a tick and go out in frames that serve all members.
+
+use crate::engine::{gate::Subject, time::Time};
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc};
+use syncline_protocol::{
+    RoomNumber, SessionId,
+    native::{PresenceEntry, ServerMessage},
+};
+
+/// The least time between two presence frames of one room.
+pub const TICK_MS: u64 = 100;
+/// A presence frame is closed when its states exceed this; the next entries go into another.
+const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Who somebody is to the others: claims of the token that everybody in the room may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// The token's subject.
+    pub subject: Subject,
+    /// The token's `name` claim.
+    pub name: Option<Arc<str>>,
+}
+
+/// The presence states of one room. At most one per member.
+#[derive(Debug, Default)]
+pub struct Presence {
+    shown: BTreeMap<SessionId, Shown>,
+    /// What changed since the last frame; a session that is not in `shown` has gone.
+    changed: BTreeMap<SessionId, Person>,
+    last_frame: Option<Time>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    person: Person,
+    state: Bytes,
+    expires: Time,
+}
+
+impl Presence {
+    /// A session shows a state, or takes it back with `None`. The state lives for `ttl_ms`.
+    pub fn show(&mut self, now: Time, session: SessionId, person: &Person, state: Option<Bytes>, ttl_ms: u64) {
+        let Some(state) = state else { return self.hide(session) };
+        let expires = now.plus_ms(ttl_ms);
+        match self.shown.get_mut(&session) {
+            Some(shown) if shown.state == state => shown.expires = expires,
+            _ => {
+                self.shown.insert(session, Shown { person: person.clone(), state, expires });
+                self.changed.insert(session, person.clone());
+            }
+        }
+    }
+
+    /// A session's state is gone.
+    pub fn hide(&mut self, session: SessionId) {
+        if let Some(shown) = self.shown.remove(&session) {
+            self.changed.insert(session, shown.person);
+        }
+    }
+
+    /// Lets expired states go; then, if something changed and the tick allows, the frames that say so.
+    pub fn frames_due(&mut self, now: Time, room: RoomNumber) -> Vec<Bytes> {
+        let expired: Vec<SessionId> =
+            self.shown.iter().filter(|(_, shown)| shown.expires <= now).map(|(session, _)| *session).collect();
+        expired.into_iter().for_each(|session| self.hide(session));
+        if self.changed.is_empty() || self.tick().is_some_and(|tick| tick > now) {
+            return Vec::new();
+        }
+        self.last_frame = Some(now);
+        let changed = std::mem::take(&mut self.changed);
+        frames(room, changed.into_iter().map(|(session, person)| {
+            let state = self.shown.get(&session).map(|shown| shown.state.clone());
+            entry(session, &person, state)
+        }))
+    }
+
+    /// Everything that is shown, for a session that has just come up to date.
+    pub fn whole(&self, room: RoomNumber) -> Vec<Bytes> {
+        frames(room, self.shown.iter().map(|(session, shown)| entry(*session, &shown.person, Some(shown.state.clone()))))
+    }
+
+    /// When `frames_due` has something to do.
+    pub fn next_wakeup(&self) -> Option<Time> {
+        let expiry = self.shown.values().map(|shown| shown.expires).min();
+        let tick = (!self.changed.is_empty()).then(|| self.tick().unwrap_or_default());
+        expiry.into_iter().chain(tick).min()
+    }
+
+    fn tick(&self) -> Option<Time> {
+        self.last_frame.map(|last| last.plus_ms(TICK_MS))
+    }
+}
+
+fn entry(session: SessionId, person: &Person, state: Option<Bytes>) -> PresenceEntry {
+    PresenceEntry {
+        session,
+        subject: person.subject.0.to_string(),
+        name: person.name.as_deref().map(str::to_owned),
+        state,
+    }
+}
+
+fn frames(room: RoomNumber, entries: impl Iterator<Item = PresenceEntry>) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    let (mut open, mut bytes) = (Vec::new(), 0);
+    for entry in entries {
+        bytes += entry.subject.len() + entry.state.as_ref().map_or(0, Bytes::len);
+        open.push(entry);
+        if bytes >= FRAME_BYTES_MAX {
+            frames.push(ServerMessage::Presence { room, entries: std::mem::take(&mut open) }.encode());
+            bytes = 0;
+        }
+    }
+    if !open.is_empty() {
+        frames.push(ServerMessage::Presence { room, entries: open }.encode());
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syncline_protocol::native::decode_server;
+
+    const ROOM: RoomNumber = RoomNumber::new(7);
+
+    fn person(name: &str) -> Person {
+        Person { subject: Subject(name.into()), name: None }
+    }
+
+    fn states(frames: &[Bytes]) -> Vec<(u64, Option<Bytes>)> {
+        let mut states = Vec::new();
+        for frame in frames {
+            let Ok(ServerMessage::Presence { entries, .. }) = decode_server(frame) else { panic!("a presence frame") };
+            states.extend(entries.into_iter().map(|entry| (entry.session.number(), entry.state)));
+        }
+        states
+    }
+
+    #[test]
+    fn p1_the_last_value_wins_and_a_tick_gathers() {
+        let (anna, ben) = (SessionId::new(1), SessionId::new(2));
+        let mut presence = Presence::default();
+        let at = Time::from_ms;
+        presence.show(at(0), anna, &person("anna"), Some("a1".into()), 1_000);
+        assert_eq!(states(&presence.frames_due(at(0), ROOM)), [(1, Some("a1".into()))]);
+        presence.show(at(10), anna, &person("anna"), Some("a2".into()), 1_000);
+        presence.show(at(20), anna, &person("anna"), Some("a3".into()), 1_000);
+        presence.show(at(30), ben, &person("ben"), Some("b1".into()), 1_000);
+        assert!(presence.frames_due(at(50), ROOM).is_empty(), "the tick is not over");
+        assert_eq!(presence.next_wakeup(), Some(at(100)));
+        assert_eq!(states(&presence.frames_due(at(100), ROOM)), [(1, Some("a3".into())), (2, Some("b1".into()))]);
+        assert_eq!(states(&presence.whole(ROOM)).len(), 2);
+    }
+
+    #[test]
+    fn p3_a_state_expires_unless_it_is_shown_again() {
+        let anna = SessionId::new(1);
+        let mut presence = Presence::default();
+        let at = Time::from_ms;
+        presence.show(at(0), anna, &person("anna"), Some("a".into()), 1_000);
+        presence.frames_due(at(0), ROOM);
+        presence.show(at(600), anna, &person("anna"), Some("a".into()), 1_000);
+        assert!(presence.frames_due(at(1_500), ROOM).is_empty(), "the same state again is no news, but it lives on");
+        assert_eq!(states(&presence.frames_due(at(1_600), ROOM)), [(1, None)]);
+        assert_eq!(presence.next_wakeup(), None);
+    }
+}
