@@ -30,6 +30,8 @@ mod json;
 mod options;
 mod socket;
 mod task;
+#[cfg(test)]
+mod tests;
 mod token;
 mod watch;
 

@@ -158,6 +158,10 @@ impl Running {
     /// Takes in what else has come already.
     fn batch(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
         for _ in 0..BATCH_MAX {
+            if self.effects.contains(&Effect::Disconnect) {
+                // What else came belongs to a connection that is over.
+                return true;
+            }
             let heard = self.socket.ready();
             let command = if self.socket.has_room() {
                 commands.try_recv().ok()

@@ -40,7 +40,7 @@ pub async fn watch(options: Options, document: DocumentId, out: &mut impl Write)
     handle.when_ready().await?;
     let mut shown = None;
     loop {
-        let line = handle.read(|document| to_json(document)).await?;
+        let line = handle.read(to_json).await?;
         if shown.as_ref() != Some(&line) {
             writeln!(out, "{line}")?;
             out.flush()?;

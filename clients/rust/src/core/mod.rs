@@ -18,7 +18,7 @@ mod remake;
 mod replica;
 mod saved;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use config::{ClientLimits, Config, Credentials};
 pub use connection::Token;

@@ -3,7 +3,7 @@
 mod edits;
 mod link;
 mod resync;
-mod server;
+pub(crate) mod server;
 mod simulation;
 
 use super::*;
