@@ -26,6 +26,22 @@ pub struct Signal {
     pub payload: Bytes,
 }
 
+/// Why presence or a signal is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The client is closed.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// The server takes less.
+    #[error("presence and signals have at most {limit} bytes, this one has {found}")]
+    TooLarge {
+        /// How many it has.
+        found: u64,
+        /// How many it may have.
+        limit: u64,
+    },
+}
+
 /// Why a document does not come to be what was waited for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
@@ -209,13 +225,11 @@ impl DocHandle {
     /// Says something to the others in the room, once. Dropped while the room is not joined.
     ///
     /// # Errors
-    /// When the client is closed.
-    pub async fn signal(&self, payload: Bytes) -> Result<(), Closed> {
-        self.tell(Event::SendSignal {
-            document: self.document.clone(),
-            payload,
-        })
-        .await
+    /// When it is too large, or the client is closed.
+    pub async fn signal(&self, payload: Bytes) -> Result<(), SendError> {
+        let document = self.document.clone();
+        self.small(payload, |payload| Event::SendSignal { document, payload })
+            .await
     }
 
     /// What others say from now on.
@@ -297,6 +311,24 @@ impl DocHandle {
         }
     }
 
+    /// Tells the core of `payload`, if the server takes one as large.
+    async fn small(
+        &self,
+        payload: Bytes,
+        event: impl FnOnce(Bytes) -> Event + Send + 'static,
+    ) -> Result<(), SendError> {
+        let found = payload.len() as u64;
+        let work = move |core: &mut Core| {
+            let limit = core.presence_bytes_max();
+            if found > limit {
+                (Err(SendError::TooLarge { found, limit }), None)
+            } else {
+                (Ok(()), Some(event(payload)))
+            }
+        };
+        self.work(work).await?
+    }
+
     async fn tell(&self, event: Event) -> Result<(), Closed> {
         self.commands.send(Command::Tell(event)).await.map_err(|_| Closed)
     }
@@ -339,14 +371,14 @@ impl Presence<'_> {
     /// Shows `state` to the others, until it is set anew or taken back. The last value wins.
     ///
     /// # Errors
-    /// When the client is closed.
-    pub async fn set(&self, state: Bytes) -> Result<(), Closed> {
-        self.handle
-            .tell(Event::SetPresence {
-                document: self.handle.document.clone(),
-                state: Some(state),
-            })
-            .await
+    /// When it is too large, or the client is closed.
+    pub async fn set(&self, state: Bytes) -> Result<(), SendError> {
+        let document = self.handle.document.clone();
+        let event = |state| Event::SetPresence {
+            document,
+            state: Some(state),
+        };
+        self.handle.small(state, event).await
     }
 
     /// Takes the own state back.

@@ -39,7 +39,7 @@ pub use client::{Client, Closed};
 pub use core::{
     ChangeError, Changed, ClientLimits, ConnectionStatus, DocumentState, DocumentStatus, Draft, Other, Safety, Saved,
 };
-pub use handle::{DocHandle, Presence, Signal, Signals, WaitError};
+pub use handle::{DocHandle, Presence, SendError, Signal, Signals, WaitError};
 pub use json::{JSON_DEPTH_MAX, to_json};
 pub use options::{ConnectError, Options};
 pub use syncline_protocol::{Cursor, DocumentId, SessionId, native::Access};

@@ -347,6 +347,14 @@ async fn presence_and_signals_reach_the_others() {
     let mut signals = a.signals();
     b.signal(Bytes::from_static(b"knock")).await.unwrap();
     assert_eq!(&soon(signals.next()).await.unwrap().payload[..], b"knock");
+
+    let large = Bytes::from(vec![0; 5_000]);
+    let refused = Err(SendError::TooLarge {
+        found: 5_000,
+        limit: 4_096,
+    });
+    assert_eq!(b.signal(large.clone()).await, refused, "S5");
+    assert_eq!(a.presence().set(large).await, refused, "P1");
 }
 
 #[tokio::test]
