@@ -24,11 +24,6 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
     if settings.data.is_empty() {
         return Err(layered.error("data", "no directory is named; give one, like ./syncline-data"));
     }
-    let connections_max = u32::try_from(settings.gateway.connections_max)
-        .ok()
-        .filter(|max| (1..1 << 28).contains(max));
-    let connections_max =
-        connections_max.ok_or_else(|| layered.error("gateway.connections_max", "give a number from 1 to 268435455"))?;
     check_limits(layered)?;
     Ok(Config {
         listen,
@@ -41,10 +36,21 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
         log: log(layered)?,
         rooms_memory_bytes_max: settings.rooms.memory_bytes_max,
         room_idle_timeout_ms: settings.rooms.idle_timeout_ms,
-        connections_max,
+        connections_max: count(layered, "gateway.connections_max", settings.gateway.connections_max)?,
+        connections_per_address_max: count(
+            layered,
+            "gateway.connections_per_address_max",
+            settings.gateway.connections_per_address_max,
+        )?,
         drain_timeout_ms: settings.gateway.drain_timeout_ms,
         limits: settings.limits.clone(),
     })
+}
+
+/// A number of connections, as the semaphore takes it.
+fn count(layered: &Layered, key: &str, number: u64) -> Result<u32, ConfigError> {
+    let count = u32::try_from(number).ok().filter(|count| (1..1 << 28).contains(count));
+    count.ok_or_else(|| layered.error(key, "give a number from 1 to 268435455"))
 }
 
 fn set(text: &str) -> Option<&str> {
