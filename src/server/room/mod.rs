@@ -90,7 +90,7 @@ pub(super) struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// The server stops: nothing more is taken in.
+    /// The server stops: the room ends once everything taken in is stored.
     Stopping,
     /// The engine has closed the room.
     Closed,
@@ -135,20 +135,19 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
 impl Task {
     async fn run(&mut self) {
         let mut mail = Vec::with_capacity(16);
-        while self.stage != Stage::Closed && !(self.stage == Stage::Stopping && self.work.is_idle()) {
+        while self.stage != Stage::Closed {
             let wake = self
                 .room
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
-            let reading = self.stage == Stage::Running && !self.room.is_saturated();
+            let reading = !self.room.is_saturated();
+            if self.stage == Stage::Stopping && self.inbox.is_empty() && self.work.is_idle() {
+                return;
+            }
             let event = tokio::select! {
                 biased;
                 event = self.work.next(), if !self.work.is_idle() => Some(event),
-                count = self.inbox.recv_many(&mut mail, BATCH_MAX), if reading => {
-                    // The hub holds a sender for as long as the room is listed.
-                    if count == 0 { self.stage = Stage::Stopping; }
-                    None
-                }
+                _ = self.inbox.recv_many(&mut mail, BATCH_MAX), if reading => None,
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Woke),
             };
             let now = self.hub.now();
