@@ -6,6 +6,9 @@ use super::{
 };
 use std::{net::SocketAddr, path::PathBuf};
 
+/// Below this a single larger document would not open.
+const ROOMS_MEMORY_BYTES_MIN: u64 = 16 << 20;
+
 /// The configuration that the layers come to.
 pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
     let settings = &layered.settings;
@@ -25,6 +28,12 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
         return Err(layered.error("data", "no directory is named; give one, like ./syncline-data"));
     }
     check_limits(layered)?;
+    if settings.rooms.memory_bytes_max < ROOMS_MEMORY_BYTES_MIN {
+        return Err(layered.error(
+            "rooms.memory_bytes_max",
+            "give at least 16777216 bytes, or few documents fit",
+        ));
+    }
     Ok(Config {
         listen,
         data: PathBuf::from(&settings.data),
