@@ -290,15 +290,12 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-/// Writes the version record as it is: if sled has met an error, this call meets it, too, and wakes those who wait.
+/// Writes an empty batch: if sled has met an error, this call meets it, too, and wakes those who wait. It changes nothing;
+/// a write of what is already there would not even reach the log.
 fn wake(open: &RwLock<Option<Open>>) {
     let open = open.read().unwrap_or_else(PoisonError::into_inner);
     let Some(Open { db, .. }) = &*open else { return };
-    let rewrite = || match db.get(key::version()).map_err(kv_error)? {
-        Some(version) => db.insert(key::version(), version).map_err(kv_error).map(drop),
-        None => Ok(()),
-    };
-    if let Err(error) = unpanicked(rewrite) {
+    if let Err(error) = unpanicked(|| db.apply_batch(sled::Batch::default()).map_err(kv_error)) {
         tracing::warn!(%error, "a write of the store has failed");
     }
 }
