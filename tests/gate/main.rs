@@ -1,9 +1,11 @@
 //! The gate and the op index, from outside: every rule, every bomb, real histories, and the proof that what the gate vouches
 //! for merges, saves and loads.
 
+mod bombs;
 mod forge;
 mod history;
 mod honest;
+mod index;
 mod oracle;
 mod proof;
 mod rng;
@@ -44,4 +46,12 @@ pub(crate) fn cases(default: usize) -> usize {
         Ok(cases) => cases.parse().expect("SYNCLINE_GATE_CASES is a number"),
         Err(_) => default,
     }
+}
+
+/// Runs it, and says how many microseconds it took.
+#[allow(clippy::disallowed_methods, reason = "the one place where these tests read a clock")]
+pub(crate) fn stopwatch<T>(run: impl FnOnce() -> T) -> (T, u64) {
+    let begin = std::time::Instant::now();
+    let result = run();
+    (result, begin.elapsed().as_micros() as u64)
 }
