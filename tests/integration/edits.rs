@@ -32,7 +32,7 @@ fn e3_a_repeated_edit_is_acknowledged_and_shown_once() {
     let room = anna.open("notes", None).opened.room;
     let (_, changes) = counted(1, 2);
     anna.edit(room, 1, changes.clone());
-    anna.edit(room, 2, changes.clone());
+    anna.edit(room, 2, changes);
     let first = anna.hear_answer(1).expect("acknowledged");
     let second = anna.hear_answer(2).expect("acknowledged again");
     assert_eq!((first.position.number(), second.position.number()), (2, 2));

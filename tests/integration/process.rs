@@ -65,10 +65,6 @@ impl Process {
         );
         self.child.wait().expect("it ends")
     }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Process {

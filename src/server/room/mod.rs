@@ -82,11 +82,16 @@ pub(super) struct Task {
     /// For answers that connections send on a room's behalf.
     own_inbox: mpsc::WeakSender<Mail>,
     outboxes: BTreeMap<SessionId, Arc<Outbox>>,
-    /// The queues of the last broadcast's members: most broadcasts go to the same.
-    audience: Option<(Arc<[SessionId]>, Vec<Arc<Outbox>>)>,
+    audience: Option<Audience>,
     work: Work,
     figures: Arc<Figures>,
     stage: Stage,
+}
+
+/// The queues of the last broadcast's members: most broadcasts go to the same.
+struct Audience {
+    sessions: Arc<[SessionId]>,
+    outboxes: Vec<Arc<Outbox>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,18 +251,15 @@ impl Task {
         begins: Option<Position>,
         lagging: &mut Vec<(SessionId, Position)>,
     ) {
-        if !self
-            .audience
-            .as_ref()
-            .is_some_and(|(sessions, _)| Arc::ptr_eq(sessions, to))
-        {
-            let outboxes = to
+        let known = self.audience.take().filter(|known| Arc::ptr_eq(&known.sessions, to));
+        let audience = known.unwrap_or_else(|| Audience {
+            sessions: to.clone(),
+            outboxes: to
                 .iter()
                 .filter_map(|session| self.outboxes.get(session).cloned())
-                .collect();
-            self.audience = Some((to.clone(), outboxes));
-        }
-        for outbox in self.audience.iter().flat_map(|(_, outboxes)| outboxes) {
+                .collect(),
+        });
+        for outbox in &self.audience.insert(audience).outboxes {
             if except == Some(outbox.session()) || outbox.try_push(frame.clone()) {
                 continue;
             }
