@@ -49,7 +49,7 @@ fn prove(cases: usize, seed: u64, forge: impl Fn(&mut Rng, &Scene) -> Vec<u8>) -
         let style = Style {
             writers: 1 + rng.below(5),
             steps: 10 + rng.below(80),
-            marks: rng.one_in(4),
+            marks: rng.one_in(2),
         };
         for scene in scenes(rng, style, SCENES_PER_HISTORY) {
             if tally.forged >= cases {
