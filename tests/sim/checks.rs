@@ -16,6 +16,9 @@ use syncline_protocol::DocumentId;
 
 /// Looks at everything.
 pub(crate) fn everything(world: &mut World) {
+    for client in &mut world.clients {
+        client.take_drafts(&mut world.context);
+    }
     for (number, document) in world.context.plan.documents.clone().into_iter().enumerate() {
         if let Err(what) = document_is_whole(world, number, &document) {
             world.context.violated(what);
@@ -90,7 +93,12 @@ fn words_are_there(world: &World, number: usize, stored: &Automerge) -> Result<(
                 .any(|(of, draft)| of == document && holds(draft, number))
         };
         if promised || (own && !kept()) {
-            return Err(format!("<{number}> of client {} is lost from {document}", word.client));
+            let how = if promised { "though it was promised" } else { "and its author never gave it up" };
+            let there = hashes(stored).contains(&word.hash);
+            return Err(format!(
+                "<{number}> of client {} is lost from {document}, {how}; its change is there: {there}",
+                word.client
+            ));
         }
     }
     match found.keys().next() {
