@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::Ordering,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -20,7 +21,7 @@ use std::{
 use syncline::{
     engine::{
         gate,
-        room::{Append, Effect, Event, Merged},
+        room::{Append, Effect, Event, LoadFailure, Merged},
     },
     server::{
         room::storage::Storage,
@@ -108,19 +109,32 @@ impl Work {
             }
             Effect::Read {
                 session,
+                ticket,
                 from,
                 to,
                 deflate,
             } => self.read(context, move |storage, snapshots| {
                 let known = lock(snapshots).clone();
                 let result = storage.read(&known, from, to, deflate);
-                Event::Read { session, result }
+                Event::Read {
+                    session,
+                    ticket,
+                    result,
+                }
             }),
-            Effect::Decode { session, headers } => {
+            Effect::Decode {
+                session,
+                ticket,
+                headers,
+            } => {
                 context.coverage.decodes += 1;
                 self.read(context, move |_, _| {
                     let result = headers.into_iter().map(gate::decode).collect();
-                    Event::Decoded { session, result }
+                    Event::Decoded {
+                        session,
+                        ticket,
+                        result,
+                    }
                 });
             }
             Effect::Merge { base, to } => {
@@ -137,6 +151,7 @@ impl Work {
             }
             Effect::Prove {
                 session,
+                ticket,
                 base,
                 to,
                 changes,
@@ -144,6 +159,7 @@ impl Work {
                 context.coverage.proofs += 1;
                 self.read(context, move |storage, _| Event::Proven {
                     session,
+                    ticket,
                     holds: storage.prove(base, to, &changes),
                 });
             }
@@ -349,7 +365,11 @@ fn descending(entries: &[LogEntry], roots: usize, limits: &Limits) -> Vec<(u64, 
     named
 }
 
-fn load(storage: &Storage, snapshots: &Snapshots, fresh: Epoch, _refused: bool) -> Event {
+fn load(storage: &Storage, snapshots: &Snapshots, fresh: Epoch, read_only: bool) -> Event {
+    if read_only {
+        // What is read now may be what could not be synced.
+        return Event::LoadFailed(LoadFailure::Unavailable);
+    }
     let current = storage.current_snapshot().ok().flatten();
     *lock(snapshots) = current.into_iter().collect();
     match storage.open(fresh) {
