@@ -93,10 +93,19 @@ fn words_are_there(world: &World, number: usize, stored: &Automerge) -> Result<(
                 .any(|(of, draft)| of == document && holds(draft, number))
         };
         if promised || (own && !kept()) {
-            let how = if promised { "though it was promised" } else { "and its author never gave it up" };
-            let there = hashes(stored).contains(&word.hash);
+            let how = if promised {
+                "though it was promised"
+            } else {
+                "and its author never gave it up"
+            };
+            let there = (
+                hashes(stored).contains(&word.hash),
+                account.durable.contains(&word.hash),
+                account.thrown_out.contains(&word.hash),
+                word.clone(),
+            );
             return Err(format!(
-                "<{number}> of client {} is lost from {document}, {how}; its change is there: {there}",
+                "<{number}> of client {} is lost from {document}, {how}; its change is there: {there:?}",
                 word.client
             ));
         }

@@ -204,7 +204,10 @@ impl Client {
             context.coverage.edits += 1;
             context.coverage.marks += u64::from(done.result.marked);
             context.coverage.reader_edits += u64::from(access == Access::Read);
-            context.say(format_args!("client {} writes <{word}> in {document}", self.index));
+            context.say(format_args!(
+                "client {} writes <{word}> in {document}: {}",
+                self.index, done.result.what
+            ));
             context.ledger.words.push(Word {
                 document: number,
                 client: self.index,

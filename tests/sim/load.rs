@@ -11,9 +11,19 @@ use automerge::{
 /// What was done, as far as it matters later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
+    pub(crate) what: &'static str,
     /// The word that was deleted.
     pub(crate) deleted: Option<usize>,
     pub(crate) marked: bool,
+}
+
+impl Done {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            ..Self::default()
+        }
+    }
 }
 
 /// Writes `word` somewhere, or does something like it.
@@ -59,7 +69,7 @@ fn type_text(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Resul
     let text = object(tx, "text", ObjType::Text)?;
     let at = place(tx, &text, random)?;
     tx.splice_text(&text, at, 0, word)?;
-    Ok(Done::default())
+    Ok(Done::new("text"))
 }
 
 /// A long text, so that queues and parts get full.
@@ -70,21 +80,21 @@ fn paste(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Do
         .map(|_| char::from(b'a' + (random.below(26) as u8)))
         .collect();
     tx.splice_text(&text, at, 0, &format!("{word}{filler}"))?;
-    Ok(Done::default())
+    Ok(Done::new("paste"))
 }
 
 fn put(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Done, AutomergeError> {
     tx.put(ROOT, word, true)?;
     // Everybody writes this one, so it carries no word.
     tx.put(ROOT, "shared", random.below(1_000))?;
-    Ok(Done::default())
+    Ok(Done::new("put"))
 }
 
 fn push(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Done, AutomergeError> {
     let list = object(tx, "list", ObjType::List)?;
     let length = tx.length(&list);
     tx.insert(&list, random.index(length + 1), word)?;
-    Ok(Done::default())
+    Ok(Done::new("push"))
 }
 
 fn count(tx: &mut Transaction<'_>, word: &str) -> Result<Done, AutomergeError> {
@@ -95,7 +105,7 @@ fn count(tx: &mut Transaction<'_>, word: &str) -> Result<Done, AutomergeError> {
         Some(_) | None => tx.put(ROOT, "count", ScalarValue::counter(1))?,
     }
     tx.put(ROOT, word, "counted")?;
-    Ok(Done::default())
+    Ok(Done::new("count"))
 }
 
 fn nest(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Done, AutomergeError> {
@@ -105,7 +115,7 @@ fn nest(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Don
     tx.put(&task, "title", word)?;
     let notes = tx.put_object(&task, "notes", ObjType::Text)?;
     tx.splice_text(&notes, 0, 0, "to be done")?;
-    Ok(Done::default())
+    Ok(Done::new("nest"))
 }
 
 fn mark(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Done, AutomergeError> {
@@ -115,8 +125,8 @@ fn mark(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<Don
     let end = start + 1 + random.index(tx.length(&text) - start);
     tx.mark(&text, Mark::new("bold".into(), true, start, end), ExpandMark::After)?;
     Ok(Done {
-        deleted: None,
         marked: true,
+        ..Done::new("mark")
     })
 }
 
@@ -138,7 +148,7 @@ fn delete(tx: &mut Transaction<'_>, word: &str, random: &mut Random) -> Result<D
     tx.put(ROOT, word, "deleted")?;
     Ok(Done {
         deleted: number.parse().ok(),
-        marked: false,
+        ..Done::new("delete")
     })
 }
 

@@ -6,7 +6,13 @@ use crate::{
     room::JobId,
     world::{Context, Happening},
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use syncline::server::store::{
     StoreError,
     kv::{Batch, Kv, KvError},
@@ -32,6 +38,8 @@ pub(crate) struct Writer {
     queue: VecDeque<(Batch, Ticket)>,
     group: Group,
     state: State,
+    /// Whether a failed sync has made the store read-only.
+    pub(crate) read_only: Arc<AtomicBool>,
 }
 
 /// What is being made durable.
@@ -56,6 +64,7 @@ impl Writer {
             queue: VecDeque::new(),
             group: Group::Nothing,
             state: State::Writable,
+            read_only: Arc::default(),
         };
         writer.probe();
         writer
@@ -179,6 +188,7 @@ impl Writer {
 
     fn give_up(&mut self, error: &KvError) -> StoreError {
         let why = error.to_string();
+        self.read_only.store(true, Ordering::Relaxed);
         self.state = State::ReadOnly(why.clone());
         StoreError::ReadOnly(why)
     }
