@@ -25,7 +25,8 @@ fn outcome(bytes: &[u8]) -> (&'static str, String) {
 /// Reads `bytes` many times, and holds the gate to 500 µs for each, which leaves slack for the slowest build.
 fn check(name: &str, bytes: &[u8], expected: &str) {
     let times = 100;
-    let (found, micros): ((&str, String), u64) = stopwatch(|| (0..times).fold(Default::default(), |_, _| outcome(bytes)));
+    let (found, micros): ((&str, String), u64) =
+        stopwatch(|| (0..times).fold(Default::default(), |_, _| outcome(bytes)));
     assert_eq!(found.0, expected, "{name}: {}", found.1);
     assert!(micros / times < 500, "{name}: {micros} µs for {times}");
 }

@@ -175,12 +175,7 @@ fn edit_text<T: Transactable + ReadDoc>(
                 doc.mark(object, Mark::new(name.to_owned(), true, at, end), expand)
             }
         }
-        _ => doc.splice_text(
-            object,
-            at,
-            0,
-            rng.pick(&["a", "hello", "ü", "😀", " "]).expect("texts"),
-        ),
+        _ => doc.splice_text(object, at, 0, rng.pick(&["a", "hello", "ü", "😀", " "]).expect("texts")),
     }
 }
 
