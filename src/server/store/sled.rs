@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    StoreError, key,
+    StoreError,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
     watchdog::Watchdog,
 };
