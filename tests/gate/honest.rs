@@ -36,12 +36,12 @@ fn every_honest_change_passes() {
         let style = Style {
             writers: 1 + rng.below(5),
             steps: 20 + rng.below(120),
-            marks: seed % 4 == 0,
+            marks: seed % 2 == 0,
         };
         let log = history(rng, style);
         let mut index = Index::default();
         let vouched = admit_all(&mut index, &log);
-        assert!(style.marks || vouched == log.len(), "seed {seed}");
+        assert!(vouched == log.len(), "seed {seed}");
         assert_eq!(index.heads().len(), crate::history::document(&log).get_heads().len());
     }
 }

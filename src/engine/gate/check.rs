@@ -2,6 +2,7 @@
 
 use super::{
     Action, Decoded, Key, ObjectType, OpId, Refusal, Subject, Verdict,
+    marks::Marks,
     place::{Place, place},
 };
 use crate::engine::{
@@ -56,12 +57,17 @@ pub fn check(
         ),
         depth_max: limits.nesting_depth_max.min(NESTING_DEPTH_MAX) as u8,
     };
+    let (mut marks, mut is_vouchable) = (Marks::default(), !change.has_extra_bytes());
     for at in 0..change.ops.len() {
-        if let Err(refusal) = references.check(at) {
-            return Verdict::Refused(refusal);
+        let sound = references
+            .check(at)
+            .and_then(|is_mark| Ok(!is_mark || marks.check(&references, at)?));
+        match sound {
+            Ok(sound) => is_vouchable &= sound,
+            Err(refusal) => return Verdict::Refused(refusal),
         }
     }
-    if change.is_vouchable() {
+    if is_vouchable {
         Verdict::Vouched
     } else {
         Verdict::Unvouched
@@ -95,7 +101,8 @@ struct ResolvedObject {
 }
 
 /// An operation named by another.
-enum Referent {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Referent {
     /// In the room's index.
     Known(GlobalOpId),
     /// Earlier in the same change, at this place.
@@ -103,9 +110,9 @@ enum Referent {
 }
 
 /// Checks the operations of one change in their order.
-struct References<'a> {
-    index: &'a Index,
-    change: &'a Decoded,
+pub(super) struct References<'a> {
+    pub(super) index: &'a Index,
+    pub(super) change: &'a Decoded,
     actors: Vec<KnownActor>,
     /// The room's number of each key of the change, if it has one.
     keys: Vec<Option<u32>>,
@@ -115,14 +122,15 @@ struct References<'a> {
     depth_max: u8,
 }
 
-type Checked<T> = Result<T, Refusal>;
+pub(super) type Checked<T> = Result<T, Refusal>;
 
-fn dishonest<T>(reason: &'static str) -> Checked<T> {
+pub(super) fn dishonest<T>(reason: &'static str) -> Checked<T> {
     Err(Refusal::Dishonest(reason))
 }
 
 impl References<'_> {
-    fn check(&mut self, at: usize) -> Checked<()> {
+    /// Checks everything about the operation at `at` but the order of marks; says whether it is a mark.
+    fn check(&mut self, at: usize) -> Checked<bool> {
         let op = self.change.ops[at];
         let object = self.object(at, op.object)?;
         self.check_key(at, object)?;
@@ -133,7 +141,7 @@ impl References<'_> {
             }
             self.made.push((at as u32, object.depth + 1));
         }
-        Ok(())
+        Ok(op.is_mark())
     }
 
     fn object(&mut self, at: usize, id: Option<OpId>) -> Checked<ResolvedObject> {
@@ -182,7 +190,7 @@ impl References<'_> {
     }
 
     /// What `id` names, seen from the operation at `at`: an earlier operation of the change, or one in its past.
-    fn referent(&self, at: usize, id: OpId) -> Checked<Referent> {
+    pub(super) fn referent(&self, at: usize, id: OpId) -> Checked<Referent> {
         let start = self.change.start_op();
         if id.counter >= start + at as u32 || id.counter == 0 {
             return dishonest("an operation names one that is not before it");
@@ -208,10 +216,9 @@ impl References<'_> {
 
     fn check_key(&self, at: usize, object: ResolvedObject) -> Checked<()> {
         let op = self.change.ops[at];
-        let is_mark = matches!(op.action, Action::MarkBegin | Action::MarkEnd);
         match (object.object_type, op.key) {
             (ObjectType::Map, Key::Map(_)) => {
-                if op.insert || is_mark {
+                if op.insert || op.is_mark() {
                     return dishonest("an operation on a map inserts or marks");
                 }
                 Ok(())
@@ -220,8 +227,11 @@ impl References<'_> {
                 if op.insert && matches!(op.action, Action::Delete | Action::Increment) {
                     return dishonest("a deletion or an increment inserts");
                 }
-                if is_mark && !op.insert {
+                if op.is_mark() && !op.insert {
                     return dishonest("a mark does not insert");
+                }
+                if op.is_mark() && object.object_type == ObjectType::List {
+                    return dishonest("only texts have marks");
                 }
                 match op.key {
                     Key::Element(element) => self.check_element(at, element, object),
@@ -240,10 +250,9 @@ impl References<'_> {
                 let inserted = self.change.ops[earlier];
                 inserted.insert && inserted.object == self.change.ops[at].object
             }
-            Referent::Known(id) => self
-                .index
-                .op(id)
-                .is_some_and(|known| known.slot == Slot::Inserted && ObjectName::Known(known.object) == object.name),
+            Referent::Known(id) => self.index.op(id).is_some_and(|known| {
+                matches!(known.slot, Slot::Inserted(_)) && ObjectName::Known(known.object) == object.name
+            }),
         };
         if fits {
             Ok(())
@@ -311,8 +320,8 @@ impl References<'_> {
                 let same = self.keys[key as usize] == Some(known_key) && ObjectName::Known(known.object) == object.name;
                 return same.then_some(known.kind);
             }
-            (Key::Element(_), Slot::Inserted) => id,
-            (Key::Element(_), Slot::Overwrote(number)) => self.index.overwritten(number),
+            (Key::Element(_), Slot::Inserted(_)) => id,
+            (Key::Element(_), Slot::Overwrote(number)) => self.index.element(number),
             _ => return None,
         };
         let Key::Element(named) = self.change.ops[at].key else {

@@ -19,7 +19,6 @@ pub struct Decoded {
     pub(in crate::engine) keys: Vec<Box<str>>,
     pub(in crate::engine) ops: Vec<Op>,
     preds: Vec<OpId>,
-    has_marks: bool,
 }
 
 /// The name of an operation within one change: its counter, and its actor as an index into [`Decoded::actors`].
@@ -39,6 +38,12 @@ pub(in crate::engine) struct Op {
     pub(in crate::engine) insert: bool,
     /// Where its predecessors end in [`Decoded::preds`]; they begin where those of the operation before end.
     preds_end: u32,
+}
+
+impl Op {
+    pub(super) fn is_mark(&self) -> bool {
+        matches!(self.action, Action::MarkBegin | Action::MarkEnd)
+    }
 }
 
 /// Where in the object.
@@ -104,7 +109,6 @@ fn expand(header: Header) -> Result<Decoded, Refusal> {
         keys: Vec::new(),
         ops: Vec::new(),
         preds: Vec::new(),
-        has_marks: false,
     };
     decoded.take_ops(&expanded)?;
     if Change::from(expanded).raw_bytes() == decoded.header.raw {
@@ -150,9 +154,9 @@ impl Decoded {
         self.header.start_op - 1 + self.header.ops
     }
 
-    /// Whether the gate can vouch for it at all, should every rule hold.
-    pub(super) fn is_vouchable(&self) -> bool {
-        !self.has_marks && !self.header.has_extra_bytes
+    /// Whether bytes follow that mean nothing to the gate.
+    pub(super) fn has_extra_bytes(&self) -> bool {
+        self.header.has_extra_bytes
     }
 
     /// The predecessors of the operation at `index`, in ascending order of counters.
@@ -173,7 +177,6 @@ impl Decoded {
                 self.preds.push(names.op_id(pred)?);
             }
             let action = action(&op.action)?;
-            self.has_marks |= matches!(action, Action::MarkBegin | Action::MarkEnd);
             self.ops.push(Op {
                 object: match &op.obj {
                     legacy::ObjectId::Root => None,

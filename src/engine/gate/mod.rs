@@ -8,11 +8,12 @@ mod check;
 mod columns;
 mod decoded;
 mod header;
+mod marks;
 mod place;
 mod reader;
 
 pub use check::check;
-pub(in crate::engine) use decoded::{Action, Key, ObjectType, Op, OpId};
+pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
 pub use decoded::{Decoded, decode};
 pub(in crate::engine) use header::COUNTER_MAX;
 pub use header::{Header, read};
@@ -46,7 +47,7 @@ pub enum Refusal {
 pub enum Verdict {
     /// Every rule holds: it merges, saves and loads.
     Vouched,
-    /// Every rule that the gate knows holds, but merging must prove it first (marks, extra bytes).
+    /// Every rule that the gate knows holds, but merging must prove it first (extra bytes; marks far apart).
     Unvouched,
     /// The room has exactly this change already.
     Known,

@@ -40,8 +40,8 @@ pub(super) fn encode(index: &Index) -> Vec<u8> {
         };
         out.extend([object_type, object.depth]);
     }
-    count(&mut out, index.overwritten.len());
-    index.overwritten.iter().for_each(|&element| op_id(&mut out, element));
+    count(&mut out, index.elements.len());
+    index.elements.iter().for_each(|&element| op_id(&mut out, element));
     for actor in &index.actors {
         number(&mut out, actor.owner);
         number(&mut out, actor.last_seq);
@@ -113,7 +113,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         index.objects.push(input.object(ids.len())?);
     }
     for _ in 0..input.count(2)? {
-        index.overwritten.push(input.op_id(ids.len())?);
+        index.elements.push(input.op_id(ids.len())?);
     }
     for id in ids {
         let actor = input.actor(id, &index)?;
@@ -228,8 +228,7 @@ impl<'a> Input<'a> {
             let run = Run::from_parts(start, object, place, self.number()?).ok_or(RANGE)?;
             let sound = match run.op().slot {
                 Slot::Key(key) => (key as usize) < index.keys.len(),
-                Slot::Inserted => true,
-                Slot::Overwrote(element) => (element as usize) < index.overwritten.len(),
+                Slot::Inserted(element) | Slot::Overwrote(element) => (element as usize) < index.elements.len(),
             };
             if !sound || run.end() > max_op + 1 {
                 return Err(RANGE);

@@ -10,7 +10,7 @@ pub use graph::RECENT_CHANGES_MAX;
 pub(in crate::engine) use graph::{Graph, POSITION_MAX, Past};
 pub(in crate::engine) use ops::{ActorNumber, GlobalOpId, Kind, KnownOp, Object, ObjectNumber, ROOT, Slot};
 
-use crate::engine::gate::{Action, Decoded, Key, ObjectType, Op, OpId, Subject};
+use crate::engine::gate::{Action, Decoded, Key, ObjectType, OpId, Subject};
 use graph::{Head, NewNode};
 use ops::Runs;
 use std::{
@@ -30,8 +30,8 @@ pub struct Index {
     keys: Vec<Arc<str>>,
     key_numbers: BTreeMap<Arc<str>, u32>,
     objects: Vec<Object>,
-    /// The elements that have been given new values, by [`Slot::Overwrote`].
-    overwritten: Vec<GlobalOpId>,
+    /// The elements that [`Slot::Inserted`] and [`Slot::Overwrote`] speak of; [`HEAD`] is the beginning of a sequence.
+    elements: Vec<GlobalOpId>,
     max_op: u32,
     /// How far the counters of all changes together lie above what the changes stand on.
     gap_ops: u64,
@@ -58,7 +58,7 @@ struct Undo {
     subjects: u32,
     keys: u32,
     objects: u32,
-    overwritten: u32,
+    elements: u32,
     max_op: u32,
     gap_ops: u64,
     actor_max_op: u32,
@@ -81,7 +81,7 @@ impl Default for Index {
             keys: Vec::new(),
             key_numbers: BTreeMap::new(),
             objects: vec![root],
-            overwritten: Vec::new(),
+            elements: Vec::new(),
             max_op: 0,
             gap_ops: 0,
             undo: VecDeque::new(),
@@ -134,7 +134,7 @@ impl Index {
             subjects,
             keys: self.keys.len() as u32,
             objects: self.objects.len() as u32,
-            overwritten: self.overwritten.len() as u32,
+            elements: self.elements.len() as u32,
             max_op: self.max_op,
             gap_ops: self.gap_ops,
             actor_max_op: author.max_op,
@@ -172,7 +172,7 @@ impl Index {
             self.max_op = undo.max_op;
             self.gap_ops = undo.gap_ops;
             self.objects.truncate(undo.objects as usize);
-            self.overwritten.truncate(undo.overwritten as usize);
+            self.elements.truncate(undo.elements as usize);
             for key in self.keys.drain(undo.keys as usize..) {
                 self.key_numbers.remove(&key);
             }
@@ -221,7 +221,7 @@ impl Index {
             + keys
             + subjects
             + self.objects.capacity() * size_of::<Object>()
-            + self.overwritten.capacity() * size_of::<GlobalOpId>()
+            + self.elements.capacity() * size_of::<GlobalOpId>()
             + undo
     }
 
@@ -249,7 +249,7 @@ impl Index {
 
     /// The operation, unless it is unknown, a deletion or an increment.
     pub(in crate::engine) fn op(&self, id: GlobalOpId) -> Option<KnownOp> {
-        self.actors.get(id.actor as usize)?.runs.find(id.counter)
+        Some(self.actors.get(id.actor as usize)?.runs.find(id.counter)?.op())
     }
 
     /// The object that this operation made.
@@ -265,9 +265,26 @@ impl Index {
         self.objects[number as usize]
     }
 
-    /// The element to which the operation with this slot gave a new value.
-    pub(in crate::engine) fn overwritten(&self, number: u32) -> GlobalOpId {
-        self.overwritten[number as usize]
+    /// The element to which an operation with [`Slot::Overwrote`] gave a new value.
+    pub(in crate::engine) fn element(&self, number: u32) -> GlobalOpId {
+        self.elements[number as usize]
+    }
+
+    /// The elements that were each inserted behind the one before, up to this one: the counter of their first, and the
+    /// element behind which that was inserted, or nothing for the beginning of the sequence.
+    pub(in crate::engine) fn chain(&self, element: GlobalOpId) -> Option<(u32, Option<GlobalOpId>)> {
+        let run = self.actors.get(element.actor as usize)?.runs.find(element.counter)?;
+        let Slot::Inserted(after) = run.op().slot else {
+            return None;
+        };
+        let after = self.elements[after as usize];
+        Some((run.start, (after != HEAD).then_some(after)))
+    }
+
+    /// Whether `a` is the later of two operations: of equal counters, that of the greater actor id.
+    pub(in crate::engine) fn is_later(&self, a: GlobalOpId, b: GlobalOpId) -> bool {
+        let id = |actor: ActorNumber| &self.actors[actor as usize].id;
+        a.counter > b.counter || a.counter == b.counter && id(a.actor) > id(b.actor)
     }
 
     fn admit_actor(&mut self, id: &[u8], subject: &Subject) -> ActorNumber {
@@ -321,9 +338,6 @@ impl Index {
                 Action::MarkBegin | Action::MarkEnd => (Kind::Mark, None),
                 Action::Delete | Action::Increment => continue,
             };
-            let Some(slot) = self.admit_slot(op, change, global) else {
-                continue;
-            };
             if let Some(object_type) = made {
                 let depth = self.objects[object as usize].depth.saturating_add(1);
                 self.actors[author as usize]
@@ -335,22 +349,34 @@ impl Index {
                     depth,
                 });
             }
+            let behind_the_last = Key::Element(OpId {
+                counter: counter - 1,
+                actor: 0,
+            });
+            if op.insert
+                && op.key == behind_the_last
+                && self.actors[author as usize].runs.push_behind(counter, object, kind)
+            {
+                continue;
+            }
+            let slot = match op.key {
+                Key::Map(key) => Slot::Key(self.admit_key(&change.keys[key as usize])),
+                Key::Head => Slot::Inserted(self.admit_element(HEAD)),
+                Key::Element(element) => match global(element) {
+                    None => continue,
+                    Some(element) if op.insert => Slot::Inserted(self.admit_element(element)),
+                    Some(element) => Slot::Overwrote(self.admit_element(element)),
+                },
+            };
             self.actors[author as usize]
                 .runs
                 .push(counter, KnownOp { object, slot, kind });
         }
     }
 
-    fn admit_slot(&mut self, op: &Op, change: &Decoded, global: impl Fn(OpId) -> Option<GlobalOpId>) -> Option<Slot> {
-        Some(match op.key {
-            Key::Map(key) => Slot::Key(self.admit_key(&change.keys[key as usize])),
-            Key::Head => Slot::Inserted,
-            Key::Element(_) if op.insert => Slot::Inserted,
-            Key::Element(element) => {
-                self.overwritten.push(global(element)?);
-                Slot::Overwrote(self.overwritten.len() as u32 - 1)
-            }
-        })
+    fn admit_element(&mut self, element: GlobalOpId) -> u32 {
+        self.elements.push(element);
+        self.elements.len() as u32 - 1
     }
 
     fn admit_key(&mut self, key: &str) -> u32 {
@@ -363,6 +389,9 @@ impl Index {
         number
     }
 }
+
+/// The beginning of a sequence, where the index names an element.
+const HEAD: GlobalOpId = GlobalOpId { counter: 0, actor: 0 };
 
 /// A name in a list and in an ordered map beside it: two counted pointers, a number, the counts, and what a tree node wastes.
 const NAME_BYTES: usize = 2 * 16 + 4 + 16 + 16;

@@ -33,9 +33,10 @@ pub(in crate::engine) struct KnownOp {
 pub(in crate::engine) enum Slot {
     /// At a map key, by its number.
     Key(u32),
-    /// It inserted an element and is that element's name.
-    Inserted,
-    /// It gave a new value to an element; the number is that of the entry in the table of overwritten elements.
+    /// It inserted an element and is that element's name. The number is that of the element before, in the table of
+    /// elements; the operations after the first of a run each stand behind the one before.
+    Inserted(u32),
+    /// It gave a new value to an element, by the element's number in the table of elements.
     Overwrote(u32),
 }
 
@@ -48,7 +49,8 @@ pub(in crate::engine) enum Kind {
     Mark,
 }
 
-/// Consecutive operations of one actor that stand in the same place and are of the same kind.
+/// Consecutive operations of one actor that stand in the same place, or each insert behind the one before, and are of the
+/// same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) start: u32,
@@ -65,7 +67,7 @@ impl Run {
     pub(super) fn new(start: u32, op: KnownOp) -> Self {
         let (slot, place) = match op.slot {
             Slot::Key(key) => (0, key),
-            Slot::Inserted => (1, 0),
+            Slot::Inserted(after) => (1, after),
             Slot::Overwrote(element) => (2, element),
         };
         let kind = match op.kind {
@@ -103,6 +105,10 @@ impl Run {
         self.length_and_tag >> TAG_BITS
     }
 
+    fn grow(&mut self) {
+        self.set_length(self.length() + 1);
+    }
+
     pub(super) fn set_length(&mut self, length: u32) {
         self.length_and_tag = length << TAG_BITS | self.length_and_tag & ((1 << TAG_BITS) - 1);
     }
@@ -115,7 +121,7 @@ impl Run {
     pub(super) fn op(&self) -> KnownOp {
         let slot = match self.length_and_tag >> 2 & 0b11 {
             0 => Slot::Key(self.place),
-            1 => Slot::Inserted,
+            1 => Slot::Inserted(self.place),
             _ => Slot::Overwrote(self.place),
         };
         let kind = match self.length_and_tag & 0b11 {
@@ -139,20 +145,35 @@ pub(super) struct Runs(pub(super) Vec<Run>);
 impl Runs {
     /// Appends an operation whose counter is above all others.
     pub(super) fn push(&mut self, counter: u32, op: KnownOp) {
-        let next = Run::new(counter, op);
-        match self.0.last_mut() {
-            Some(last) if last.end() == counter && last.op() == op && last.length() < RUN_LENGTH_MAX => {
-                last.set_length(last.length() + 1);
-            }
-            _ => self.0.push(next),
+        match self.last_at(counter) {
+            Some(last) if last.op() == op && !matches!(op.slot, Slot::Inserted(_)) => last.grow(),
+            _ => self.0.push(Run::new(counter, op)),
         }
     }
 
-    /// The operation with this counter, unless it is unknown, a deletion or an increment.
-    pub(super) fn find(&self, counter: u32) -> Option<KnownOp> {
+    /// Appends an insertion behind the operation before, if it goes on that one's run.
+    pub(super) fn push_behind(&mut self, counter: u32, object: ObjectNumber, kind: Kind) -> bool {
+        match self.last_at(counter) {
+            Some(last) if matches!(last.op(), KnownOp { object: o, slot: Slot::Inserted(_), kind: k } if (o, k) == (object, kind)) =>
+            {
+                last.grow();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The last run, if `counter` comes right after it and it has room.
+    fn last_at(&mut self, counter: u32) -> Option<&mut Run> {
+        self.0
+            .last_mut()
+            .filter(|last| last.end() == counter && last.length() < RUN_LENGTH_MAX)
+    }
+
+    /// The run with the operation of this counter, unless that is unknown, a deletion or an increment.
+    pub(super) fn find(&self, counter: u32) -> Option<&Run> {
         let after = self.0.partition_point(|run| run.start <= counter);
-        let run = self.0[..after].last()?;
-        (counter < run.end()).then(|| run.op())
+        self.0[..after].last().filter(|run| counter < run.end())
     }
 
     /// Takes back every operation from `counter` on.
