@@ -1,12 +1,13 @@
 //! `syncline check`: every record of a store, and what is damaged.
 
-use super::Failure;
-use anyhow::anyhow;
-use std::path::{Path, PathBuf};
+use super::{Failure, print};
+use anyhow::{Context, anyhow};
+use std::path::PathBuf;
+use syncline::server::{room::storage, store::check};
 
 /// Verify every record of a store and say what is damaged
 ///
-/// The server must not be running on it.
+/// Prints a line per finding and a summary. Exits with 1 if anything is lost. The server must not be running on the store.
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// The directory of the stored documents
@@ -16,10 +17,32 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        check(&self.data)
+        let mut verify = |_: &_, stored: &_, snapshot: &_| storage::verify(stored, snapshot);
+        let report =
+            check::check(&self.data, &mut verify).with_context(|| format!("cannot check {}", self.data.display()))?;
+        for finding in &report.findings {
+            let place = finding
+                .document
+                .as_ref()
+                .map_or("the store", |document| document.as_str());
+            let weight = if finding.harmless { "harmless" } else { "DAMAGED" };
+            print(&format!("{weight}: {place}: {}", finding.what)).context("cannot write to standard output")?;
+        }
+        if report.findings_more > 0 {
+            print(&format!("and {} more", report.findings_more)).context("cannot write to standard output")?;
+        }
+        let (documents, records, bytes) = (report.documents, report.records, report.bytes);
+        print(&format!(
+            "{documents} documents, {records} records, {bytes} bytes checked"
+        ))
+        .context("cannot write to standard output")?;
+        if report.is_sound() {
+            return Ok(());
+        }
+        let damaged = report.findings.iter().filter(|finding| !finding.harmless).count();
+        Err(Failure::Error(anyhow!(
+            "{damaged} findings of damage in {}; restore those documents from a backup, the others are sound",
+            self.data.display()
+        )))
     }
-}
-
-fn check(_data: &Path) -> Result<(), Failure> {
-    Err(anyhow!("check is not built yet").into())
 }

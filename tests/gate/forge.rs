@@ -204,3 +204,53 @@ fn action(rng: &mut Rng) -> OpType {
         _ => OpType::Put("forged".into()),
     }
 }
+
+/// The honest change with a mark between two elements of a sequence, in any order.
+pub(crate) fn marked(rng: &mut Rng, scene: &Scene) -> Option<Vec<u8>> {
+    let mut change = scene.honest.decode();
+    let own = elements(&change);
+    let from = if rng.one_in(3) && !own.is_empty() {
+        &own
+    } else {
+        &scene.elements
+    };
+    let (object, first) = rng.pick(from)?.clone();
+    let near: Vec<_> = scene
+        .elements
+        .iter()
+        .chain(&own)
+        .filter(|(other, _)| *other == object)
+        .collect();
+    let second = rng.pick(&near)?.1.clone();
+    let key = |rng: &mut Rng, id| {
+        Key::Seq(if rng.one_in(10) {
+            ElementId::Head
+        } else {
+            ElementId::Id(id)
+        })
+    };
+    let mark = |key, action| Op {
+        action,
+        obj: object.clone(),
+        key,
+        pred: Vec::new().into(),
+        insert: true,
+    };
+    let begin = OpType::MarkBegin(MarkData {
+        name: "bold".into(),
+        value: true.into(),
+        expand: rng.one_in(2),
+    });
+    let begin = mark(key(rng, first), begin);
+    change.operations.push(begin);
+    let end = mark(key(rng, second), OpType::MarkEnd(rng.one_in(2)));
+    change.operations.push(end);
+    Some(Change::from(change).raw_bytes().to_vec())
+}
+
+/// The elements that a change inserts, each with its sequence.
+pub(crate) fn elements(change: &ExpandedChange) -> Vec<(ObjectId, OpId)> {
+    let ids = (change.start_op.get()..).map(|counter| OpId::new(counter, &change.actor_id));
+    let inserted = change.operations.iter().zip(ids).filter(|(op, _)| op.insert);
+    inserted.map(|(op, id)| (op.obj.clone(), id)).collect()
+}

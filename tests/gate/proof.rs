@@ -10,7 +10,7 @@ use crate::{
 };
 use automerge::Change;
 use std::{collections::BTreeSet, fmt};
-use syncline::engine::gate::{self, Verdict};
+use syncline::engine::gate::{self, Refusal, Verdict};
 use syncline_protocol::Limits;
 
 /// How many forged changes are made of one honest change in one room.
@@ -110,4 +110,51 @@ fn vouched_rewired_changes_are_harmless() {
         tally.proven > tally.forged / 1_000,
         "{tally}: too few to prove anything"
     );
+}
+
+/// The rule for marks is exact: what it refuses does not load.
+#[test]
+fn vouched_marks_load_and_refused_ones_do_not() {
+    let (mut vouched, mut refused) = (0, 0);
+    let cases = cases(1_000);
+    for seed in 0.. {
+        let rng = &mut Rng::new(3_000_000 + seed);
+        let style = Style {
+            writers: 1 + rng.below(3),
+            steps: 10 + rng.below(60),
+            marks: true,
+        };
+        for scene in scenes(rng, style, SCENES_PER_HISTORY) {
+            for _ in 0..20 {
+                let Some(bytes) = forge::marked(rng, &scene) else { break };
+                let change = decoded(&bytes).expect("a well-formed change");
+                let merged = || oracle::try_merge(&scene.document, &bytes);
+                match gate::check(&scene.index, None, &somebody(), &change, &Limits::default()) {
+                    Verdict::Vouched => {
+                        vouched += 1;
+                        assert_eq!(
+                            merged(),
+                            Ok(()),
+                            "seed {seed}: {:?}",
+                            Change::try_from(&bytes[..]).unwrap().decode()
+                        );
+                    }
+                    Verdict::Refused(Refusal::Dishonest("a mark ends before it begins")) => {
+                        refused += 1;
+                        assert!(
+                            merged().is_err(),
+                            "seed {seed}: {:?}",
+                            Change::try_from(&bytes[..]).unwrap().decode()
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if vouched + refused > cases {
+            break;
+        }
+    }
+    println!("marks: {vouched} vouched, {refused} refused");
+    assert!(vouched.min(refused) > cases / 10);
 }

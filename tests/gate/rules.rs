@@ -194,7 +194,17 @@ fn references_of_operations() {
         vec![op(root(), at("a"), make(ObjType::Table))],
         "tables are not supported",
     );
+}
 
+#[test]
+fn operations_name_what_comes_before_them() {
+    let (room, first) = Room::new();
+    let check = |operations: Vec<Op>, expected: &str| {
+        let verdict = room.verdict(change(BOB, 1, NEXT, &[first], operations.clone()));
+        assert_eq!(words(&verdict), expected, "{operations:?}");
+    };
+    let root = || ObjectId::Root;
+    let own = || ObjectId::Id(bob(NEXT));
     let not_before = "an operation names one that is not before it";
     check(vec![op(own(), at("a"), make(ObjType::Map))], not_before);
     check(
@@ -209,7 +219,17 @@ fn references_of_operations() {
         vec![op(ObjectId::Id(id(CAROL, 1)), at("a"), put("x"))],
         "an operation names an actor that this document does not have",
     );
+}
 
+#[test]
+fn keys_fit_their_objects() {
+    let (room, first) = Room::new();
+    let check = |operations: Vec<Op>, expected: &str| {
+        let verdict = room.verdict(change(BOB, 1, NEXT, &[first], operations.clone()));
+        assert_eq!(words(&verdict), expected, "{operations:?}");
+    };
+    let root = || ObjectId::Root;
+    let head = || Key::Seq(ElementId::Head);
     let wrong_key = "the kind of key does not fit the object";
     check(vec![op(object(TEXT), at("a"), put("x"))], wrong_key);
     check(vec![op(object(LIST), at("a"), put("x"))], wrong_key);
@@ -478,28 +498,67 @@ fn nesting_is_limited() {
 }
 
 #[test]
-fn marks_and_extra_bytes_are_merged_before_they_are_believed() {
+fn marks_end_behind_their_beginning() {
     let (room, first) = Room::new();
-    let begin = OpType::MarkBegin(MarkData {
-        name: "bold".into(),
-        value: true.into(),
-        expand: false,
-    });
-    let marks = vec![
-        insert(object(TEXT), after(alice(H)), begin.clone()),
-        insert(object(TEXT), after(alice(I)), OpType::MarkEnd(false)),
+    let begin = || {
+        OpType::MarkBegin(MarkData {
+            name: "bold".into(),
+            value: true.into(),
+            expand: false,
+        })
+    };
+    let end = || OpType::MarkEnd(false);
+    let head = || Key::Seq(ElementId::Head);
+    let verdict = |operations| words(&room.verdict(change(BOB, 1, NEXT, &[first], operations)));
+    let check = |from: Key, to: Key, expected: &str| {
+        let mark = vec![
+            insert(object(TEXT), from.clone(), begin()),
+            insert(object(TEXT), to.clone(), end()),
+        ];
+        assert_eq!(verdict(mark), expected, "from {from:?} to {to:?}");
+    };
+    check(after(alice(H)), after(alice(I)), "Vouched");
+    check(head(), after(alice(H)), "Vouched");
+    check(head(), after(alice(I)), "Vouched");
+    check(after(alice(H)), after(bob(NEXT)), "Vouched");
+    let backwards = "a mark ends before it begins";
+    check(after(alice(I)), after(alice(H)), backwards);
+    check(after(alice(H)), after(alice(H)), backwards);
+    check(after(alice(H)), head(), backwards);
+    check(head(), head(), backwards);
+
+    let typed = |letter, at| insert(object(TEXT), at, put(letter));
+    let mark = |from, to| [insert(object(TEXT), from, begin()), insert(object(TEXT), to, end())];
+    let behind_h = [typed("a", after(alice(H))), typed("b", after(bob(NEXT)))];
+    let write = |from, to| verdict([&behind_h[..], &mark(from, to)].concat());
+    assert_eq!(write(after(bob(NEXT)), after(bob(NEXT + 1))), "Vouched");
+    assert_eq!(write(after(bob(NEXT)), after(alice(I))), "Vouched", "hi becomes habi");
+    assert_eq!(write(after(alice(I)), after(bob(NEXT))), backwards, "hi becomes habi");
+    assert_eq!(write(after(bob(NEXT + 1)), after(bob(NEXT))), backwards);
+
+    let alone = "a mark ends that the operation before does not begin";
+    assert_eq!(verdict(vec![insert(object(TEXT), after(alice(H)), end())]), alone);
+    let [from, to] = mark(after(alice(H)), after(alice(I)));
+    assert_eq!(verdict(vec![from.clone(), typed("x", after(alice(H))), to]), alone);
+    let in_list = vec![
+        insert(object(LIST), head(), begin()),
+        insert(object(LIST), head(), end()),
     ];
-    assert_eq!(room.verdict(change(BOB, 1, NEXT, &[first], marks)), Verdict::Unvouched);
-    let mark = vec![op(object(TEXT), after(alice(H)), begin.clone())];
+    assert_eq!(verdict(in_list), "only texts have marks");
+    assert_eq!(verdict(vec![from]), "Unvouched");
     assert_eq!(
-        words(&room.verdict(change(BOB, 1, NEXT, &[first], mark))),
+        verdict(vec![op(object(TEXT), after(alice(H)), begin())]),
         "a mark does not insert"
     );
-    let mark = vec![op(ObjectId::Root, at("a"), begin)];
     assert_eq!(
-        words(&room.verdict(change(BOB, 1, NEXT, &[first], mark))),
+        verdict(vec![op(ObjectId::Root, at("a"), begin())]),
         "an operation on a map inserts or marks"
     );
+}
+
+#[test]
+fn extra_bytes_are_merged_before_they_are_believed() {
+    let (room, first) = Room::new();
     let mut extra = change(BOB, 1, NEXT, &[first], vec![]);
     extra.extra_bytes = vec![1, 2, 3];
     assert_eq!(room.verdict(extra.clone()), Verdict::Unvouched);

@@ -1,12 +1,15 @@
 //! A change about to be forged, and the room that it is sent to.
 
 use crate::{
-    decoded,
+    decoded, forge,
     history::{self, Style},
     rng::Rng,
     somebody,
 };
-use automerge::{ActorId, Automerge, Change};
+use automerge::{
+    ActorId, Automerge, Change,
+    legacy::{ObjectId, OpId},
+};
 use std::collections::BTreeSet;
 use syncline::engine::index::Index;
 
@@ -19,6 +22,8 @@ pub(crate) struct Scene {
     pub(crate) document: Automerge,
     /// The operations that the room holds.
     pub(crate) ops: Vec<(u64, ActorId)>,
+    /// Those of them that inserted an element, with their sequences.
+    pub(crate) elements: Vec<(ObjectId, OpId)>,
 }
 
 /// Some changes of one honest history, each with the room just before it came: half of the rooms hold only what came
@@ -52,7 +57,12 @@ fn scene(rng: &mut Rng, history: &[Change]) -> Option<Scene> {
     let ops = log.iter().flat_map(|change| {
         (change.start_op().get()..=change.max_op()).map(|counter| (counter, change.actor_id().clone()))
     });
+    let elements = log
+        .iter()
+        .flat_map(|change| forge::elements(&change.decode()))
+        .collect();
     Some(Scene {
+        elements,
         ops: ops.collect(),
         document: history::document(&log),
         honest,

@@ -230,6 +230,9 @@ impl References<'_> {
                 if op.is_mark() && !op.insert {
                     return dishonest("a mark does not insert");
                 }
+                if op.is_mark() && object.object_type == ObjectType::List {
+                    return dishonest("only texts have marks");
+                }
                 match op.key {
                     Key::Element(element) => self.check_element(at, element, object),
                     _ if op.insert => Ok(()),

@@ -67,7 +67,7 @@ impl Marks {
             }
         }
         Some(match (child_of_a, child_of_b) {
-            (None, _) => b.is_none() || child_of_b.is_some(),
+            (None, child_of_b) => child_of_b.is_some(),
             (_, None) => false,
             (child_of_a, child_of_b) => is_later(references, child_of_a, child_of_b),
         })

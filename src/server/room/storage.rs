@@ -11,7 +11,8 @@ use crate::{
         room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
     server::store::{
-        Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, kv::Batch, layout,
+        Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored, kv::Batch,
+        layout,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -23,6 +24,8 @@ use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, native:
 const DEFLATE_BYTES_MIN: usize = 512;
 /// Changes are read from the log in pieces of this size.
 const LOG_PIECE_BYTES: u64 = 1 << 20;
+/// More than any limit lets in.
+const STORED_MAX: u64 = 1 << 31;
 /// Why a compaction was given up; the log is untouched then.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactError {
@@ -80,7 +83,7 @@ impl Storage {
         };
         let mut index = stored_index(&stored.index)?;
         for entry in stored.records.iter().flat_map(|record| &record.entries) {
-            self.replay(&mut index, entry).ok_or(LoadFailure::Damaged)?;
+            replay(&mut index, entry).ok_or(LoadFailure::Damaged)?;
         }
         index.settle(index.position());
         if index.position() != stored.end {
@@ -287,7 +290,7 @@ impl Storage {
             let mut record = Vec::new();
             for entry in piece.entries {
                 // A stored change always has a readable header; a bad one that has not is dropped with its bytes.
-                let header = gate::read(entry.change.clone(), &self.limits).ok();
+                let header = gate::read(entry.change.clone(), &stored_limits()).ok();
                 let stands_on_bad = |header: &Header| header.deps().iter().any(|dep| refused.contains(dep));
                 if bad.contains(&position) || header.as_ref().is_some_and(stands_on_bad) {
                     culprits.extend(header.map(|header| {
@@ -340,23 +343,58 @@ impl Storage {
                 .read_log(&self.document, index.position(), position, LOG_PIECE_BYTES)?;
             for entry in &piece.entries {
                 bytes += entry.change.len() as u64;
-                self.replay(&mut index, entry).ok_or(CompactError::Replay)?;
+                replay(&mut index, entry).ok_or(CompactError::Replay)?;
             }
             index.settle(index.position());
         }
         Ok((index, bytes))
     }
+}
 
-    /// Takes a change of our own log into the index: it passed the gate when it was written.
-    fn replay(&self, index: &mut Index, entry: &LogEntry) -> Option<()> {
-        let change = gate::decode(gate::read(entry.change.clone(), &self.limits).ok()?).ok()?;
-        index.admit(&change, &Subject(entry.subject.as_str().into()));
-        Some(())
+/// Takes a change of our own log into the index: it passed the gate when it was written, by the limits of that time.
+fn replay(index: &mut Index, entry: &LogEntry) -> Option<()> {
+    let change = gate::decode(gate::read(entry.change.clone(), &stored_limits()).ok()?).ok()?;
+    index.admit(&change, &Subject(entry.subject.as_str().into()));
+    Some(())
+}
+
+/// Whether a stored document opens and loads: for `syncline check`, which has no room.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(stored: &Stored, snapshot: &Bytes) -> Result<(), String> {
+    let document = Document::load(snapshot).map_err(|error| error.to_string())?;
+    let heads = stored.meta.snapshot.as_ref().map(|meta| &meta.heads);
+    if heads.is_some_and(|heads| *heads != document.heads()) {
+        return Err("its snapshot loads with other heads than it was saved with".into());
     }
+    let entries = || stored.records.iter().flat_map(|record| &record.entries);
+    let changes: Vec<Bytes> = entries().map(|entry| entry.change.clone()).collect();
+    if let Merge::Bad { culprits, descendants } = document.merge(&changes) {
+        let bad = culprits.len() + descendants.len();
+        return Err(format!(
+            "{bad} changes of its log do not merge; the server will quarantine them"
+        ));
+    }
+    let mut index = stored_index(&stored.index).map_err(|_| "its index cannot be read")?;
+    entries()
+        .try_for_each(|entry| replay(&mut index, entry))
+        .ok_or("its log does not replay into its index")?;
+    Ok(())
 }
 
 /// A log piece stops after the change that reaches its size, and changes are at most a message long.
 const LARGEST_OVERSHOOT: u64 = 4 << 10;
+
+/// What is stored was within the limits when it came, whatever they are today.
+fn stored_limits() -> Limits {
+    Limits {
+        ops_per_change_max: STORED_MAX,
+        inflated_bytes_max: STORED_MAX,
+        nesting_depth_max: STORED_MAX,
+        ..Limits::default()
+    }
+}
 
 fn stored_index(bytes: &Bytes) -> Result<Index, LoadFailure> {
     if bytes.is_empty() {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    StoreError, key,
+    StoreError,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
     watchdog::Watchdog,
 };
@@ -290,12 +290,18 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-/// Writes an empty batch: if sled has met an error, this call meets it, too, and wakes those who wait. It changes nothing;
-/// a write of what is already there would not even reach the log.
+/// Writes something: if sled has met an error, this call meets it, too, and wakes those who wait. It goes to a tree of its
+/// own, where it disturbs nobody; one of the two writes changes something, or neither would reach the log. A batch would
+/// have to wait for the very `flush` that is stuck.
 fn wake(open: &RwLock<Option<Open>>) {
     let open = open.read().unwrap_or_else(PoisonError::into_inner);
     let Some(Open { db, .. }) = &*open else { return };
-    if let Err(error) = unpanicked(|| db.apply_batch(sled::Batch::default()).map_err(kv_error)) {
+    let write = || {
+        let tree = db.open_tree("wake")?;
+        tree.insert("wake", "")?;
+        tree.remove("wake").map(drop)
+    };
+    if let Err(error) = unpanicked(|| write().map_err(kv_error)) {
         tracing::warn!(%error, "a write of the store has failed");
     }
 }
