@@ -5,8 +5,9 @@
 //! ordered by time and sequence. `world` is the queue, `plan` what a seed stands for, `faults` what goes wrong, `audit` and
 //! `checks` what must hold all the same.
 //!
-//! `cargo test --test sim` runs the regressions, 300 seeds, the mutations and the determinism of the trace;
-//! `cargo test --test sim -- --seeds 10000` runs more; `--seed 42` replays one run and prints what happens in it.
+//! `cargo test --test sim` runs the regressions, 300 seeds, the mutations, and the same seed in two processes;
+//! `cargo test --test sim -- --seeds 10000` runs more seeds, `--first 5000` other ones; `--seed 42` replays one run and
+//! prints what happens in it, with `--mutation NAME` under a built-in fault.
 
 #![allow(clippy::print_stdout, reason = "a test without a harness prints its own report")]
 
@@ -25,61 +26,71 @@ mod random;
 mod regressions;
 mod room;
 mod server;
+mod suite;
 mod trace;
 mod work;
 mod world;
 mod writer;
 
-use coverage::Coverage;
-use std::process::{Command, ExitCode};
-use world::{Mutation, Outcome};
+use std::process::ExitCode;
+use world::Mutation;
+
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 300;
+
+/// What the command line asks for.
+enum Asked {
+    Suite {
+        first: u64,
+        seeds: u64,
+    },
+    Replay {
+        seed: u64,
+        mutation: Mutation,
+    },
+    /// The hash of one run's trace, for a comparison with another process.
+    Hash {
+        seed: u64,
+    },
+    /// A test runner asks for names: there are none.
+    Nothing,
+}
 
 fn main() -> ExitCode {
-    let mut seeds = 300;
-    let mut first = 1;
-    let mut arguments = std::env::args().skip(1);
+    let succeeded = match asked(std::env::args().skip(1)) {
+        Asked::Suite { first, seeds } => suite::run(first, seeds),
+        Asked::Replay { seed, mutation } => suite::replay(seed, mutation),
+        Asked::Hash { seed } => {
+            println!("{:016x}", suite::quietly(seed, Mutation::None).hash);
+            true
+        }
+        Asked::Nothing => true,
+    };
+    ExitCode::from(u8::from(!succeeded))
+}
+
+/// Reads the arguments; those of Rust's own test harness that mean nothing here are ignored.
+fn asked(mut arguments: impl Iterator<Item = String>) -> Asked {
+    let (mut first, mut seeds, mut mutation, mut seed) = (1, SEEDS, Mutation::None, None);
     while let Some(argument) = arguments.next() {
-        let mut number = || arguments.next().and_then(|text| text.parse().ok()).expect("a number");
+        let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        let number = |text: String| text.parse().unwrap_or_else(|_| panic!("{text} is not a number"));
         match argument.as_str() {
-            "--seed" => return replay(number()),
-            "--hash" => {
-                println!("{:016x}", run(number(), Mutation::None, false).hash);
-                return ExitCode::SUCCESS;
+            "--seed" => seed = Some(number(value())),
+            "--hash" => return Asked::Hash { seed: number(value()) },
+            "--seeds" => seeds = number(value()),
+            "--first" => first = number(value()),
+            "--mutation" => {
+                let name = value();
+                let found = Mutation::ALL.iter().find(|mutation| format!("{mutation:?}") == name);
+                mutation = *found.unwrap_or_else(|| panic!("the mutations are {:?}", Mutation::ALL));
             }
-            "--seeds" => seeds = number(),
-            "--first" => first = number(),
+            "--list" => return Asked::Nothing,
             _ => {}
         }
     }
-    let (mut total, mut failed) = (Coverage::default(), 0);
-    for seed in first..first + seeds {
-        let outcome = run(seed, Mutation::None, false);
-        total.add(&outcome.coverage);
-        if let Some(what) = outcome.violation {
-            failed += 1;
-            println!("seed {seed}: {what}");
-        }
+    match seed {
+        Some(seed) => Asked::Replay { seed, mutation },
+        None => Asked::Suite { first, seeds },
     }
-    for (name, count) in total.counters() {
-        println!("{name:>20} {count}");
-    }
-    println!("{failed} of {seeds} failed");
-    let _ = Command::new("true");
-    ExitCode::from(u8::from(failed > 0))
-}
-
-fn replay(seed: u64) -> ExitCode {
-    let outcome = world::run(seed, Mutation::None, true);
-    println!("{outcome:#?}");
-    ExitCode::from(u8::from(outcome.violation.is_some()))
-}
-
-/// Runs a seed; a panic is a broken promise, too.
-fn run(seed: u64, mutation: Mutation, printed: bool) -> Outcome {
-    let run = std::panic::AssertUnwindSafe(|| world::run(seed, mutation, printed));
-    std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome {
-        hash: 0,
-        coverage: Coverage::default(),
-        violation: Some(format!("panicked: {:?}", panic.downcast_ref::<String>())),
-    })
 }

@@ -102,9 +102,11 @@ impl Work {
             Effect::Append(append) => return self.append(&append, writer, context),
             Effect::Load => {
                 let fresh = Epoch::new(context.random.number() >> 11);
-                let refused = writer.is_read_only();
+                let read_only = writer.read_only.clone();
+                let careless = context.mutation == Mutation::ReadUnsynced;
                 self.read(context, move |storage, snapshots| {
-                    load(storage, snapshots, fresh, refused)
+                    let read_only = read_only.load(Ordering::Relaxed) && !careless;
+                    load(storage, snapshots, fresh, read_only)
                 });
             }
             Effect::Read {

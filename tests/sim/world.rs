@@ -35,8 +35,21 @@ pub(crate) enum Mutation {
     LoseLagged,
     /// A room that has ended does not wait for its work before the next one of the document opens.
     OpenTooEarly,
+    /// A store that failed to sync is read all the same.
+    ReadUnsynced,
     /// Readers' tokens are taken for writers'.
     ReadersWrite,
+}
+
+impl Mutation {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::AckBeforeSync,
+        Self::AckBeforeSyncUnseen,
+        Self::LoseLagged,
+        Self::OpenTooEarly,
+        Self::ReadUnsynced,
+        Self::ReadersWrite,
+    ];
 }
 
 /// Something that is going to happen.
