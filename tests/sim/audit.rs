@@ -97,21 +97,30 @@ impl Audit {
     pub(crate) fn gone(&mut self, link: LinkId) {
         self.links.remove(&link);
     }
-
-    /// A client sends a frame.
-    pub(crate) fn client_sends(&mut self, link: LinkId, frame: &Bytes, limits: &Limits) {
-        let Some(passage) = self.links.get_mut(&link) else {
-            return;
-        };
-        if let Ok(ClientMessage::Edit(edit)) = decode_client(frame) {
-            let sent = passage.edits.entry((edit.room, edit.id)).or_default();
-            sent.answers_due += 1;
-            sent.changes = edit.changes.iter().map(|change| work::hash(change, limits)).collect();
-        }
-    }
 }
 
 impl Context {
+    /// A client sends a frame.
+    pub(crate) fn client_sends(&mut self, link: LinkId, frame: &Bytes) {
+        let Ok(ClientMessage::Edit(edit)) = decode_client(frame) else {
+            return;
+        };
+        let changes = edit.changes.iter().map(|change| work::hash(change, &self.plan.limits));
+        let changes: Vec<ChangeHash> = changes.collect();
+        let Some(passage) = self.audit.links.get_mut(&link) else {
+            return;
+        };
+        let session = passage.session;
+        let count = changes.len();
+        let sent = passage.edits.entry((edit.room, edit.id)).or_default();
+        sent.answers_due += 1;
+        sent.changes = changes;
+        self.say(format_args!(
+            "session {session} sends edit {} with {count} changes",
+            edit.id
+        ));
+    }
+
     /// A frame enters a connection's queue: the server may send it from now on. Answers with the bytes in the queue.
     pub(crate) fn frame_leaves(&mut self, link: LinkId, session: SessionId, frame: &Bytes) -> usize {
         let Some(mut passage) = self.audit.links.remove(&link) else {
@@ -152,15 +161,20 @@ impl Context {
                 let document = member(passage, room)?.document.clone();
                 let changes = answered(passage, room, id)?;
                 self.coverage.acks += 1;
+                self.say(format_args!("session {} has edit {id} acknowledged", passage.session));
                 self.promised(&document, &changes, "acknowledges")
             }
             ServerMessage::Reject { room, id, code, .. } => {
-                match code {
+                match &code {
                     RejectCode::Unavailable | RejectCode::MissingDeps | RejectCode::NotOpen => {
                         self.coverage.rejects_temporary += 1;
                     }
                     _ => self.coverage.rejects_permanent += 1,
                 }
+                self.say(format_args!(
+                    "session {} has edit {id} refused: {code:?}",
+                    passage.session
+                ));
                 answered(passage, room, id).map(drop)
             }
             ServerMessage::Presence { room, .. } | ServerMessage::Signal { room, .. } => {

@@ -406,8 +406,7 @@ impl Client {
     }
 
     fn send(link: LinkId, frame: Bytes, context: &mut Context) {
-        let limits = context.plan.limits.clone();
-        context.audit.client_sends(link, &frame, &limits);
+        context.client_sends(link, &frame);
         context.send(link, End::Server, Packet::Frame(frame));
     }
 }

@@ -89,6 +89,8 @@ impl World {
             Fault::Broken { ms } => {
                 if self.disk.fault() == disk::Fault::None {
                     context.coverage.broken_disks += 1;
+                    // What was written and not synced is there to be read by whoever opens the document anew.
+                    self.breaks_unsynced = true;
                     self.disk.set_fault(disk::Fault::Broken);
                     context.after(ms, Happening::Repaired);
                 }

@@ -216,12 +216,12 @@ fn fault(clients: usize, random: &mut Random) -> Fault {
             ms: random.between(500, 8_000),
         },
         72..=76 => Fault::Resend { client },
-        77..=82 => Fault::Full {
+        77..=80 => Fault::Full {
             at_sync: random.percent(50),
             ms: random.between(200, 5_000),
         },
-        83..=84 => Fault::Broken {
-            ms: random.between(500, 5_000),
+        81..=84 => Fault::Broken {
+            ms: random.between(500, 10_000),
         },
         85..=89 => Fault::BadMerge,
         90..=95 => Fault::RoomPanic,

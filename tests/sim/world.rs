@@ -159,6 +159,8 @@ pub(crate) struct World {
     pub(crate) processes: u64,
     /// The server dies as soon as something is not synced, and is away for so long.
     pub(crate) dies_unsynced: Option<u64>,
+    /// A room panics as soon as the store is read-only.
+    pub(crate) breaks_unsynced: bool,
     /// How long a server that is stopping will be away.
     pub(crate) down_ms: u64,
 }
@@ -225,6 +227,7 @@ impl World {
             clients,
             processes: 0,
             dies_unsynced: None,
+            breaks_unsynced: false,
             down_ms: 0,
         }
     }
@@ -320,6 +323,10 @@ impl World {
         if self.dies_unsynced.is_some() && self.disk.unsynced() > 0 && self.context.random.percent(30) {
             let down_ms = self.dies_unsynced.take().unwrap_or_default();
             self.crash(down_ms);
+        }
+        if self.breaks_unsynced && self.server.as_ref().is_some_and(Server::is_read_only) {
+            self.breaks_unsynced = false;
+            self.context.room_panics += 1;
         }
         self.reap_server();
     }
