@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test format lint engine docs tests
+.PHONY: run test format lint engine docs tests sim
 
 # Builds the server and starts it without authentication, on loopback only.
 run:
@@ -30,3 +30,9 @@ docs:
 
 tests:
 	$(CARGO) test --locked --workspace
+
+# The simulator on many seeds; `make sim SEED=42` replays one and prints what happens in it.
+SEEDS ?= 10000
+
+sim:
+	$(CARGO) test --locked --test sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
