@@ -359,3 +359,6 @@ impl Room {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
