@@ -277,9 +277,9 @@ impl Task {
     }
 
     fn report(&self, now: Time) {
-        self.figures
-            .memory_bytes
-            .store(self.room.memory_bytes() as u64, Ordering::Relaxed);
+        let memory = self.room.memory_bytes() as u64;
+        let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
+        self.hub.account(former, memory);
         self.figures
             .members
             .store(self.room.members() as u64, Ordering::Relaxed);
@@ -309,6 +309,8 @@ impl Task {
     /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     fn end(&mut self) {
         self.hub.unlist(&self.document, self.number);
+        self.hub
+            .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
         self.inbox.close();
         while let Ok(mail) = self.inbox.try_recv() {
             if let Mail::Join(_, outbox) = mail {
