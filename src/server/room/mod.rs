@@ -36,6 +36,8 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
+/// A room adds up its memory at most this often.
+const ACCOUNT_INTERVAL_MS: u64 = 1_000;
 
 /// A message to a room.
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub(super) struct Task {
     audience: Option<Audience>,
     work: Work,
     figures: Arc<Figures>,
+    /// When its memory is to be added up again: that takes longer than a small batch.
+    next_account: Time,
     stage: Stage,
 }
 
@@ -124,6 +128,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         outboxes: BTreeMap::new(),
         audience: None,
         figures,
+        next_account: now,
         stage: Stage::Running,
     };
     drop(sender);
@@ -277,9 +282,12 @@ impl Task {
     }
 
     fn report(&self, now: Time) {
-        let memory = self.room.memory_bytes() as u64;
-        let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
-        self.hub.account(former, memory);
+        if now >= self.next_account {
+            self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
+            let memory = self.room.memory_bytes() as u64;
+            let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
+            self.hub.account(former, memory);
+        }
         self.figures
             .members
             .store(self.room.members() as u64, Ordering::Relaxed);
