@@ -281,7 +281,7 @@ impl Task {
         }
     }
 
-    fn report(&self, now: Time) {
+    fn report(&mut self, now: Time) {
         if now >= self.next_account {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
             let memory = self.room.memory_bytes() as u64;
