@@ -195,7 +195,8 @@ impl Hub {
         }
     }
 
-    fn memory_bytes(&self) -> u64 {
+    /// About how much memory the rooms take.
+    pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
     }
 
