@@ -183,10 +183,7 @@ pub(crate) fn author(change: &[u8]) -> Option<(usize, usize)> {
 /// Cuts whole chunks from the front of `bytes`; what is left is the beginning of another.
 pub(crate) fn split_chunks(bytes: &mut bytes::BytesMut) -> anyhow::Result<Vec<Bytes>> {
     let mut chunks = Vec::new();
-    loop {
-        let Some(mut rest) = bytes.get(CHUNK_HEAD_BYTES + 1..) else {
-            break;
-        };
+    while let Some(mut rest) = bytes.get(CHUNK_HEAD_BYTES + 1..) {
         let Some(body) = number(&mut rest) else { break };
         let head = bytes.len() - rest.len();
         let body = usize::try_from(body)?;

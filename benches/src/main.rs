@@ -4,6 +4,7 @@ mod clock;
 mod edits;
 mod history;
 mod load;
+mod micro;
 mod relay;
 mod report;
 
@@ -16,6 +17,8 @@ use std::net::SocketAddr;
 enum Command {
     /// Loads the relay and Syncline in turn, and prints the figures and their ratios
     Load(load::Load),
+    /// Times codec, gate, index, merge and store one by one
+    Micro(micro::Micro),
     /// Serves the bare relay: every message goes to all members of its room, nothing is merged or stored
     Relay {
         /// The address and port; port 0 picks a free one
@@ -27,6 +30,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Load(load) => load.run(),
+        Command::Micro(micro) => micro.run(),
         Command::Relay { listen } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(relay::serve(listen))

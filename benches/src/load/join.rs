@@ -1,7 +1,7 @@
 //! A long document: taken in through edits, joined cold after a restart, resynced by a client that missed 1,000 edits.
 
 use super::{
-    process::Programs,
+    process::{Programs, Server},
     store_base,
     target::{Joined, Link, Target},
 };
@@ -21,7 +21,6 @@ use syncline_protocol::native::{Capability, Packing};
 const DOCUMENT: &str = "paper";
 const BEHIND: usize = 1_000;
 const RESYNCS: usize = 20;
-const MIB: f64 = 1_024.0;
 
 /// One join, timed from the `open` to the part with `end`.
 struct Timed {
@@ -32,80 +31,85 @@ struct Timed {
 
 /// The whole course, on a store of its own in `data`.
 pub(crate) async fn run(programs: &Programs, data: &Path, history: &History) -> anyhow::Result<Sample> {
+    let mut sample = take_in(programs, data, history).await?;
+    let start = now();
+    let server = programs.start(Target::Syncline, data)?;
+    sample.push(("start_ms", ms_since(start)));
+    let joined = join_cold(&server, history, &mut sample).await?;
+    resync(&server, history, &joined, &mut sample).await?;
+    server.stop().await?;
+
+    let server = programs.start(Target::Syncline, data)?;
+    let cpu_s = server.cpu_s()?;
+    let resync = join(server.address, Some(&joined)).await?;
+    sample.extend([
+        ("cold_resync_1k_ms", resync.took_ms),
+        ("cold_resync_1k_bytes", resync.bytes as f64),
+        ("cold_resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("disk_kib", disk_bytes(data)? as f64 / 1_024.0),
+    ]);
+    server.stop().await?;
+    Ok(sample)
+}
+
+async fn take_in(programs: &Programs, data: &Path, history: &History) -> anyhow::Result<Sample> {
     let server = programs.start(Target::Syncline, data)?;
     let start = now();
     store_base(server.address, DOCUMENT, &history.base).await?;
     let load_s = ms_since(start) / 1_000.0;
     server.quiet().await?;
-    let settled_s = ms_since(start) / 1_000.0;
-    let load_cpu_s = server.cpu_s()?;
+    let sample = vec![
+        ("load_s", load_s),
+        ("load_changes_per_s", history.base.changes.len() as f64 / load_s),
+        ("load_until_quiet_s", ms_since(start) / 1_000.0),
+        ("load_until_quiet_cpu_s", server.cpu_s()?),
+    ];
     server.stop().await?;
+    Ok(sample)
+}
 
-    let start = now();
-    let server = programs.start(Target::Syncline, data)?;
-    let start_ms = ms_since(start);
+/// The first join after the start, then one that finds the room open.
+async fn join_cold(server: &Server, history: &History, sample: &mut Sample) -> anyhow::Result<Joined> {
     let (rss_kib, cpu_s) = (server.rss_kib()?, server.cpu_s()?);
     let cold = join(server.address, None).await?;
-    let cold_cpu_ms = (server.cpu_s()? - cpu_s) * 1_000.0;
-    let cold_rss_mib = (server.rss_kib()? - rss_kib) / MIB;
+    sample.extend([
+        ("cold_join_ms", cold.took_ms),
+        ("cold_join_bytes", cold.bytes as f64),
+        ("cold_join_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("cold_join_rss_mib", (server.rss_kib()? - rss_kib) / 1_024.0),
+    ]);
     check_text(&cold.joined, history)?;
     let warm = join(server.address, None).await?;
-    let disk_kib = disk_bytes(data)? as f64 / 1_024.0;
+    sample.extend([("warm_join_ms", warm.took_ms), ("warm_join_bytes", warm.bytes as f64)]);
+    Ok(cold.joined)
+}
 
+/// A writer goes on for 1,000 edits, one after another; then clients come back that stand where `joined` ends.
+async fn resync(server: &Server, history: &History, joined: &Joined, sample: &mut Sample) -> anyhow::Result<()> {
     let mut writer = Link::greet(server.address, Vec::new()).await?;
-    writer
-        .open(DOCUMENT, Some(cold.joined.cursor), cold.joined.heads.clone())
-        .await?;
+    writer.open(DOCUMENT, Some(joined.cursor), joined.heads.clone()).await?;
     let edits = Edits::prepare(&history.base, 1, BEHIND, Sight::Apart);
     let start = now();
     for place in 0..BEHIND {
-        writer
-            .store(place as u64, edits.edit(0, place).cloned().as_slice())
-            .await?;
+        let edit = edits.edit(0, place).cloned();
+        writer.store(place as u64, edit.as_slice()).await?;
     }
-    let one_by_one_ms = ms_since(start) / BEHIND as f64;
+    sample.push(("one_edit_acked_ms", ms_since(start) / BEHIND as f64));
     let cpu_s = server.cpu_s()?;
-    let mut resyncs_ms = Vec::new();
-    let mut resync_bytes = 0;
+    let (mut took_ms, mut bytes) = (Vec::new(), 0);
     for _ in 0..RESYNCS {
-        let resync = join(server.address, Some(&cold.joined)).await?;
-        ensure!(
-            changes(&resync.joined)? == BEHIND,
-            "a resync brought {} changes",
-            changes(&resync.joined)?
-        );
-        resyncs_ms.push(resync.took_ms);
-        resync_bytes = resync.bytes;
+        let resync = join(server.address, Some(joined)).await?;
+        let changes = changes(&resync.joined)?;
+        ensure!(changes == BEHIND, "a resync brought {changes} changes");
+        took_ms.push(resync.took_ms);
+        bytes = resync.bytes;
     }
-    let resync_cpu_ms = (server.cpu_s()? - cpu_s) * 1_000.0 / RESYNCS as f64;
-    server.stop().await?;
-
-    let server = programs.start(Target::Syncline, data)?;
-    let cpu_s = server.cpu_s()?;
-    let cold_resync = join(server.address, Some(&cold.joined)).await?;
-    let cold_resync_cpu_ms = (server.cpu_s()? - cpu_s) * 1_000.0;
-    server.stop().await?;
-    Ok(vec![
-        ("load_s", load_s),
-        ("load_edits_per_s", history.base.changes.len() as f64 / load_s),
-        ("load_and_settled_s", settled_s),
-        ("load_and_settled_cpu_s", load_cpu_s),
-        ("disk_kib", disk_kib),
-        ("start_ms", start_ms),
-        ("cold_join_ms", cold.took_ms),
-        ("cold_join_bytes", cold.bytes as f64),
-        ("cold_join_cpu_ms", cold_cpu_ms),
-        ("cold_join_rss_mib", cold_rss_mib),
-        ("warm_join_ms", warm.took_ms),
-        ("warm_join_bytes", warm.bytes as f64),
-        ("one_edit_acked_ms", one_by_one_ms),
-        ("resync_1k_ms", median(&resyncs_ms)),
-        ("resync_1k_bytes", resync_bytes as f64),
-        ("resync_1k_cpu_ms", resync_cpu_ms),
-        ("cold_resync_1k_ms", cold_resync.took_ms),
-        ("cold_resync_1k_bytes", cold_resync.bytes as f64),
-        ("cold_resync_1k_cpu_ms", cold_resync_cpu_ms),
-    ])
+    sample.extend([
+        ("resync_1k_ms", median(&took_ms)),
+        ("resync_1k_bytes", bytes as f64),
+        ("resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0 / RESYNCS as f64),
+    ]);
+    Ok(())
 }
 
 async fn join(address: SocketAddr, from: Option<&Joined>) -> anyhow::Result<Timed> {

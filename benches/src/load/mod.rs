@@ -85,7 +85,7 @@ impl Load {
     /// Runs what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.out)?;
-        let programs = Programs::find(self.syncline.clone())?;
+        let programs = Programs::find(self.syncline.clone(), self.out.join("servers.log"))?;
         if !programs.pinned {
             writeln!(
                 std::io::stdout(),

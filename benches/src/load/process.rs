@@ -3,6 +3,7 @@
 use super::target::Target;
 use anyhow::{Context, ensure};
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -33,6 +34,8 @@ pub(crate) struct Programs {
     pub(crate) bench: PathBuf,
     /// Whether `taskset` pins the server to one core and this process to another.
     pub(crate) pinned: bool,
+    /// Where the servers' logs go.
+    pub(crate) log: PathBuf,
 }
 
 /// A running server. Killed when dropped.
@@ -46,7 +49,7 @@ pub(crate) struct Server {
 
 impl Programs {
     /// Moves this process to its core, if that can be done.
-    pub(crate) fn find(syncline: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn find(syncline: PathBuf, log: PathBuf) -> anyhow::Result<Self> {
         ensure!(
             syncline.exists(),
             "{} is not there: build it with `cargo build --release --bin syncline`",
@@ -60,10 +63,12 @@ impl Programs {
             .stderr(Stdio::null())
             .status();
         let pinned = moved.is_ok_and(|status| status.success());
+        File::create(&log)?;
         Ok(Self {
             syncline,
             bench,
             pinned,
+            log,
         })
     }
 
@@ -90,6 +95,7 @@ impl Programs {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(File::options().append(true).open(&self.log)?)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
