@@ -43,11 +43,6 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = load_config(self.file.config.as_deref(), &self.flags())?;
         telemetry::start(&config.log).context("cannot log")?;
-        if config.dev {
-            say(
-                "WARNING: --dev serves without authentication: every program on this machine can read and write everything",
-            );
-        }
         runtime().context("cannot start threads")?.block_on(serve(config))
     }
 
@@ -75,6 +70,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
         StartError::Keys(_) | StartError::Tls(_) => Failure::Usage(error.to_string()),
         StartError::Store { .. } | StartError::Listen { .. } => Failure::Error(error.into()),
     })?;
+    if running.server().config.dev {
+        say(
+            "WARNING: --dev serves without authentication: every program on this machine can read and write everything",
+        );
+    }
     print(&format!("listening on {}", running.url())).context("cannot write to standard output")?;
     stop.wait().await;
     tracing::info!("stopping");

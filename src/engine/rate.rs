@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn l2_a_burst_passes_and_then_the_rate_holds() {
+    fn l4_a_burst_passes_and_then_the_rate_holds() {
         let start = Time::from_ms(5);
         let mut bucket = Bucket::new(100, 3, start);
         assert_eq!([(); 3].map(|()| bucket.take(start)), [None; 3]);

@@ -98,6 +98,7 @@ enum Came {
     Message(Option<Result<Message, tungstenite::Error>>),
     Notice,
     Draining,
+    Drained,
     Woke,
 }
 
@@ -105,13 +106,13 @@ impl Reader {
     /// Reads until the peer is gone. It may be dropped at any await: nothing that was taken in is half done but for a room
     /// that is not told of it, and every room is told that the session left.
     async fn read(&mut self, mut stream: SplitStream<Socket>) {
-        let mut draining = self.server.draining();
-        let mut told_to_leave = false;
+        let (mut draining, mut drained) = (self.server.draining(), self.server.drained());
+        let mut leaving = false;
         loop {
             let now = self.now();
             self.paused_until = self.paused_until.filter(|until| *until > now);
             let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
-            let (outbox, reading) = (self.outbox.clone(), self.paused_until.is_none());
+            let (outbox, reading) = (self.outbox.clone(), self.paused_until.is_none() && !leaving);
             let message = async {
                 outbox.readable().await;
                 stream.next().await
@@ -119,7 +120,8 @@ impl Reader {
             let came = tokio::select! {
                 message = message, if reading => Came::Message(message),
                 () = self.outbox.noticed() => Came::Notice,
-                _ = draining.wait_for(|draining| *draining), if !told_to_leave => Came::Draining,
+                _ = draining.wait_for(|draining| *draining), if !leaving => Came::Draining,
+                _ = drained.wait_for(|drained| *drained), if leaving => Came::Drained,
                 () = tokio::time::sleep(wake) => Came::Woke,
             };
             match came {
@@ -131,15 +133,17 @@ impl Reader {
                 }
                 Came::Message(None) => return,
                 Came::Notice => self.noticed().await,
+                // Nothing more is taken in; what was, is answered before the close.
                 Came::Draining => {
-                    told_to_leave = true;
-                    self.outbox.push(
-                        ServerMessage::Retry {
-                            after_ms: RETRY_AFTER_MS,
-                        }
-                        .encode(),
-                    );
+                    leaving = true;
+                    let retry = ServerMessage::Retry {
+                        after_ms: RETRY_AFTER_MS,
+                    };
+                    self.outbox.push(retry.encode());
+                }
+                Came::Drained => {
                     self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
+                    return std::future::pending().await;
                 }
                 Came::Woke => {
                     if !self.woke().await {
@@ -183,8 +187,13 @@ impl Reader {
     async fn woke(&mut self) -> bool {
         let now = self.now();
         let (limits, silent_ms) = (&self.server.config.limits, now.ms() - self.heard_ms.min(now.ms()));
-        if silent_ms >= limits.idle_timeout_ms {
+        if silent_ms >= limits.idle_timeout_ms + ms(CLOSE_TIMEOUT) {
             return false;
+        }
+        if silent_ms >= limits.idle_timeout_ms {
+            let text = "nothing was heard for too long".to_owned();
+            self.outbox.close(CloseCode::TooSlow, text);
+            return true;
         }
         if silent_ms >= limits.ping_interval_ms && now.ms() >= self.pinged_ms + limits.ping_interval_ms {
             self.pinged_ms = now.ms();
@@ -199,7 +208,10 @@ impl Reader {
     fn next_wakeup(&self) -> Time {
         let limits = &self.server.config.limits;
         let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + limits.ping_interval_ms);
-        let dead = Time::from_ms(self.heard_ms + limits.idle_timeout_ms);
+        let mut dead = Time::from_ms(self.heard_ms + limits.idle_timeout_ms);
+        if dead <= self.now() {
+            dead = dead.plus_ms(ms(CLOSE_TIMEOUT));
+        }
         let others = self.session.next_wakeup().into_iter().chain(self.paused_until);
         others.fold(ping.min(dead), Time::min)
     }
@@ -304,6 +316,10 @@ impl Reader {
     fn now(&self) -> Time {
         Time::from_ms(self.server.clock.monotonic_ms())
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Writes what is queued, many frames per flush, until a close is written or the peer takes nothing for `idle`.

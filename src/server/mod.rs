@@ -57,6 +57,7 @@ pub struct Server {
     writer: Arc<Writer>,
     ready: AtomicBool,
     draining: watch::Sender<bool>,
+    drained: watch::Sender<bool>,
 }
 
 /// A server that accepts connections, until [`Running::shutdown`] or until it is dropped.
@@ -160,6 +161,7 @@ impl Server {
             writer,
             ready: AtomicBool::new(true),
             draining: watch::Sender::new(false),
+            drained: watch::Sender::new(false),
         })
     }
 
@@ -171,6 +173,11 @@ impl Server {
     /// Becomes true when the server is to stop: tell the peer, finish what is under way, end.
     pub fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
+    }
+
+    /// Becomes true when the rooms have stored and answered everything that was taken in before the drain.
+    pub fn drained(&self) -> watch::Receiver<bool> {
+        self.drained.subscribe()
     }
 
     /// Whether new work is welcome; what `/readyz` says.
@@ -200,14 +207,14 @@ impl Running {
         &self.server
     }
 
-    /// Stops accepting, tells every connection, and waits for them to end, at most for the configured time. Whether all
-    /// ended by themselves.
-    /// Then the rooms store what they hold, and the store is synced and closed.
+    /// Stops accepting and reading, lets the rooms store and answer what was taken in, then tells every connection and waits
+    /// for them to end, each for at most the configured time; then the store is closed. Whether all ended by themselves.
     pub async fn shutdown(mut self) -> bool {
-        self.server.draining.send_replace(true);
         let grace = Duration::from_millis(self.server.config.drain_timeout_ms);
-        let ended = tokio::time::timeout(grace, &mut self.gateway).await.is_ok();
+        self.server.draining.send_replace(true);
         let stored = tokio::time::timeout(grace, self.server.hub.stop()).await.is_ok();
+        self.server.drained.send_replace(true);
+        let ended = tokio::time::timeout(grace, &mut self.gateway).await.is_ok();
         let writer = self.server.writer.clone();
         let closed = tokio::task::spawn_blocking(move || writer.close()).await.is_ok();
         ended && stored && closed
@@ -217,6 +224,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.server.draining.send_replace(true);
+        self.server.drained.send_replace(true);
         self.gateway.abort();
         self.sweeper.abort();
     }

@@ -45,30 +45,3 @@ fn every_honest_change_passes() {
         assert_eq!(index.heads().len(), crate::history::document(&log).get_heads().len());
     }
 }
-
-#[test]
-fn isolated_probe() {
-    for seed in 0..200 {
-        let rng = &mut Rng::new(seed);
-        let style = Style {
-            writers: 1 + rng.below(5),
-            steps: 20 + rng.below(120),
-            marks: seed % 4 == 0,
-        };
-        let log = history(rng, style);
-        let mut index = Index::default();
-        for (at, change) in log.iter().enumerate() {
-            let d = decoded(change.raw_bytes()).unwrap();
-            let v = gate::check(&index, None, &somebody(), &d, &Limits::default());
-            let doc = crate::history::document(&log[..at]);
-            let o = crate::oracle::try_merge(&doc, change.raw_bytes());
-            if !matches!(v, Verdict::Vouched | Verdict::Unvouched) || o.is_err() {
-                println!("PROBE {seed} {at} {:?} {:?}", v, o);
-                if o.is_err() {
-                    break;
-                }
-            }
-            index.admit(&d, &somebody());
-        }
-    }
-}

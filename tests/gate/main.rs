@@ -1,10 +1,13 @@
 //! The gate and the op index, from outside: every rule, every bomb, real histories, and the proof that what the gate vouches
 //! for merges, saves and loads.
 
+mod forge;
 mod history;
 mod honest;
 mod oracle;
+mod proof;
 mod rng;
+mod scene;
 
 use syncline::engine::{
     document::Document,
@@ -28,4 +31,16 @@ pub(crate) fn verdict(index: &Index, document: Option<&Document>, bytes: &[u8]) 
 
 pub(crate) fn somebody() -> Subject {
     Subject("somebody".into())
+}
+
+/// How many cases each proof runs: `SYNCLINE_GATE_CASES`, or what fits in an ordinary test run.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where these tests read the environment"
+)]
+pub(crate) fn cases(default: usize) -> usize {
+    match std::env::var("SYNCLINE_GATE_CASES") {
+        Ok(cases) => cases.parse().expect("SYNCLINE_GATE_CASES is a number"),
+        Err(_) => default,
+    }
 }

@@ -1,3 +1,12 @@
 //! The integration tests: the whole program from outside, and the tidiness of the tree.
 
+mod command_line;
+mod durability;
+mod edits;
+mod gateway;
+mod hostile;
+mod peer;
+mod process;
+mod running;
 mod tidy;
+mod tls;

@@ -1,1 +1,3 @@
-//! x
+//! The Rust client of Syncline: documents that stay in sync.
+
+pub mod core;

@@ -44,6 +44,9 @@ pub(super) fn place(
     if change.start_op() <= author_max_op.max(found.max_op) {
         return Err(refuse("the change's counters are not above those that it stands on"));
     }
+    if change.ops.is_empty() && change.start_op() != found.max_op + 1 {
+        return Err(refuse("an empty change's counter is not the next one"));
+    }
     if change.start_op() > index.max_op() + 1 {
         return Err(refuse("the change's counters leave a gap"));
     }

@@ -80,17 +80,22 @@ pub(super) struct Task {
     /// For answers that connections send on a room's behalf.
     own_inbox: mpsc::WeakSender<Mail>,
     outboxes: BTreeMap<SessionId, Arc<Outbox>>,
-    /// The queues of the last broadcast's members: most broadcasts go to the same.
-    audience: Option<(Arc<[SessionId]>, Vec<Arc<Outbox>>)>,
+    audience: Option<Audience>,
     work: Work,
     figures: Arc<Figures>,
     stage: Stage,
 }
 
+/// The queues of the last broadcast's members: most broadcasts go to the same.
+struct Audience {
+    sessions: Arc<[SessionId]>,
+    outboxes: Vec<Arc<Outbox>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// The server stops: nothing more is taken in.
+    /// The server stops: the room ends once everything taken in is stored.
     Stopping,
     /// The engine has closed the room.
     Closed,
@@ -135,20 +140,19 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
 impl Task {
     async fn run(&mut self) {
         let mut mail = Vec::with_capacity(16);
-        while self.stage != Stage::Closed && !(self.stage == Stage::Stopping && self.work.is_idle()) {
+        while self.stage != Stage::Closed {
             let wake = self
                 .room
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
-            let reading = self.stage == Stage::Running && !self.room.is_saturated();
+            let reading = !self.room.is_saturated();
+            if self.stage == Stage::Stopping && self.inbox.is_empty() && self.work.is_idle() {
+                return;
+            }
             let event = tokio::select! {
                 biased;
                 event = self.work.next(), if !self.work.is_idle() => Some(event),
-                count = self.inbox.recv_many(&mut mail, BATCH_MAX), if reading => {
-                    // The hub holds a sender for as long as the room is listed.
-                    if count == 0 { self.stage = Stage::Stopping; }
-                    None
-                }
+                _ = self.inbox.recv_many(&mut mail, BATCH_MAX), if reading => None,
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Woke),
             };
             let now = self.hub.now();
@@ -242,18 +246,15 @@ impl Task {
         begins: Option<Position>,
         lagging: &mut Vec<(SessionId, Position)>,
     ) {
-        if !self
-            .audience
-            .as_ref()
-            .is_some_and(|(sessions, _)| Arc::ptr_eq(sessions, to))
-        {
-            let outboxes = to
+        let known = self.audience.take().filter(|known| Arc::ptr_eq(&known.sessions, to));
+        let audience = known.unwrap_or_else(|| Audience {
+            sessions: to.clone(),
+            outboxes: to
                 .iter()
                 .filter_map(|session| self.outboxes.get(session).cloned())
-                .collect();
-            self.audience = Some((to.clone(), outboxes));
-        }
-        for outbox in self.audience.iter().flat_map(|(_, outboxes)| outboxes) {
+                .collect(),
+        });
+        for outbox in &self.audience.insert(audience).outboxes {
             if except == Some(outbox.session()) || outbox.try_push(frame.clone()) {
                 continue;
             }

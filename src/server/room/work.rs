@@ -67,11 +67,13 @@ impl Work {
                     self.append = None;
                     return self.appended(stored.unwrap_or(Err(StoreError::Closed)));
                 }
-                job = self.jobs.join_next(), if !self.jobs.is_empty() => match job {
-                    Some(Ok(event)) => return event,
+                job = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     // A job answers even for work that panics; it ends otherwise only with the whole process.
-                    Some(Err(_)) | None => {}
-                },
+                    if let Some(Ok(event)) = job {
+                        return event;
+                    }
+                }
+                else => return Event::Woke,
             }
         }
     }

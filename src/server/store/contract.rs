@@ -15,8 +15,10 @@ use super::{
 };
 
 mod damage;
+mod disk;
 mod documents;
 mod floor;
+mod writing;
 
 /// Something to test on: gives a floor, and can close it and open the same one again.
 trait Floor {
@@ -154,6 +156,11 @@ impl Author {
             entries: entries.clone(),
         };
         write(kv, &layout::append(&self.document, Epoch::new(7), &record, first));
+        self.append_unwritten(entries);
+    }
+
+    /// Remembers one record that is written elsewhere.
+    fn append_unwritten(&mut self, entries: Vec<LogEntry>) {
         self.starts.push(self.entries.len());
         self.entries.extend(entries);
     }

@@ -8,6 +8,9 @@ use std::ops::{ControlFlow, Range};
 /// What a scan calls for each key and value, in the order of the keys; `Break` ends the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// An ordered map from bytes to bytes that can be made durable. One thread writes; any number read.
 pub trait Kv: Send + Sync + 'static {
     /// The value of `key`.
@@ -27,7 +30,7 @@ pub trait Kv: Send + Sync + 'static {
     ///
     /// # Errors
     /// As `get`.
-    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError>;
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError>;
 
     /// Applies `batch`, all or nothing, also across a crash. It is visible at once and durable only after [`Kv::sync`].
     ///

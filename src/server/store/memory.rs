@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::kv::{Batch, Kv, KvError, Visit, Write};
+use super::kv::{Batch, Kv, KvError, Pair, Visit, Write};
 
 /// An ordered map behind a lock.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Kv for MemoryKv {
         }
     }
 
-    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError> {
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError> {
         if range.start >= range.end {
             return Ok(None);
         }

@@ -10,13 +10,16 @@ use std::{
     ops::{ControlFlow, Range},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use super::{
     StoreError,
-    kv::{Batch, Kv, KvError, Visit, Write},
+    kv::{Batch, Kv, KvError, Pair, Visit, Write},
 };
 
 /// After a store is closed within the process, sled's own lock is let go by its background threads: wait this often for it.
@@ -50,6 +53,8 @@ pub struct SledKv {
     options: SledOptions,
     /// `None` when it could not be opened again after a full disk.
     open: RwLock<Option<Open>>,
+    /// A write or sync failed half way: nothing may reach the disk any more, not even while closing.
+    spoilt: AtomicBool,
     /// Held as long as the directory is served.
     _lock: File,
 }
@@ -90,6 +95,7 @@ impl SledKv {
             directory: directory.to_path_buf(),
             options,
             open: RwLock::new(Some(open)),
+            spoilt: AtomicBool::new(false),
             _lock: lock,
         };
         let blobs = kv.blob_files().map_err(io)?;
@@ -115,6 +121,18 @@ impl SledKv {
         self.directory.join(RESERVE_FILE)
     }
 
+    /// Runs a write or sync. After an error other than `Full` there is never another one.
+    fn change(&self, act: impl FnOnce(&Open) -> Result<(), KvError>) -> Result<(), KvError> {
+        if self.spoilt.load(Ordering::Acquire) {
+            return Err(KvError::Io("a write or sync failed before".into()));
+        }
+        let result = self.with(act);
+        if !matches!(result, Ok(()) | Err(KvError::Full)) {
+            self.spoilt.store(true, Ordering::Release);
+        }
+        result
+    }
+
     fn with<T>(&self, act: impl FnOnce(&Open) -> Result<T, KvError>) -> Result<T, KvError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         match &*open {
@@ -122,6 +140,18 @@ impl SledKv {
             None => Err(KvError::Io(
                 "the store is closed since the disk was full: free some space and restart".into(),
             )),
+        }
+    }
+}
+
+impl Drop for SledKv {
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if self.spoilt.load(Ordering::Acquire) {
+            // Closing would write out what is left of a batch that broke off.
+            std::mem::forget(open);
+        } else if let Err(error) = close(open) {
+            tracing::error!(%error, "the store did not close cleanly");
         }
     }
 }
@@ -149,7 +179,7 @@ impl Kv for SledKv {
         }
     }
 
-    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError> {
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError> {
         if range.start >= range.end {
             return Ok(None);
         }
@@ -167,11 +197,11 @@ impl Kv for SledKv {
                 Write::Delete { key } => writes.remove(key.as_slice()),
             }
         }
-        self.with(|open| open.db.apply_batch(writes).map_err(kv_error))
+        self.change(|open| open.db.apply_batch(writes).map_err(kv_error))
     }
 
     fn sync(&self) -> Result<(), KvError> {
-        self.with(|open| {
+        self.change(|open| {
             open.db.flush().map_err(kv_error)?;
             // Whatever the fsync says, `Full` included, is final: the system may have dropped what it could not write.
             open.log_file
@@ -183,13 +213,7 @@ impl Kv for SledKv {
     fn make_room(&self) -> Result<(), KvError> {
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         remove(&self.reserve())?;
-        if let Some(open) = slot.take() {
-            // Closing writes nothing after an error; it may panic.
-            unpanicked(|| {
-                drop(open);
-                Ok(())
-            })?;
-        }
+        close(slot.take())?;
         *slot = Some(Open::new(&self.directory, self.options)?);
         Ok(())
     }
@@ -212,6 +236,7 @@ impl Kv for SledKv {
 
 impl Open {
     fn new(directory: &Path, options: SledOptions) -> Result<Self, KvError> {
+        remove_unfinished(directory).map_err(|error| io_error(&error))?;
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(options.cache_bytes)
@@ -240,6 +265,18 @@ impl Open {
     }
 }
 
+/// Removes what sled was writing beside the log when it was killed or had no space: it would take that for its newest
+/// summary of the log, find it damaged and not open. Without it, it reads the log from the summary before.
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(directory)? {
+        let file = file?;
+        if file.file_name().to_string_lossy().ends_with(".generating") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether sled says that its own lock is held; it has only words for that.
 fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
@@ -263,6 +300,14 @@ fn remove(path: &Path) -> Result<(), KvError> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(&error)),
         _ => Ok(()),
     }
+}
+
+/// Closing writes nothing after an error. It may panic.
+fn close(open: Option<Open>) -> Result<(), KvError> {
+    unpanicked(|| {
+        drop(open);
+        Ok(())
+    })
 }
 
 /// Runs a call into sled; a panic there means that it met what it never wrote.

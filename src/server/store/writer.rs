@@ -6,7 +6,7 @@
 //! nobody can know what a disk holds that failed to sync, so it is not tried again.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -19,7 +19,7 @@ use std::{
 
 use super::{
     StoreError,
-    kv::{Batch, Kv, KvError},
+    kv::{Batch, Kv, KvError, Write},
 };
 
 /// Batches that may wait.
@@ -335,14 +335,34 @@ impl Commit {
         if error != KvError::Full {
             return Err(self.give_up(&error));
         }
-        // The batch may be half way to the disk. With the reserve's space it gets there wholly, so that nobody has to ask
-        // whether a refused edit comes back after a restart.
         tracing::error!("the disk is full: edits are refused until there is space");
         self.enter(State::Full);
-        match self.kv.make_room().and_then(|()| self.write_and_sync(batch)) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.give_up(&error)),
+        // The batch may be half way to the disk. With the reserve's space it gets there wholly.
+        let mut result = self.kv.make_room().and_then(|()| self.write_and_sync(batch));
+        if result == Err(KvError::Full) {
+            // Not even then. Opened again, the floor has either all of it or nothing, and shows which: a refused edit must
+            // not come back after a restart.
+            result = self.kv.make_room();
+            if result.is_ok() && !self.has_landed(batch) {
+                return Err(StoreError::Full);
+            }
+            result = result.and_then(|()| self.kv.sync());
         }
+        result.map_err(|error| self.give_up(&error))
+    }
+
+    /// Whether every write of `batch` is there.
+    fn has_landed(&self, batch: &Batch) -> bool {
+        let mut last = BTreeMap::new();
+        for write in batch.writes() {
+            let value = match write {
+                Write::Put { value, .. } => Some(value),
+                Write::Delete { .. } => None,
+            };
+            last.insert(write.key(), value);
+        }
+        last.into_iter()
+            .all(|(key, value)| self.kv.get(key).is_ok_and(|found| found.as_ref() == value))
     }
 
     fn write_and_sync(&self, batch: &Batch) -> Result<(), KvError> {

@@ -1,0 +1,130 @@
+//! What only the disk shows: a full one, space that is used again, and how fast it syncs. Measured and tried by hand.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{
+    super::writer::{Work, Writer},
+    *,
+};
+
+fn record(author: &Author, change: Vec<u8>) -> Batch {
+    let record = LogRecord {
+        position: at(author.entries.len() as u64),
+        bytes_before: author.bytes(),
+        entries: vec![entry("ann", change)],
+    };
+    layout::append(&author.document, Epoch::new(7), &record, author.entries.is_empty())
+}
+
+#[test]
+fn space_is_used_again() {
+    let directory = TempDir::new().unwrap();
+    let kv = SledKv::open(
+        directory.path(),
+        SledOptions {
+            cache_bytes: 4 << 20,
+            reserve_bytes: 1 << 16,
+        },
+    )
+    .unwrap();
+    // 2 MiB of chunks under the same keys, 20 times.
+    for round in 0..20u8 {
+        for batch in layout::snapshot(&id("a"), 1, &vec![round; 2 << 20], &[]) {
+            write(&kv, &batch);
+        }
+    }
+    let size = kv.size_bytes();
+    assert!(size < 5 * (2 << 20), "2 MiB written 20 times take {size} bytes");
+    assert_eq!(kv.blob_files().unwrap(), 0);
+}
+
+/// `mkdir /tmp/syncline-small-disk && mount -t tmpfs -o size=64m none /tmp/syncline-small-disk`
+#[test]
+#[ignore = "needs a small disk, mounted by hand"]
+fn a_full_disk_refuses_and_goes_on() {
+    let small = std::env::temp_dir().join("syncline-small-disk");
+    let directory = small.join("data");
+    let open = || Arc::new(SledKv::open(&directory, SledOptions::default()).unwrap());
+    for round in 0..10 {
+        let _ = std::fs::remove_dir_all(&directory);
+        let mut kv = open();
+        Store::open(kv.clone()).unwrap();
+        let mut author = Author::new(&format!("document-{round}"));
+        let mut writer = Writer::start(kv.clone()).unwrap();
+        std::fs::write(small.join("filler"), vec![0; (5 + round) << 20]).unwrap();
+        let refused = loop {
+            let change = vec![author.entries.len() as u8; 100_000];
+            if let Err(error) = writer.write(record(&author, change.clone())) {
+                break error;
+            }
+            author.append_unwritten(vec![entry("ann", change)]);
+            assert!(author.entries.len() < 1_000);
+        };
+        assert_eq!(refused, StoreError::Full);
+        author.check(&Store::open(kv.clone()).unwrap());
+        println!(
+            "round {round}: full after {} x 100 kB, {} bytes",
+            author.entries.len(),
+            kv.size_bytes()
+        );
+        if round % 2 == 0 {
+            // Restarts while full.
+            drop(writer);
+            assert_eq!(Arc::strong_count(&kv), 1);
+            drop(kv);
+            kv = open();
+            author.check(&Store::open(kv.clone()).unwrap());
+            writer = Writer::start(kv.clone()).unwrap();
+            assert_eq!(writer.write(record(&author, vec![1])), Err(StoreError::Full));
+        }
+        std::fs::remove_file(small.join("filler")).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        writer.write(record(&author, vec![1])).unwrap();
+        author.append_unwritten(vec![entry("ann", vec![1])]);
+        let store = Store::open(kv.clone()).unwrap();
+        author.check(&store);
+        assert!(!writer.figures().full.load(Ordering::Relaxed));
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn synced_appends_per_second() {
+    for group in [1, 10, 100, 1_000] {
+        let directory = TempDir::new_in("target").unwrap();
+        let kv = Arc::new(SledKv::open(directory.path(), SledOptions::default()).unwrap());
+        let writer = Writer::start(kv.clone()).unwrap();
+        let mut authors: Vec<_> = (0..group).map(|n| Author::new(&format!("room-{n}"))).collect();
+        let rounds = (20_000 / group).clamp(20, 2_000);
+        let began = std::fs::metadata(directory.path()).unwrap().modified().unwrap();
+        for _ in 0..rounds {
+            let (tell, told) = std::sync::mpsc::sync_channel(group);
+            for author in &mut authors {
+                let tell = tell.clone();
+                let batch = record(author, vec![7; 120]);
+                author.append_unwritten(vec![entry("ann", vec![7; 120])]);
+                writer
+                    .submit(Work {
+                        batch,
+                        done: Box::new(move |result| tell.send(result).unwrap()),
+                    })
+                    .unwrap();
+            }
+            drop(tell);
+            assert_eq!(told.iter().filter(|result| result.is_ok()).count(), group);
+        }
+        std::fs::write(directory.path().join("end"), b"").unwrap();
+        let ended = std::fs::metadata(directory.path().join("end"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        let seconds = ended.duration_since(began).unwrap().as_secs_f64();
+        let groups = writer.figures().groups.load(Ordering::Relaxed);
+        let appends = rounds * group;
+        println!(
+            "{group} at once: {:.0} appends/s, {groups} syncs, {} bytes",
+            appends as f64 / seconds,
+            kv.size_bytes()
+        );
+    }
+}

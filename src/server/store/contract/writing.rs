@@ -1,0 +1,335 @@
+//! The writer: groups, order, limits, a full disk, a failed sync, closing. On a floor that fails and waits as it is told.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Condvar, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{
+    super::{
+        kv::{KvError, Pair, Visit},
+        writer::{Done, GROUP_BYTES_MAX, GROUP_LEN_MAX, QUEUE_BYTES_MAX, QUEUE_LEN_MAX, Refused, Work, Writer},
+    },
+    *,
+};
+
+/// A floor in memory with a script: what the next syncs answer, and whether they wait.
+#[derive(Default)]
+struct Scripted {
+    memory: MemoryKv,
+    script: Mutex<Script>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Script {
+    held: bool,
+    waiting: bool,
+    /// Nothing that is written arrives.
+    loses: bool,
+    sync: VecDeque<Result<(), KvError>>,
+    make_room: VecDeque<Result<(), KvError>>,
+    reserve: VecDeque<Result<(), KvError>>,
+    /// Everything that was done to the floor and by it.
+    calls: Vec<String>,
+}
+
+impl Scripted {
+    fn call(
+        &self,
+        name: &str,
+        answer: impl FnOnce(&mut Script) -> &mut VecDeque<Result<(), KvError>>,
+    ) -> Result<(), KvError> {
+        let mut script = self.script.lock().unwrap();
+        script.calls.push(name.into());
+        answer(&mut script).pop_front().unwrap_or(Ok(()))
+    }
+
+    fn note(&self, what: &str) {
+        self.script.lock().unwrap().calls.push(what.into());
+    }
+
+    fn hold(&self, held: bool) {
+        self.script.lock().unwrap().held = held;
+        self.changed.notify_all();
+    }
+
+    fn await_sync(&self) {
+        let script = self.script.lock().unwrap();
+        drop(self.changed.wait_while(script, |script| !script.waiting).unwrap());
+    }
+
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.script.lock().unwrap().calls)
+    }
+}
+
+impl Kv for Scripted {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.memory.get(key)
+    }
+
+    fn scan(&self, range: Range<&[u8]>, visit: &mut Visit<'_>) -> Result<(), KvError> {
+        self.memory.scan(range, visit)
+    }
+
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError> {
+        self.memory.last(range)
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        self.note("write");
+        if self.script.lock().unwrap().loses {
+            Ok(())
+        } else {
+            self.memory.write(batch)
+        }
+    }
+
+    fn sync(&self) -> Result<(), KvError> {
+        let mut script = self.script.lock().unwrap();
+        script.waiting = script.held;
+        self.changed.notify_all();
+        let mut script = self.changed.wait_while(script, |script| script.held).unwrap();
+        script.waiting = false;
+        drop(script);
+        self.call("sync", |script| &mut script.sync)
+    }
+
+    fn make_room(&self) -> Result<(), KvError> {
+        self.call("make_room", |script| &mut script.make_room)
+    }
+
+    fn restore_reserve(&self) -> Result<(), KvError> {
+        self.call("reserve", |script| &mut script.reserve)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+}
+
+fn put(key: &str) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(key.into(), b"value".to_vec());
+    batch
+}
+
+fn sized(bytes: usize) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(b"sized".to_vec(), vec![0; bytes - 5]);
+    batch
+}
+
+fn unheard() -> Done {
+    Box::new(|_| ())
+}
+
+fn failing(sync: &[Result<(), KvError>], make_room: &[Result<(), KvError>]) -> (Arc<Scripted>, Writer) {
+    let kv = Arc::new(Scripted::default());
+    let writer = Writer::start(kv.clone()).unwrap();
+    writer.write(put("before")).unwrap();
+    kv.calls();
+    let mut script = kv.script.lock().unwrap();
+    script.sync = sync.iter().cloned().collect();
+    script.make_room = make_room.iter().cloned().collect();
+    drop(script);
+    (kv, writer)
+}
+
+#[test]
+fn what_waits_is_written_with_one_sync_and_told_after_it() {
+    let kv = Arc::new(Scripted::default());
+    kv.hold(true);
+    let writer = Writer::start(kv.clone()).unwrap();
+    let submit = |n: usize| {
+        let of_done = kv.clone();
+        let done = Box::new(move |result| of_done.note(&format!("{n} {result:?}")));
+        writer
+            .try_submit(Work {
+                batch: put(&format!("{n}")),
+                done,
+            })
+            .unwrap();
+    };
+    submit(0);
+    kv.await_sync();
+    (1..=3).for_each(submit);
+    assert_eq!(kv.calls(), ["reserve", "write"]);
+    kv.hold(false);
+    writer.close();
+    assert_eq!(
+        kv.calls(),
+        ["sync", "0 Ok(())", "write", "sync", "1 Ok(())", "2 Ok(())", "3 Ok(())"]
+    );
+    assert_eq!(kv.get(b"3").unwrap(), Some(b"value".to_vec()));
+    let figures = writer.figures();
+    let [groups, batches, left] =
+        [&figures.groups, &figures.batches, &figures.queue_len].map(|n| n.load(Ordering::Relaxed));
+    assert_eq!((groups, batches, left), (2, 4, 0));
+}
+
+#[test]
+fn a_group_has_limits() {
+    let check = |batches: Vec<Batch>, groups: u64| {
+        let kv = Arc::new(Scripted::default());
+        kv.hold(true);
+        let writer = Writer::start(kv.clone()).unwrap();
+        writer
+            .try_submit(Work {
+                batch: put("first"),
+                done: unheard(),
+            })
+            .unwrap();
+        kv.await_sync();
+        for batch in batches {
+            writer.try_submit(Work { batch, done: unheard() }).unwrap();
+        }
+        kv.hold(false);
+        writer.close();
+        assert_eq!(writer.figures().groups.load(Ordering::Relaxed), 1 + groups);
+    };
+    check(vec![put("a"); GROUP_LEN_MAX], 1);
+    check(vec![put("a"); GROUP_LEN_MAX + 1], 2);
+    check(vec![sized(GROUP_BYTES_MAX / 2); 2], 1);
+    check(vec![sized(GROUP_BYTES_MAX / 2 + 1); 2], 2);
+    check(vec![sized(3 * GROUP_BYTES_MAX), put("a"), put("b")], 2);
+}
+
+#[test]
+fn a_full_queue_gives_the_work_back() {
+    let kv = Arc::new(Scripted::default());
+    kv.hold(true);
+    let writer = Writer::start(kv.clone()).unwrap();
+    let submit = |batch| writer.try_submit(Work { batch, done: unheard() });
+    submit(put("first")).unwrap();
+    kv.await_sync();
+    (0..QUEUE_LEN_MAX).for_each(|_| submit(put("a")).unwrap());
+    let Err(Refused::Busy(work)) = submit(put("one too many")) else {
+        panic!("the queue has no limit")
+    };
+    assert_eq!(work.batch, put("one too many"));
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| writer.submit(work));
+        kv.hold(false);
+        blocked.join().unwrap().unwrap();
+    });
+    writer.write(Batch::default()).unwrap();
+    assert_eq!(kv.get(b"one too many").unwrap(), Some(b"value".to_vec()));
+
+    kv.hold(true);
+    submit(put("first")).unwrap();
+    kv.await_sync();
+    submit(sized(QUEUE_BYTES_MAX + 1)).unwrap();
+    assert!(matches!(submit(put("a")), Err(Refused::Busy(_))));
+    kv.hold(false);
+}
+
+#[test]
+fn a_full_disk_takes_the_group_at_hand_and_refuses_the_next() {
+    let (kv, writer) = failing(&[Err(KvError::Full)], &[]);
+    kv.script.lock().unwrap().reserve = [Err(KvError::Full), Err(KvError::Full), Err(KvError::Full)].into();
+    assert_eq!(writer.write(put("at hand")), Ok(()));
+    assert_eq!(kv.calls(), ["write", "sync", "make_room", "write", "sync"]);
+    assert!(writer.figures().full.load(Ordering::Relaxed));
+    assert_eq!(writer.write(put("next")), Err(StoreError::Full));
+    assert_eq!(writer.write(put("next")), Err(StoreError::Full));
+    assert_eq!(kv.get(b"next").unwrap(), None);
+    assert!(!kv.calls().contains(&"write".into()));
+    while writer.figures().full.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(writer.write(put("next")), Ok(()));
+    assert_eq!(kv.get(b"next").unwrap(), Some(b"value".to_vec()));
+}
+
+#[test]
+fn a_disk_that_stays_full_shows_what_it_has() {
+    // The floor keeps what was written, as sled may: then it has landed, and one more sync makes it durable.
+    let full = Err(KvError::Full);
+    let (kv, writer) = failing(&[full.clone(), full.clone()], &[]);
+    assert_eq!(writer.write(put("a")), Ok(()));
+    assert_eq!(
+        kv.calls(),
+        ["write", "sync", "make_room", "write", "sync", "make_room", "sync"]
+    );
+
+    // The floor lost it: refused, and later batches go on.
+    let (kv, writer) = failing(&[full.clone(), full.clone()], &[]);
+    kv.script.lock().unwrap().loses = true;
+    assert_eq!(writer.write(put("a")), Err(StoreError::Full));
+    assert_eq!(kv.calls(), ["write", "sync", "make_room", "write", "sync", "make_room"]);
+    kv.script.lock().unwrap().loses = false;
+    while writer.figures().full.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(writer.write(put("b")), Ok(()));
+    assert_eq!(
+        (kv.get(b"a").unwrap(), kv.get(b"b").unwrap()),
+        (None, Some(b"value".to_vec()))
+    );
+
+    // It does not even open.
+    let (_, writer) = failing(std::slice::from_ref(&full), &[full.clone(), full.clone()]);
+    assert_eq!(
+        writer.write(put("a")),
+        Err(StoreError::ReadOnly("the disk is full".into()))
+    );
+    assert!(writer.figures().read_only.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    let (kv, writer) = failing(&[Err(KvError::Io("the fsync failed".into()))], &[]);
+    let refused = StoreError::ReadOnly("the fsync failed".into());
+    assert_eq!(writer.write(put("a")), Err(refused.clone()));
+    assert_eq!(writer.write(put("b")), Err(refused.clone()));
+    assert_eq!(writer.write(Batch::default()), Err(refused));
+    writer.close();
+    assert_eq!(kv.calls(), ["write", "sync"], "it was tried again");
+    assert_eq!(writer.figures().errors.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn closing_writes_what_waits_and_takes_nothing_more() {
+    let kv = Arc::new(Scripted::default());
+    kv.hold(true);
+    let writer = Writer::start(kv.clone()).unwrap();
+    for n in 0..50 {
+        writer
+            .try_submit(Work {
+                batch: put(&n.to_string()),
+                done: unheard(),
+            })
+            .unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| writer.close());
+        kv.await_sync();
+        kv.hold(false);
+    });
+    assert_eq!(writer.figures().batches.load(Ordering::Relaxed), 50);
+    assert!(matches!(
+        writer.try_submit(Work {
+            batch: put("a"),
+            done: unheard()
+        }),
+        Err(Refused::Closed(_))
+    ));
+    assert_eq!(writer.write(put("a")), Err(StoreError::Closed));
+}
+
+#[test]
+fn a_completion_that_panics_stops_nobody() {
+    let kv = Arc::new(Scripted::default());
+    let writer = Writer::start(kv).unwrap();
+    writer
+        .try_submit(Work {
+            batch: put("a"),
+            done: Box::new(|_| panic!("on purpose")),
+        })
+        .unwrap();
+    assert_eq!(writer.write(put("b")), Ok(()));
+}

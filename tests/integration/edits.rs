@@ -1,0 +1,67 @@
+//! Edits over real sockets: to the disk, to everyone, and back.
+
+use crate::{
+    peer::{Peer, counted, may_write},
+    running::TestServer,
+};
+use syncline_protocol::native::Base;
+
+#[test]
+fn e1_an_edit_is_acknowledged_and_reaches_the_others() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let mut ben = Peer::connect(server.address, None);
+    let empty = anna.open("notes", None);
+    assert!(may_write(&empty) && empty.bytes.is_empty());
+    let room = ben.open("notes", None).opened.room;
+    let (_, changes) = counted(1, 3);
+    anna.edit(empty.opened.room, 1, changes.clone());
+    let cursor = anna.hear_answer(1).expect("an honest edit is acknowledged");
+    assert_eq!(cursor.position.number(), 3);
+    let diff = ben.hear_diff();
+    assert_eq!((diff.room, diff.cursor), (room, cursor));
+    assert_eq!(diff.runs.len(), 1);
+    assert_eq!((diff.runs[0].session, &diff.runs[0].changes), (anna.session, &changes));
+    assert!(server.shutdown());
+}
+
+#[test]
+fn e3_a_repeated_edit_is_acknowledged_and_shown_once() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let room = anna.open("notes", None).opened.room;
+    let (_, changes) = counted(1, 2);
+    anna.edit(room, 1, changes.clone());
+    anna.edit(room, 2, changes);
+    let first = anna.hear_answer(1).expect("acknowledged");
+    let second = anna.hear_answer(2).expect("acknowledged again");
+    assert_eq!((first.position.number(), second.position.number()), (2, 2));
+}
+
+#[test]
+fn o5_a_joiner_gets_the_document_and_a_returning_client_what_it_missed() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let room = anna.open("notes", None).opened.room;
+    let (document, changes) = counted(1, 300);
+    anna.edit(room, 1, changes[..200].to_vec());
+    let cursor = anna.hear_answer(1).expect("acknowledged");
+    anna.edit(room, 2, changes[200..].to_vec());
+    anna.hear_answer(2).expect("acknowledged");
+
+    let mut fresh = Peer::connect(server.address, None);
+    let whole = fresh.open("notes", None);
+    assert_eq!(whole.opened.base, Base::Nothing);
+    assert_eq!(whole.document().get_heads(), document.get_heads());
+
+    let mut returning = Peer::connect(server.address, None);
+    let missed = returning.open("notes", Some(cursor));
+    assert_eq!(missed.opened.base, Base::Replica);
+    assert!(missed.bytes.len() < whole.bytes.len() / 2, "only what was missed");
+    let mut replica = automerge::Automerge::new();
+    replica
+        .load_incremental(&changes[..200].concat())
+        .expect("the former state");
+    replica.load_incremental(&missed.bytes).expect("what was missed");
+    assert_eq!(replica.get_heads(), document.get_heads());
+}

@@ -1,0 +1,211 @@
+//! A bare native client for one thread: it says what a test wants said, and keeps no replica of its own.
+
+use crate::running::native;
+use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
+use bytes::Bytes;
+use std::{net::TcpStream, time::Duration};
+use syncline_protocol::{
+    Cursor, DocumentId, EditId, RoomNumber, SessionId,
+    native::{
+        Access, Capability, ClientMessage, Diff, Edit, Hello, Open, Opened, Packing, ServerMessage, decode_server,
+    },
+};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+
+/// No message takes longer: five times what any test expects.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Peer {
+    socket: WebSocket<TcpStream>,
+    pub(crate) session: SessionId,
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<u16>,
+}
+
+/// A document as it came: what `opened` said, and all bytes of its parts, inflated.
+pub(crate) struct Joined {
+    pub(crate) opened: Opened,
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of the frames that brought it.
+    pub(crate) frame_bytes: usize,
+    pub(crate) cursor: Cursor,
+}
+
+impl Joined {
+    pub(crate) fn document(&self) -> Automerge {
+        let mut document = Automerge::new();
+        document
+            .load_incremental(&self.bytes)
+            .expect("parts hold Automerge chunks");
+        document
+    }
+}
+
+impl Peer {
+    /// Connects and says hello with this token.
+    pub(crate) fn connect(address: impl std::fmt::Display, token: Option<&str>) -> Self {
+        let mut peer = Self::silent(address);
+        peer.say(&ClientMessage::Hello(Hello {
+            version: 1,
+            token: token.map(str::to_owned),
+            client: "test".into(),
+            capabilities: vec![Capability::Deflate],
+        }));
+        match peer.hear() {
+            Ok(ServerMessage::Welcome(welcome)) => peer.session = welcome.session,
+            other => panic!("no welcome: {other:?}"),
+        }
+        peer
+    }
+
+    /// Connects and says nothing.
+    pub(crate) fn silent(address: impl std::fmt::Display) -> Self {
+        let stream = TcpStream::connect(address.to_string()).expect("a connection");
+        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a time-out");
+        stream.set_nodelay(true).expect("no delay");
+        let (socket, _) = native(&format!("ws://{address}/sync"), stream).expect("a WebSocket");
+        Self {
+            socket,
+            session: SessionId::new(0),
+        }
+    }
+
+    pub(crate) fn say(&mut self, message: &ClientMessage) {
+        self.say_bytes(message.encode());
+    }
+
+    pub(crate) fn say_bytes(&mut self, frame: Bytes) {
+        self.socket.send(Message::Binary(frame)).expect("the frame is sent");
+    }
+
+    /// The next message, or how the connection ended.
+    pub(crate) fn hear(&mut self) -> Result<ServerMessage, Ended> {
+        self.hear_sized().map(|(message, _)| message)
+    }
+
+    fn hear_sized(&mut self) -> Result<(ServerMessage, usize), Ended> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(frame)) => {
+                    return Ok((decode_server(&frame).expect("a message of the server"), frame.len()));
+                }
+                Ok(Message::Close(close)) => {
+                    return Err(Ended {
+                        code: close.map(|close| close.code.into()),
+                    });
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("the server is silent")
+                }
+                Err(_) => return Err(Ended { code: None }),
+            }
+        }
+    }
+
+    /// Reads until the connection ends; messages on the way are dropped.
+    pub(crate) fn hear_end(&mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.hear() {
+                return ended;
+            }
+        }
+    }
+
+    /// Opens a document and reads it to the end of its parts.
+    pub(crate) fn open(&mut self, document: &str, cursor: Option<Cursor>) -> Joined {
+        let document: DocumentId = document.parse().expect("a document id");
+        self.say(&ClientMessage::Open(Open {
+            document: document.clone(),
+            cursor,
+            heads: Vec::new(),
+        }));
+        let (mut bytes, mut frame_bytes, mut opened) = (Vec::new(), 0, None);
+        loop {
+            let (message, size) = self.hear_sized().expect("the document opens");
+            match message {
+                ServerMessage::Opened(answer) if answer.document == document => {
+                    frame_bytes += size;
+                    opened = Some(answer);
+                }
+                ServerMessage::Part(part) => {
+                    frame_bytes += size;
+                    match part.packing {
+                        Packing::Plain => bytes.extend_from_slice(&part.bytes),
+                        Packing::Deflate => {
+                            let mut inflater = flate2::read::DeflateDecoder::new(&part.bytes[..]);
+                            std::io::copy(&mut inflater, &mut bytes).expect("a part inflates");
+                        }
+                    }
+                    if let Some(cursor) = part.end {
+                        let opened = opened.expect("opened comes before its parts");
+                        return Joined {
+                            opened,
+                            bytes,
+                            frame_bytes,
+                            cursor,
+                        };
+                    }
+                }
+                ServerMessage::Closed { code, text, .. } => panic!("closed: {code} {text}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends changes as one edit.
+    pub(crate) fn edit(&mut self, room: RoomNumber, id: u64, changes: Vec<Bytes>) {
+        self.say(&ClientMessage::Edit(Edit {
+            room,
+            id: EditId::new(id),
+            changes,
+        }));
+    }
+
+    /// Reads until an edit is answered: its cursor, or the code of its refusal.
+    pub(crate) fn hear_answer(&mut self, edit: u64) -> Result<Cursor, String> {
+        loop {
+            match self.hear().expect("the edit is answered") {
+                ServerMessage::Ack { id, cursor, .. } if id.number() == edit => return Ok(cursor),
+                ServerMessage::Reject { id, code, .. } if id.number() == edit => return Err(code.to_string()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads until a diff comes.
+    pub(crate) fn hear_diff(&mut self) -> Diff {
+        loop {
+            if let ServerMessage::Diff(diff) = self.hear().expect("a diff comes") {
+                return diff;
+            }
+        }
+    }
+}
+
+/// A document of one actor, and the changes that make it.
+pub(crate) fn counted(actor: u8, keys: u32) -> (Automerge, Vec<Bytes>) {
+    let mut document = Automerge::new().with_actor(ActorId::from([actor]));
+    for key in 0..keys {
+        let mut transaction = document.transaction();
+        transaction
+            .put(ROOT, format!("{actor}-{key}"), i64::from(key))
+            .expect("a put");
+        transaction.commit();
+    }
+    let changes = document.get_changes(&[]);
+    let changes = changes
+        .iter()
+        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+        .collect();
+    (document, changes)
+}
+
+/// Whether the peer may write the document it joined.
+pub(crate) fn may_write(joined: &Joined) -> bool {
+    joined.opened.access == Access::Write
+}
