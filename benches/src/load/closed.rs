@@ -1,7 +1,7 @@
 //! Closed loop: many rooms, every member a writer with one edit outstanding; edits count when they are acknowledged.
 
 use super::{
-    process::Server,
+    process::{self, Server},
     store_base,
     target::{Came, Link, Target},
 };
@@ -71,7 +71,7 @@ pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> any
             ));
         }
     }
-    let (cpu_s, start) = (server.cpu_s()?, now());
+    let (cpu_s, own_cpu_s, start) = (server.cpu_s()?, process::own_cpu_s()?, now());
     let course = Rc::new(Course {
         plan: plan.clone(),
         deadline: start + Duration::from_secs(plan.seconds.into()),
@@ -93,6 +93,7 @@ pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> any
     let members: Vec<_> = members.collect();
     tokio::time::sleep_until(course.deadline.into()).await;
     let (acks, cpu_s, took_s) = (course.acks.get(), server.cpu_s()? - cpu_s, ms_since(start) / 1_000.0);
+    let own_cpu_s = process::own_cpu_s()? - own_cpu_s;
     for member in members {
         member.await??;
     }
@@ -104,6 +105,7 @@ pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> any
         ("ack_p99_ms", percentile(&mut acks_ms, 99.0)),
         ("cpu_ms_per_1k_edits", cpu_s * 1_000.0 / (acks as f64 / 1_000.0)),
         ("cpu_share", cpu_s / took_s),
+        ("generator_cpu_share", own_cpu_s / took_s),
         ("catch_ups", f64::from(course.catch_ups.get())),
         ("rss_mib", server.rss_kib()? / 1_024.0),
     ])

@@ -123,11 +123,7 @@ impl Programs {
 impl Server {
     /// CPU seconds so far, of all threads; exact to 10 ms.
     pub(crate) fn cpu_s(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("stat has no name")?;
-        // The fields after the name begin with the third: utime and stime are the 14th and 15th.
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        Ok(ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
+        cpu_s(&self.child.id().to_string())
     }
 
     /// Resident memory in KiB.
@@ -167,6 +163,19 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// CPU seconds that this process has used so far.
+pub(crate) fn own_cpu_s() -> anyhow::Result<f64> {
+    cpu_s("self")
+}
+
+fn cpu_s(process: &str) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("stat has no name")?;
+    // The fields after the name begin with the third: utime and stime are the 14th and 15th.
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    Ok(ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
 }
 
 impl Drop for Server {
