@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// The directory of the stored documents
-    #[arg(long, value_name = "DIR", env = "SYNCLINE_DATA")]
+    #[arg(long, value_name = "DIR", env = "SYNCLINE_DATA", hide_env_values = true)]
     data: PathBuf,
 }
 

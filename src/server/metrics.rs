@@ -62,6 +62,8 @@ pub struct RefusedLabels {
 pub enum Refused {
     /// `gateway.connections_max` is reached.
     Full,
+    /// `gateway.connections_per_address_max` is reached.
+    FullForAddress,
     /// The TLS handshake failed or took too long.
     Tls,
     /// The HTTP request was not one, or took too long.

@@ -179,7 +179,7 @@ fn edit_text<T: Transactable + ReadDoc>(
             object,
             at,
             0,
-            *rng.pick(&["a", "hello", "ü", "😀", " "]).expect("texts"),
+            rng.pick(&["a", "hello", "ü", "😀", " "]).expect("texts"),
         ),
     }
 }

@@ -1,14 +1,21 @@
 //! The gate and the op index, from outside: every rule, every bomb, real histories, and the proof that what the gate vouches
 //! for merges, saves and loads.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod bombs;
 mod forge;
 mod history;
 mod honest;
+mod index;
 mod oracle;
 mod proof;
 mod rng;
+mod rules;
 mod scene;
+mod traces;
 
+use std::path::{Path, PathBuf};
 use syncline::engine::{
     document::Document,
     gate::{self, Decoded, Refusal, Subject, Verdict},
@@ -34,13 +41,31 @@ pub(crate) fn somebody() -> Subject {
 }
 
 /// How many cases each proof runs: `SYNCLINE_GATE_CASES`, or what fits in an ordinary test run.
+pub(crate) fn cases(default: usize) -> usize {
+    match variable("SYNCLINE_GATE_CASES") {
+        Some(cases) => cases.parse().expect("SYNCLINE_GATE_CASES is a number"),
+        None => default,
+    }
+}
+
+/// Where the editing traces lie: `SYNCLINE_TRACES`, or beside the repository.
+pub(crate) fn traces_directory() -> PathBuf {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces");
+    variable("SYNCLINE_TRACES").map_or_else(beside, PathBuf::from)
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "the one place where these tests read the environment"
 )]
-pub(crate) fn cases(default: usize) -> usize {
-    match std::env::var("SYNCLINE_GATE_CASES") {
-        Ok(cases) => cases.parse().expect("SYNCLINE_GATE_CASES is a number"),
-        Err(_) => default,
-    }
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Runs it, and says how many microseconds it took.
+#[allow(clippy::disallowed_methods, reason = "the one place where these tests read a clock")]
+pub(crate) fn stopwatch<T>(run: impl FnOnce() -> T) -> (T, u64) {
+    let begin = std::time::Instant::now();
+    let result = run();
+    (result, begin.elapsed().as_micros() as u64)
 }

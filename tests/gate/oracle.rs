@@ -26,7 +26,7 @@ fn merge(document: &Automerge, bytes: &[u8]) -> Result<(), String> {
         .fork_at(&[change.hash()])
         .map_err(|error| format!("fork: {error}"))?;
     loads(&present).map_err(|error| format!("fork at the change: {error}"))?;
-    let mut edited = merged.clone().with_actor([0xee; 3].into());
+    let mut edited = merged.with_actor([0xee; 3].into());
     let mut rng = Rng::new(change.hash().0.iter().map(|&byte| u64::from(byte)).sum());
     (0..3).for_each(|_| history::edit(&mut edited, &mut rng, false));
     loads(&edited).map_err(|error| format!("honest edits afterwards: {error}"))?;

@@ -7,6 +7,8 @@ mod gateway;
 mod hostile;
 mod peer;
 mod process;
+mod real_input;
 mod running;
 mod tidy;
 mod tls;
+mod trace;

@@ -3,17 +3,23 @@
 use crate::running::native;
 use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
-use std::{net::TcpStream, time::Duration};
+use std::{
+    net::TcpStream,
+    sync::mpsc::{Receiver, sync_channel},
+    time::Duration,
+};
 use syncline_protocol::{
     Cursor, DocumentId, EditId, RoomNumber, SessionId,
     native::{
         Access, Capability, ClientMessage, Diff, Edit, Hello, Open, Opened, Packing, ServerMessage, decode_server,
     },
 };
-use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, protocol::Role};
 
 /// No message takes longer: five times what any test expects.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// Messages that a split peer keeps for its owner: more than any test makes.
+const HEARD_MAX: usize = 200_000;
 
 pub(crate) struct Peer {
     socket: WebSocket<TcpStream>,
@@ -177,6 +183,25 @@ impl Peer {
         }
     }
 
+    /// From now on a thread hears, however slow this one is. Meant for less than the server's ping interval of silence.
+    pub(crate) fn split(mut self) -> (Voice, Receiver<ServerMessage>) {
+        let stream = self.socket.get_ref().try_clone().expect("a second handle");
+        let voice = Voice(WebSocket::from_raw_socket(stream, Role::Client, None));
+        let (tell, heard) = sync_channel(HEARD_MAX);
+        let hear = move || {
+            while let Ok(message) = self.hear() {
+                if tell.send(message).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("peer".into())
+            .spawn(hear)
+            .expect("a thread");
+        (voice, heard)
+    }
+
     /// Reads until a diff comes.
     pub(crate) fn hear_diff(&mut self) -> Diff {
         loop {
@@ -184,6 +209,28 @@ impl Peer {
                 return diff;
             }
         }
+    }
+}
+
+/// The speaking half of a peer whose hearing half runs on a thread of its own.
+pub(crate) struct Voice(WebSocket<TcpStream>);
+
+impl Voice {
+    /// Sends changes as one edit.
+    pub(crate) fn edit(&mut self, room: RoomNumber, id: u64, changes: Vec<Bytes>) {
+        let edit = ClientMessage::Edit(Edit {
+            room,
+            id: EditId::new(id),
+            changes,
+        });
+        self.0.send(Message::Binary(edit.encode())).expect("the frame is sent");
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        // Ends the hearing thread; the server may have ended the connection already.
+        let _ = self.0.get_ref().shutdown(std::net::Shutdown::Both);
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn encode(index: &Index) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + index.graph.recent.len() * 48);
     out.push(VERSION);
     number(&mut out, index.max_op);
+    write_unsigned(&mut out, index.gap_ops);
     names(&mut out, index.subjects.iter().map(|subject| subject.0.as_bytes()));
     names(&mut out, index.keys.iter().map(|key| key.as_bytes()));
     names(&mut out, index.actors.iter().map(|actor| &*actor.id));
@@ -92,6 +93,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
     }
     let mut index = Index {
         max_op: input.counter()?,
+        gap_ops: input.0.unsigned().map_err(|_| SHORT)?,
         ..Index::default()
     };
     for _ in 0..input.count(1)? {

@@ -160,6 +160,14 @@ impl Graph {
         })
     }
 
+    /// How far `start_op` lies above these dependencies; 0 if one of them is unknown here.
+    pub(super) fn gap(&self, deps: &[ChangeHash], start_op: u32) -> u32 {
+        let max_op = deps
+            .iter()
+            .try_fold(0, |max, dep| self.find_dep(dep).map(|known| max.max(known.max_op)));
+        max_op.map_or(0, |max_op| (start_op - 1).saturating_sub(max_op))
+    }
+
     pub(in crate::engine) fn are_heads(&self, deps: &[ChangeHash]) -> bool {
         deps.len() == self.heads.len() && deps.iter().eq(self.heads.keys())
     }

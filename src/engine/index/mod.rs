@@ -33,6 +33,8 @@ pub struct Index {
     /// The elements that have been given new values, by [`Slot::Overwrote`].
     overwritten: Vec<GlobalOpId>,
     max_op: u32,
+    /// How far the counters of all changes together lie above what the changes stand on.
+    gap_ops: u64,
     /// How to take back each of the newest changes.
     undo: VecDeque<Undo>,
 }
@@ -58,6 +60,7 @@ struct Undo {
     objects: u32,
     overwritten: u32,
     max_op: u32,
+    gap_ops: u64,
     actor_max_op: u32,
     replaced_heads: Vec<(ChangeHash, Head)>,
 }
@@ -80,6 +83,7 @@ impl Default for Index {
             objects: vec![root],
             overwritten: Vec::new(),
             max_op: 0,
+            gap_ops: 0,
             undo: VecDeque::new(),
         }
     }
@@ -132,12 +136,15 @@ impl Index {
             objects: self.objects.len() as u32,
             overwritten: self.overwritten.len() as u32,
             max_op: self.max_op,
+            gap_ops: self.gap_ops,
             actor_max_op: author.max_op,
             replaced_heads: Vec::new(),
         };
         author.last_seq = change.seq();
         author.max_op = author.max_op.max(change.max_op());
         self.max_op = self.max_op.max(change.max_op());
+        let gap = self.graph.gap(change.deps(), change.start_op());
+        self.gap_ops = self.gap_ops.saturating_add(gap.into());
         let replaced_heads = self.graph.push(NewNode {
             hash: change.hash(),
             actor,
@@ -163,6 +170,7 @@ impl Index {
             author.runs.truncate(node.start_op);
             author.objects.retain(|&object| object < undo.objects);
             self.max_op = undo.max_op;
+            self.gap_ops = undo.gap_ops;
             self.objects.truncate(undo.objects as usize);
             self.overwritten.truncate(undo.overwritten as usize);
             for key in self.keys.drain(undo.keys as usize..) {
@@ -223,6 +231,11 @@ impl Index {
 
     pub(in crate::engine) fn actor_number(&self, id: &[u8]) -> Option<ActorNumber> {
         self.actor_numbers.get(id).copied()
+    }
+
+    /// How far the counters of all changes together lie above what the changes stand on.
+    pub(in crate::engine) fn gap_ops(&self) -> u64 {
+        self.gap_ops
     }
 
     /// The highest counter of the actor's operations.

@@ -50,6 +50,8 @@ pub struct Config {
     pub room_idle_timeout_ms: u64,
     /// Connections at once, in any state.
     pub connections_max: u32,
+    /// Connections at once from one address; loopback and trusted proxies are not counted.
+    pub connections_per_address_max: u32,
     /// How long a stopping server waits for its connections to end.
     pub drain_timeout_ms: u64,
     /// The limits of the protocol.

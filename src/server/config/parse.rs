@@ -6,6 +6,9 @@ use super::{
 };
 use std::{net::SocketAddr, path::PathBuf};
 
+/// Below this a single larger document would not open.
+const ROOMS_MEMORY_BYTES_MIN: u64 = 16 << 20;
+
 /// The configuration that the layers come to.
 pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
     let settings = &layered.settings;
@@ -24,12 +27,13 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
     if settings.data.is_empty() {
         return Err(layered.error("data", "no directory is named; give one, like ./syncline-data"));
     }
-    let connections_max = u32::try_from(settings.gateway.connections_max)
-        .ok()
-        .filter(|max| (1..1 << 28).contains(max));
-    let connections_max =
-        connections_max.ok_or_else(|| layered.error("gateway.connections_max", "give a number from 1 to 268435455"))?;
     check_limits(layered)?;
+    if settings.rooms.memory_bytes_max < ROOMS_MEMORY_BYTES_MIN {
+        return Err(layered.error(
+            "rooms.memory_bytes_max",
+            "give at least 16777216 bytes, or few documents fit",
+        ));
+    }
     Ok(Config {
         listen,
         data: PathBuf::from(&settings.data),
@@ -41,10 +45,21 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
         log: log(layered)?,
         rooms_memory_bytes_max: settings.rooms.memory_bytes_max,
         room_idle_timeout_ms: settings.rooms.idle_timeout_ms,
-        connections_max,
+        connections_max: count(layered, "gateway.connections_max", settings.gateway.connections_max)?,
+        connections_per_address_max: count(
+            layered,
+            "gateway.connections_per_address_max",
+            settings.gateway.connections_per_address_max,
+        )?,
         drain_timeout_ms: settings.gateway.drain_timeout_ms,
         limits: settings.limits.clone(),
     })
+}
+
+/// A number of connections, as the semaphore takes it.
+fn count(layered: &Layered, key: &str, number: u64) -> Result<u32, ConfigError> {
+    let count = u32::try_from(number).ok().filter(|count| (1..1 << 28).contains(count));
+    count.ok_or_else(|| layered.error(key, "give a number from 1 to 268435455"))
 }
 
 fn set(text: &str) -> Option<&str> {

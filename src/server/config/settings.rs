@@ -72,6 +72,7 @@ pub(super) struct RoomSettings {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GatewaySettings {
     pub(super) connections_max: u64,
+    pub(super) connections_per_address_max: u64,
     pub(super) drain_timeout_ms: u64,
 }
 
@@ -127,6 +128,7 @@ impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_address_max: 1_000,
             drain_timeout_ms: 10_000,
         }
     }

@@ -61,7 +61,7 @@ fn every_kind_of_value_can_come_from_a_variable() {
         ("SYNCLINE_TRUSTED_PROXIES", "10.0.0.0/8"),
         ("SYNCLINE_AUTH_AUDIENCE", "12345"),
         ("SYNCLINE_LOG_FORMAT", "json"),
-        ("SYNCLINE_ROOMS_MEMORY_BYTES_MAX", "1_000_000"),
+        ("SYNCLINE_ROOMS_MEMORY_BYTES_MAX", "100_000_000"),
         ("SYNCLINE_LIMITS_PRESENCE_BYTES_MAX", "512"),
         ("SYNCLINE_SERVICE_HOST", "10.0.0.1"),
     ];
@@ -73,7 +73,7 @@ fn every_kind_of_value_can_come_from_a_variable() {
     assert!(config.trusted_proxies[0].contains([10, 1, 2, 3].into()));
     assert_eq!(config.auth.audience.as_deref(), Some("12345"));
     assert_eq!(config.log.format, LogFormat::Json);
-    assert_eq!(config.rooms_memory_bytes_max, 1_000_000);
+    assert_eq!(config.rooms_memory_bytes_max, 100_000_000);
     let limits = Limits {
         presence_bytes_max: 512,
         edits_burst: 7,
@@ -165,6 +165,7 @@ fn errors_of_values_name_the_key_and_say_what_to_do() {
         "gateway.connections_max",
         "give a number",
     );
+    check("rooms.memory_bytes_max = 1", "rooms.memory_bytes_max", "give at least");
     check("limits.edits_burst = 0", "limits.edits_burst", "a limit of 0");
     check("limits.frame_bytes_max = 1", "limits.frame_bytes_max", "give a size");
     check(

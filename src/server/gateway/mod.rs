@@ -4,6 +4,7 @@
 mod address;
 mod http;
 pub mod origin;
+mod slots;
 mod stream;
 pub mod tls;
 mod upgrade;
@@ -16,6 +17,7 @@ use crate::server::{
 };
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use slots::{Slot, Slots};
 use std::{
     io::Write,
     net::{IpAddr, SocketAddr},
@@ -26,7 +28,6 @@ use std::{
 use tls::Certificate;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -53,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener, certificate: Option<Certificate
             None => std::future::pending().await,
         }
     };
-    let slots = Arc::new(Semaphore::new(server.config.connections_max as usize));
+    let slots = Slots::new(&server.config);
     let mut draining = server.draining();
     tokio::select! {
         () = accept(&listener, acceptor, &slots, &server) => {}
@@ -61,12 +62,11 @@ pub(super) async fn serve(listener: TcpListener, certificate: Option<Certificate
         _ = draining.wait_for(|draining| *draining) => {}
     }
     drop(listener);
-    let all = slots.acquire_many(server.config.connections_max).await;
-    drop(all.expect("the semaphore is never closed"));
+    slots.all_free().await;
 }
 
 /// Gives every connection a task of its own.
-async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, slots: &Arc<Semaphore>, server: &Arc<Server>) {
+async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, slots: &Arc<Slots>, server: &Arc<Server>) {
     loop {
         let (tcp, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -77,18 +77,20 @@ async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, slots: &A
             }
         };
         server.metrics.connections.inc();
-        match Arc::clone(slots).try_acquire_owned() {
+        match slots.take(peer.ip()) {
             Ok(slot) => {
                 tokio::spawn(serve_connection(tcp, peer, acceptor.clone(), slot, Arc::clone(server)));
             }
-            Err(_) => turn_away(tcp, acceptor.is_some(), server),
+            Err(reason) => {
+                server.metrics.refuse(reason);
+                turn_away(tcp, acceptor.is_some());
+            }
         }
     }
 }
 
 /// Over the cap: says so if that costs nothing, and hangs up.
-fn turn_away(tcp: TcpStream, is_tls: bool, server: &Server) {
-    server.metrics.refuse(Refused::Full);
+fn turn_away(tcp: TcpStream, is_tls: bool) {
     if is_tls {
         return;
     }
@@ -105,7 +107,7 @@ async fn serve_connection(
     tcp: TcpStream,
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     server: Arc<Server>,
 ) {
     let _open = Held::new(&server.metrics.connections_open);

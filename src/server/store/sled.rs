@@ -2,7 +2,8 @@
 //!
 //! What sled 0.34 does not do by itself is done here. Its `flush` reaches the page cache's writers but is no fsync, so
 //! [`Kv::sync`] adds one. It panics on damage, so every call is made where a panic is caught. After an error it refuses all
-//! writes until it is opened anew, so a full disk is answered by giving a reserve file away and opening again.
+//! writes until it is opened anew, so a full disk is answered by giving a reserve file away and opening again. Some failing
+//! writes do not wake the `flush` that waits for them, which then never returns; another write at that time does.
 
 use std::{
     fs::{File, TryLockError},
@@ -11,20 +12,23 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use super::{
-    StoreError,
+    StoreError, key,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
+    watchdog::Watchdog,
 };
 
 /// After a store is closed within the process, sled's own lock is let go by its background threads: wait this often for it.
 const REOPEN_ATTEMPTS: usize = 100;
 const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+/// A write or sync that lasts as long may be one that sled forgot.
+const STUCK_AFTER: Duration = Duration::from_millis(500);
 const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
 const RESERVE_PART_BYTES: usize = 1 << 20;
@@ -52,7 +56,8 @@ pub struct SledKv {
     directory: PathBuf,
     options: SledOptions,
     /// `None` when it could not be opened again after a full disk.
-    open: RwLock<Option<Open>>,
+    open: Arc<RwLock<Option<Open>>>,
+    watchdog: Watchdog,
     /// A write or sync failed half way: nothing may reach the disk any more, not even while closing.
     spoilt: AtomicBool,
     /// Held as long as the directory is served.
@@ -91,10 +96,13 @@ impl SledKv {
             }
             other => other?,
         };
+        let open = Arc::new(RwLock::new(Some(open)));
+        let woken = Arc::clone(&open);
         let kv = Self {
             directory: directory.to_path_buf(),
             options,
-            open: RwLock::new(Some(open)),
+            open,
+            watchdog: Watchdog::start(STUCK_AFTER, move || wake(&woken)).map_err(io)?,
             spoilt: AtomicBool::new(false),
             _lock: lock,
         };
@@ -126,7 +134,7 @@ impl SledKv {
         if self.spoilt.load(Ordering::Acquire) {
             return Err(KvError::Io("a write or sync failed before".into()));
         }
-        let result = self.with(act);
+        let result = self.watchdog.watch(|| self.with(act));
         if !matches!(result, Ok(()) | Err(KvError::Full)) {
             self.spoilt.store(true, Ordering::Release);
         }
@@ -146,7 +154,7 @@ impl SledKv {
 
 impl Drop for SledKv {
     fn drop(&mut self) {
-        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
         if self.spoilt.load(Ordering::Acquire) {
             // Closing would write out what is left of a batch that broke off.
             std::mem::forget(open);
@@ -282,6 +290,16 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
+/// Writes an empty batch: if sled has met an error, this call meets it, too, and wakes those who wait. It changes nothing;
+/// a write of what is already there would not even reach the log.
+fn wake(open: &RwLock<Option<Open>>) {
+    let open = open.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(Open { db, .. }) = &*open else { return };
+    if let Err(error) = unpanicked(|| db.apply_batch(sled::Batch::default()).map_err(kv_error)) {
+        tracing::warn!(%error, "a write of the store has failed");
+    }
+}
+
 /// Fills a file with zeros, so that its blocks are taken, whatever the file system.
 fn fill(path: &Path, bytes: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
@@ -325,6 +343,7 @@ fn unpanicked<T>(call: impl FnOnce() -> Result<T, KvError>) -> Result<T, KvError
 fn kv_error(error: sled::Error) -> KvError {
     match error {
         sled::Error::Io(error) => io_error(&error),
+        sled::Error::Corruption { .. } => KvError::Damaged("a page of the log file does not match its checksum".into()),
         sled::Error::Unsupported(what) => KvError::Io(what),
         other => KvError::Damaged(other.to_string()),
     }

@@ -47,11 +47,19 @@ pub(super) enum Link {
 pub(super) struct Up {
     pub(super) session: SessionId,
     pub(super) limits: WelcomeLimits,
-    /// The server goes away: nothing new is sent.
-    pub(super) draining: bool,
+    /// The server goes away: nothing new is sent, and this is when it should have gone.
+    pub(super) gone_at_ms: Option<u64>,
     heard_at_ms: u64,
     /// A sign of life was asked for since the server was heard last.
     probed: bool,
+}
+
+impl Up {
+    /// Whether the server gave no sign of life, or did not go when it said so.
+    fn is_dead(&self, now_ms: u64) -> bool {
+        let silent = self.probed && self.heard_at_ms + self.limits.idle_timeout_ms <= now_ms;
+        silent || self.gone_at_ms.is_some_and(|at_ms| at_ms <= now_ms)
+    }
 }
 
 /// What the clock asks of the connection.
@@ -238,7 +246,7 @@ impl Connection {
         self.link = Link::Up(Up {
             session: welcome.session,
             limits: self.or_default(welcome.limits),
-            draining: false,
+            gone_at_ms: None,
             heard_at_ms: now_ms,
             probed: false,
         });
@@ -266,10 +274,10 @@ impl Connection {
         }
     }
 
-    pub(super) fn retry(&mut self, after_ms: u64) {
+    pub(super) fn retry(&mut self, now_ms: u64, after_ms: u64) {
         self.retry_after_ms = Some(after_ms.min(self.config.limits.retry_max_ms));
         if let Link::Up(up) = &mut self.link {
-            up.draining = true;
+            up.gone_at_ms = Some(now_ms + self.config.limits.connect_timeout_ms);
         }
     }
 
@@ -321,7 +329,8 @@ impl Connection {
             Link::Up(up) => {
                 let silence_ms = up.limits.idle_timeout_ms / if up.probed { 1 } else { 2 };
                 let renew_at_ms = self.renew_at_ms.filter(|_| !self.renewing).unwrap_or(u64::MAX);
-                Some(renew_at_ms.min(up.heard_at_ms + silence_ms))
+                let gone_at_ms = up.gone_at_ms.unwrap_or(u64::MAX);
+                Some(renew_at_ms.min(gone_at_ms).min(up.heard_at_ms + silence_ms))
             }
         }
     }
@@ -334,7 +343,7 @@ impl Connection {
                 out.push(Effect::Disconnect);
                 self.disconnected(now_ms, None, random, out);
             }
-            Link::Up(up) if up.probed && up.heard_at_ms + up.limits.idle_timeout_ms <= now_ms => {
+            Link::Up(up) if up.is_dead(now_ms) => {
                 out.push(Effect::Disconnect);
                 self.disconnected(now_ms, None, random, out);
             }

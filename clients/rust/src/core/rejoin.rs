@@ -11,14 +11,16 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use syncline_protocol::native::RejectCode;
 
-/// How the present document is looked at when the server's comes whole.
+/// What the next whole document means for the present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rejoin {
-    /// All that it has and the server lacks is sent: the server's log is another one, or this is the first time ([O17]).
+    /// Nothing is wrong: the document is opened with its cursor and heads.
     Trusting,
-    /// Only the unacknowledged changes are kept: everything else the server has.
-    Distrusting,
-    /// The own changes that the server lacks, acknowledged ones too, are made anew under a new actor ([R2]).
+    /// The present document does not fit what the server sent: the whole of the server's is asked for. What it lacks is sent
+    /// ([O14], [O17]).
+    Whole,
+    /// The whole is asked for, and of what it lacks only the own changes are kept, acknowledged ones too: made anew under a new
+    /// actor ([R2]).
     Reset,
 }
 
@@ -30,13 +32,6 @@ impl Rejoin {
         chunks: &[u8],
         random: &mut Random,
     ) -> Result<Vec<Draft>, Fault> {
-        if self == Self::Distrusting {
-            if replica.replace(chunks).is_ok() {
-                return Ok(Vec::new());
-            }
-            // The own changes do not fit: perhaps somebody else wrote as this actor.
-            return Self::Reset.replace(replica, chunks, random);
-        }
         let own = replica.take_own();
         let former = match replica.replace(chunks) {
             Ok(former) => former,
@@ -51,20 +46,29 @@ impl Rejoin {
         drop(former);
         let unacknowledged = own.into_iter().filter(|change| !replica.holds(&change.hash()));
         let lacked = lacked_by(added.into_iter().chain(unacknowledged).collect());
-        match self {
-            Self::Trusting if replica.merge(lacked.clone()).is_ok() => {
-                for change in lacked {
-                    replica.keep(change);
-                }
-                Ok(Vec::new())
-            }
-            Self::Trusting | Self::Distrusting | Self::Reset => {
-                let of_mine = |change: &Change| replica.actors().contains(change.actor_id());
-                let mine = lacked.into_iter().filter(of_mine).collect();
-                Ok(make_anew(replica, mine, random))
-            }
+        if self != Self::Reset && keep_all(replica, &lacked) {
+            return Ok(Vec::new());
+        }
+        let (mine, theirs): (Vec<Change>, Vec<Change>) = lacked
+            .into_iter()
+            .partition(|change| replica.actors().contains(change.actor_id()));
+        let mut left = make_anew(replica, mine, random);
+        if self != Self::Reset && !keep_all(replica, &theirs) {
+            left.extend(theirs.into_iter().map(|change| OwnChange::new(change).bytes));
+        }
+        Ok(drafts(left))
+    }
+}
+
+/// Merges the changes and keeps them until the server has them.
+fn keep_all(replica: &mut Replica, changes: &[Change]) -> bool {
+    let merged = replica.merge(changes.to_vec()).is_ok();
+    if merged {
+        for change in changes {
+            replica.keep(change.clone());
         }
     }
+    merged
 }
 
 /// The changes once each, dependencies first: a change starts above all operations that it depends on.
@@ -76,7 +80,7 @@ pub(super) fn lacked_by(mut changes: Vec<Change>) -> Vec<Change> {
 }
 
 /// Makes own changes anew under a new actor: exactly as they were as long as all that they stand on is there, then by value.
-fn make_anew(replica: &mut Replica, changes: Vec<Change>, random: &mut Random) -> Vec<Draft> {
+fn make_anew(replica: &mut Replica, changes: Vec<Change>, random: &mut Random) -> Vec<Bytes> {
     let actor = random.actor();
     replica.take_actor(actor.clone());
     let mut standing: BTreeSet<ChangeHash> = BTreeSet::new();
@@ -114,17 +118,17 @@ fn make_anew(replica: &mut Replica, changes: Vec<Change>, random: &mut Random) -
             }
         }
     }
-    drafts(left)
+    left
 }
 
 fn drafts(changes: Vec<Bytes>) -> Vec<Draft> {
     if changes.is_empty() {
         return Vec::new();
     }
-    let text = "what this change stood on was thrown out of the document".to_owned();
+    let text = "this does not fit the document that the server has now".to_owned();
     vec![Draft {
         changes,
-        code: RejectCode::Quarantined,
+        code: RejectCode::AfterReject,
         text,
     }]
 }

@@ -218,17 +218,11 @@ impl Replica {
         outcome.map_err(|_| Fault::Unsound)
     }
 
-    /// Puts the document that `chunks` make in the place of the present one, with the own changes on top, and hands the
-    /// former one back.
+    /// Puts the document that `chunks` make in the place of the present one, which it hands back.
     pub(super) fn replace(&mut self, chunks: &[u8]) -> Result<Automerge, Fault> {
-        let actor = self.document.get_actor().clone();
-        let mut fresh = Self::new(actor);
+        let mut fresh = Self::new(self.document.get_actor().clone());
         fresh.merge_chunks(chunks)?;
-        let former = std::mem::replace(&mut self.document, fresh.document);
-        self.acknowledge_held();
-        let own = self.own.iter().map(|own| own.change.clone()).collect();
-        self.merge(own)?;
-        Ok(former)
+        Ok(std::mem::replace(&mut self.document, fresh.document))
     }
 
     /// Merges changes in one call, all or none. A change without what it depends on is not let in: Automerge would keep it
@@ -286,17 +280,6 @@ impl Replica {
             .into_iter()
             .map(|own| own.change)
             .collect()
-    }
-
-    /// Forgets those own changes that the document, as the server sent it, holds.
-    fn acknowledge_held(&mut self) {
-        let held: BTreeSet<ChangeHash> = self
-            .own
-            .iter()
-            .map(|own| own.change.hash())
-            .filter(|hash| self.holds(hash))
-            .collect();
-        self.acknowledge(|own| held.contains(&own.change.hash()));
     }
 
     fn or_empty<T>(&mut self, built: Result<T, Fault>, actor: ActorId) -> Result<T, Fault> {

@@ -77,6 +77,20 @@ fn fill(kv: &dyn Kv, store: &Store) -> Vec<DocumentId> {
     ["a", "a/b", "b"].map(fill).to_vec()
 }
 
+/// Documents of some hundred kilobytes, so that the log file has many segments.
+fn fill_more(kv: &dyn Kv) -> Vec<DocumentId> {
+    (0..12u8)
+        .map(|n| {
+            let mut author = Author::new(&format!("more-{n}"));
+            for _ in 0..6 {
+                author.append_some(kv, 10);
+                author.append(kv, vec![entry("ann", vec![n; 15 * CHUNK_PAYLOAD_BYTES])]);
+            }
+            author.document
+        })
+        .collect()
+}
+
 fn pairs(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut pairs = Vec::new();
     kv.scan(&[]..&[u8::MAX], &mut |key, value| {
@@ -305,4 +319,78 @@ fn chunks_of_two_values_do_not_mix() {
     );
     assert!(assemble([(0, &ones[0]), (1, &twos[1]), (2, &ones[2])]).is_err());
     assert!(assemble([(0, &ones[0]), (2, &ones[2]), (1, &ones[1])]).is_err());
+}
+
+/// What became of stores whose log file was changed in one place: nothing noticed and all there, some documents damaged,
+/// or the store as a whole refused.
+#[derive(Debug, Default)]
+struct Outcomes {
+    unharmed: u32,
+    damaged: u32,
+    unopened: u32,
+}
+
+#[test]
+fn a_flipped_bit_in_the_file_is_never_believed() {
+    let outcomes = flip_bits_in_the_file(0..40);
+    assert!(outcomes.damaged > 10, "{outcomes:?}");
+}
+
+#[test]
+#[ignore = "the longer run of the test above"]
+fn a_thousand_flipped_bits_in_the_file() {
+    println!("{:?}", flip_bits_in_the_file(1_000..2_000));
+}
+
+fn flip_bits_in_the_file(seeds: std::ops::Range<u64>) -> Outcomes {
+    let options = SledOptions {
+        cache_bytes: 1 << 20,
+        reserve_bytes: 1 << 16,
+    };
+    let origin = TempDir::new().unwrap();
+    let kv = Arc::new(SledKv::open(origin.path(), options).unwrap());
+    let store = Store::open(kv.clone()).unwrap();
+    let documents = [fill(&*kv, &store), fill_more(&*kv)].concat();
+    let pristine: Vec<_> = documents
+        .iter()
+        .map(|document| see(&store, document).unwrap())
+        .collect();
+    drop((store, kv));
+    drop(SledKv::open(origin.path(), options).unwrap());
+    let log = std::fs::read(origin.path().join("db")).unwrap();
+
+    let mut outcomes = Outcomes::default();
+    for seed in seeds {
+        let mut random = Random(seed);
+        let directory = TempDir::new().unwrap();
+        for file in std::fs::read_dir(origin.path()).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+            }
+        }
+        let mut damaged = log.clone();
+        let at = random.below(damaged.len());
+        damaged[at] ^= 1 << random.below(8);
+        std::fs::write(directory.path().join("db"), damaged).unwrap();
+        let opened = SledKv::open(directory.path(), options).and_then(|kv| Store::open(Arc::new(kv)));
+        let Ok(store) = opened else {
+            outcomes.unopened += 1;
+            continue;
+        };
+        let seen: Vec<_> = documents.iter().map(|document| see(&store, document)).collect();
+        let wrong =
+            |(seen, pristine): (&Result<Seen, StoreError>, &Seen)| seen.as_ref().is_ok_and(|seen| seen != pristine);
+        if let Some(which) = seen.iter().zip(&pristine).position(wrong) {
+            panic!(
+                "seed {seed}: bit flipped at {at} of {}: {} is silently wrong",
+                log.len(),
+                documents[which]
+            );
+        } else if seen.iter().all(Result::is_ok) {
+            outcomes.unharmed += 1;
+        } else {
+            outcomes.damaged += 1;
+        }
+    }
+    outcomes
 }

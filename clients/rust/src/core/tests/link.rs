@@ -198,6 +198,23 @@ fn c6_retry_takes_the_place_of_the_backoff() {
 }
 
 #[test]
+fn c6_after_retry_no_edit_is_sent_and_a_server_that_stays_is_left() {
+    let (mut server, document) = (Server::default(), id("notes"));
+    let mut pair = Pair::live(1, &mut server, &document);
+    pair.event(
+        &mut server,
+        Event::Received(ServerMessage::Retry { after_ms: 500 }.encode()),
+    );
+    pair.type_text(&mut server, &document, "later");
+    assert!(pair.edits().is_empty());
+    pair.wake(&mut server);
+    assert!(pair.session.is_none());
+    pair.wake(&mut server);
+    pair.run(&mut server);
+    assert_eq!(text_of(&server.document(&document)), "later");
+}
+
+#[test]
 fn a_server_that_never_answers_is_given_up() {
     let mut core = core(Credentials::None);
     handle(&mut core, 0, Event::Started);

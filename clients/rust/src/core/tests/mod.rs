@@ -3,14 +3,14 @@
 mod edits;
 mod link;
 mod resync;
-mod server;
+pub(crate) mod server;
 mod simulation;
 
 use super::*;
 use automerge::{ObjType, ROOT, ReadDoc, transaction::Transactable};
 use server::{Outgoing, Server};
 use std::convert::Infallible;
-use syncline_protocol::native::decode_client;
+use syncline_protocol::native::{RejectCode, decode_client};
 
 /// One core on a line to the model that delivers at once.
 struct Pair {

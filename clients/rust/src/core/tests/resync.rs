@@ -208,7 +208,9 @@ fn o14_other_heads_than_announced_send_for_the_whole_document() {
     again.run(&mut server);
     again.wake(&mut server);
     again.run(&mut server);
-    assert_eq!(again.text(&document), "other ");
+    // What only the client had is sent ([O17]); two texts at one key are a conflict that one wins.
+    assert_eq!(server.changes(&document).len(), 2);
+    assert_eq!(again.text(&document), text_of(&server.document(&document)));
     assert_eq!(
         again.core.document(&document).unwrap().get_heads(),
         server.document(&document).get_heads()
@@ -452,12 +454,66 @@ fn o20_a_document_that_is_closed_before_the_answer_is_left() {
             saved: None,
         },
     );
-    pair.event(
-        &mut server,
-        Event::Close {
-            document: document.clone(),
-        },
-    );
+    pair.event(&mut server, Event::Close { document });
     pair.run(&mut server);
     assert!(matches!(pair.sent.last(), Some(ClientMessage::Leave { .. })));
+}
+
+#[test]
+fn o11_parts_may_be_bundles() {
+    use syncline_protocol::native::{Base, Opened, Packing, Part, ServerMessage};
+    let (mut server, document) = (Server::default(), id("notes"));
+    let mut pair = apart_with(&mut server, &document, "one ");
+    for word in ["two ", "three ", "four "] {
+        let theirs = written(&server, &document, &[9], word);
+        server.write(&document, theirs, &mut Vec::new());
+    }
+    pair.type_quietly(&document, "mine ");
+    pair.wake(&mut server);
+    pair.inbox.truncate(1);
+    let whole = server.document(&document);
+    let missed: Vec<ChangeHash> = server.changes(&document)[1..]
+        .iter()
+        .map(|change| change.hash())
+        .collect();
+    let bytes = Bytes::copy_from_slice(whole.bundle(missed).unwrap().bytes());
+    let room = RoomNumber::new(1);
+    let sent = pair.opens()[0].cursor.unwrap();
+    let cursor = Cursor {
+        position: sent.position.plus(3),
+        ..sent
+    };
+    let heads = whole
+        .get_heads()
+        .iter()
+        .map(|hash| syncline_protocol::ChangeHash(hash.0))
+        .collect();
+    let (access, base) = (Access::Write, Base::Replica);
+    let opened = Opened {
+        room,
+        document: document.clone(),
+        access,
+        heads,
+        cursor,
+        base,
+        bytes: bytes.len() as u64,
+    };
+    pair.inbox.push(ServerMessage::Opened(opened).encode());
+    let (packing, end) = (Packing::Plain, Some(cursor));
+    pair.inbox.push(
+        ServerMessage::Part(Part {
+            room,
+            packing,
+            bytes,
+            end,
+        })
+        .encode(),
+    );
+    pair.run(&mut server);
+    assert_eq!(pair.opens().len(), 1);
+    assert_eq!(
+        (pair.text(&document), pair.state(&document).safety),
+        (text_of(&server.document(&document)), Safety::Durable)
+    );
+    assert!(pair.text(&document).contains("three ") && pair.text(&document).contains("mine "));
 }

@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::{
     Cursor, DocumentId, EditId, Epoch, Position, RoomNumber, SessionId,
     native::{
-        Access, Base, ClientMessage, ClosedCode, Diff, Edit, Open, Opened, Packing, Part, RejectCode, Run,
-        ServerMessage, Welcome, WelcomeLimits, decode_client,
+        Access, Base, ClientMessage, ClosedCode, Diff, Edit, Open, Opened, Packing, Part, PresenceEntry, RejectCode,
+        Run, ServerMessage, Welcome, WelcomeLimits, decode_client,
     },
 };
 
 /// One entry of a document's log.
 #[derive(Clone)]
-pub(super) struct Entry {
-    pub(super) session: SessionId,
-    pub(super) change: Change,
+pub(crate) struct Entry {
+    pub(crate) session: SessionId,
+    pub(crate) change: Change,
 }
 
 #[derive(Default)]
@@ -61,33 +61,33 @@ impl Log {
 
 /// The model.
 #[derive(Default)]
-pub(super) struct Server {
+pub(crate) struct Server {
     logs: BTreeMap<DocumentId, Log>,
     next_room: u64,
     next_session: u64,
     /// All changes that were acknowledged or shown to others, by document.
-    pub(super) promised: BTreeMap<DocumentId, BTreeSet<ChangeHash>>,
+    pub(crate) promised: BTreeMap<DocumentId, BTreeSet<ChangeHash>>,
     /// Rejects every edit with this code, so many times.
-    pub(super) refuse: Option<(RejectCode, u32)>,
+    pub(crate) refuse: Option<(RejectCode, u32)>,
 }
 
 /// A frame to a session.
-pub(super) type Outgoing = (SessionId, Bytes);
+pub(crate) type Outgoing = (SessionId, Bytes);
 
 impl Server {
-    pub(super) fn accept(&mut self) -> SessionId {
+    pub(crate) fn accept(&mut self) -> SessionId {
         self.next_session += 1;
         SessionId::new(self.next_session)
     }
 
-    pub(super) fn disconnect(&mut self, session: SessionId) {
+    pub(crate) fn disconnect(&mut self, session: SessionId) {
         self.logs.values_mut().for_each(|log| {
             log.members.remove(&session);
         });
     }
 
     /// Power fails: what was not synced is gone, and so are all sessions and rooms.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         for log in self.logs.values_mut() {
             log.unsynced.clear();
             log.acks.clear();
@@ -96,14 +96,14 @@ impl Server {
     }
 
     /// The log up to now cannot be resynced from any more.
-    pub(super) fn compact(&mut self, document: &DocumentId) {
+    pub(crate) fn compact(&mut self, document: &DocumentId) {
         if let Some(log) = self.logs.get_mut(document) {
             log.kept_from = log.synced.len();
         }
     }
 
     /// An old backup takes the place of the document.
-    pub(super) fn restore(&mut self, document: &DocumentId, changes: usize) {
+    pub(crate) fn restore(&mut self, document: &DocumentId, changes: usize) {
         let log = self.logs.get_mut(document).expect("a document that was written");
         log.epoch += 1;
         log.synced.truncate(changes);
@@ -111,7 +111,7 @@ impl Server {
     }
 
     /// Throws changes out of the document, with all that stands on them.
-    pub(super) fn quarantine(&mut self, document: &DocumentId, hash: ChangeHash, out: &mut Vec<Outgoing>) {
+    pub(crate) fn quarantine(&mut self, document: &DocumentId, hash: ChangeHash, out: &mut Vec<Outgoing>) {
         let log = self.logs.get_mut(document).expect("a document that was written");
         let mut bad = BTreeSet::from([hash]);
         log.synced.retain(|entry| {
@@ -137,12 +137,12 @@ impl Server {
     }
 
     /// How many changes a crash would forget.
-    pub(super) fn unsynced(&self, document: &DocumentId) -> usize {
+    pub(crate) fn unsynced(&self, document: &DocumentId) -> usize {
         self.logs.get(document).map_or(0, |log| log.unsynced.len())
     }
 
     /// The changes on disk.
-    pub(super) fn changes(&self, document: &DocumentId) -> Vec<Change> {
+    pub(crate) fn changes(&self, document: &DocumentId) -> Vec<Change> {
         self.logs
             .get(document)
             .into_iter()
@@ -151,14 +151,14 @@ impl Server {
             .collect()
     }
 
-    pub(super) fn document(&self, document: &DocumentId) -> Automerge {
+    pub(crate) fn document(&self, document: &DocumentId) -> Automerge {
         let mut merged = Automerge::new();
         merged.apply_changes(self.changes(document)).unwrap();
         merged
     }
 
     /// Writes as nobody's session, synced at once.
-    pub(super) fn write(&mut self, document: &DocumentId, change: Change, out: &mut Vec<Outgoing>) {
+    pub(crate) fn write(&mut self, document: &DocumentId, change: Change, out: &mut Vec<Outgoing>) {
         let log = self.log(document);
         log.unsynced.push((
             Entry {
@@ -171,7 +171,7 @@ impl Server {
         self.sync(out);
     }
 
-    pub(super) fn receive(&mut self, session: SessionId, frame: &Bytes, out: &mut Vec<Outgoing>) {
+    pub(crate) fn receive(&mut self, session: SessionId, frame: &Bytes, out: &mut Vec<Outgoing>) {
         let mut say = |message: ServerMessage| out.push((session, message.encode()));
         match decode_client(frame).expect("clients speak the protocol") {
             ClientMessage::Hello(_) => {
@@ -188,13 +188,35 @@ impl Server {
             ClientMessage::Auth { .. } => {}
             ClientMessage::Open(open) => self.open(session, open).into_iter().for_each(say),
             ClientMessage::Edit(edit) => self.edit(session, edit, out),
-            ClientMessage::Presence { .. } | ClientMessage::Signal { .. } => {}
+            ClientMessage::Presence { room, state } => {
+                let (subject, name) = (session.to_string(), None);
+                let entries = vec![PresenceEntry {
+                    session,
+                    subject,
+                    name,
+                    state,
+                }];
+                let frame = ServerMessage::Presence { room, entries }.encode();
+                out.extend(self.members(room).map(|member| (member, frame.clone())));
+            }
+            ClientMessage::Signal { room, payload } => {
+                let frame = ServerMessage::Signal { room, session, payload }.encode();
+                let others = self.members(room).filter(|member| *member != session);
+                out.extend(others.map(|member| (member, frame.clone())));
+            }
             ClientMessage::Leave { room } => {
                 if let Some(log) = self.logs.values_mut().find(|log| log.room == room) {
                     log.members.remove(&session);
                 }
             }
         }
+    }
+
+    fn members(&self, room: RoomNumber) -> impl Iterator<Item = SessionId> {
+        self.logs
+            .values()
+            .filter(move |log| log.room == room)
+            .flat_map(|log| log.members.iter().copied())
     }
 
     fn log(&mut self, document: &DocumentId) -> &mut Log {
@@ -306,7 +328,7 @@ impl Server {
     }
 
     /// The disk has everything: acks and diffs go out.
-    pub(super) fn sync(&mut self, out: &mut Vec<Outgoing>) {
+    pub(crate) fn sync(&mut self, out: &mut Vec<Outgoing>) {
         for (document, log) in &mut self.logs {
             let promised = self.promised.entry(document.clone()).or_default();
             let mut runs: Vec<Run> = Vec::new();

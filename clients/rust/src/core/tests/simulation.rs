@@ -83,7 +83,7 @@ impl World {
 
     fn event(&mut self, at: usize, event: Event) {
         let mut effects = Vec::new();
-        let settles = self.random.number() % 3 > 0;
+        let settles = !self.random.number().is_multiple_of(3);
         let node = &mut self.nodes[at];
         node.core.handle(self.now_ms, event, &mut effects);
         if settles {

@@ -1,58 +1,26 @@
 //! One open document on a connection that comes and goes: joining its room, catching up, diffs in, edits out, acks and
 //! rejects. Knows the room's messages; which connection there is, `super` knows.
 
+mod edits;
+mod site;
+
+pub(in crate::core) use edits::FRAME_OVERHEAD_BYTES;
+pub(in crate::core) use site::Site;
+
 use super::{
-    ClientLimits, DocumentState, DocumentStatus, Draft, Effect, Notice, Safety,
+    DocumentState, DocumentStatus, Draft, Effect, Notice, Safety,
     loading::Loading,
     presence::Presence,
-    random::Random,
     rejoin::{Rejoin, lacked_by},
-    replica::{Fault, OwnChange, Replica},
+    replica::{Fault, OwnChange, Replica, guarded},
 };
 use automerge::{Change, ChangeHash};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::{
-    Cursor, DocumentId, EditId, RoomNumber, SessionId,
-    native::{
-        Access, Base, ClientMessage, ClosedCode, Diff, EDIT_CHANGES_MAX, Edit, HEADS_MAX, Open, Opened, Part,
-        RejectCode, WelcomeLimits,
-    },
+    Cursor, DocumentId, EditId, RoomNumber,
+    native::{Access, Base, ClientMessage, ClosedCode, Diff, HEADS_MAX, Open, Opened, Part, RejectCode},
 };
-
-/// The bytes of an `edit` around its changes, at most.
-const EDIT_OVERHEAD_BYTES: u64 = 64;
-/// The bytes around one change in an `edit`, at most.
-const CHANGE_OVERHEAD_BYTES: u64 = 5;
-/// The bytes around the one change of an `edit`, at most.
-pub(super) const FRAME_OVERHEAD_BYTES: u64 = EDIT_OVERHEAD_BYTES + CHANGE_OVERHEAD_BYTES;
-/// Temporary rejects in a row after which the room is joined anew.
-const HOLDS_MAX: u32 = 4;
-
-/// What a document needs of the connection while it handles one event.
-pub(super) struct Site<'a> {
-    pub(super) now_ms: u64,
-    pub(super) session: SessionId,
-    pub(super) limits: &'a WelcomeLimits,
-    pub(super) own_limits: &'a ClientLimits,
-    pub(super) random: &'a mut Random,
-    pub(super) next_edit: &'a mut u64,
-    pub(super) out: &'a mut Vec<Effect>,
-}
-
-impl Site<'_> {
-    pub(super) fn send(&mut self, message: &ClientMessage) {
-        self.out.push(Effect::Send(message.encode()));
-    }
-
-    fn edit_bytes_max(&self) -> u64 {
-        self.limits.frame_bytes_max.saturating_sub(EDIT_OVERHEAD_BYTES)
-    }
-
-    fn backoff_ms(&mut self, attempts: u32) -> u64 {
-        self.own_limits.backoff_ms(attempts, self.random)
-    }
-}
 
 /// Where a document stands with the server.
 #[derive(Debug)]
@@ -82,11 +50,11 @@ struct Waiting {
 
 /// One open document.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(in crate::core) struct Document {
     id: DocumentId,
-    pub(super) replica: Replica,
-    pub(super) drafts: Vec<Draft>,
-    pub(super) presence: Presence,
+    pub(in crate::core) replica: Replica,
+    pub(in crate::core) drafts: Vec<Draft>,
+    pub(in crate::core) presence: Presence,
     phase: Phase,
     /// What is to become of the present document when the next one has come.
     rejoin: Rejoin,
@@ -103,7 +71,7 @@ pub(super) struct Document {
 }
 
 impl Document {
-    pub(super) fn new(id: DocumentId, replica: Replica, drafts: Vec<Draft>) -> Self {
+    pub(in crate::core) fn new(id: DocumentId, replica: Replica, drafts: Vec<Draft>) -> Self {
         Self {
             id,
             replica,
@@ -122,7 +90,7 @@ impl Document {
         }
     }
 
-    pub(super) fn room(&self) -> Option<RoomNumber> {
+    pub(in crate::core) fn room(&self) -> Option<RoomNumber> {
         match &self.phase {
             Phase::Loading { opened, .. } => Some(opened.room),
             Phase::Live { room, .. } => Some(*room),
@@ -130,15 +98,15 @@ impl Document {
         }
     }
 
-    pub(super) fn access(&self) -> Option<Access> {
+    pub(in crate::core) fn access(&self) -> Option<Access> {
         self.access
     }
 
-    pub(super) fn is_live(&self) -> bool {
+    pub(in crate::core) fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live { .. })
     }
 
-    pub(super) fn refusal(&self) -> Option<&ClosedCode> {
+    pub(in crate::core) fn refusal(&self) -> Option<&ClosedCode> {
         match &self.phase {
             Phase::Refused { code, .. } => Some(code),
             Phase::Apart | Phase::Opening | Phase::Loading { .. } | Phase::Live { .. } | Phase::Waiting { .. } => None,
@@ -146,7 +114,7 @@ impl Document {
     }
 
     /// Whether it waits for an `open` that can be sent now.
-    pub(super) fn wants_open(&self, now_ms: u64) -> bool {
+    pub(in crate::core) fn wants_open(&self, now_ms: u64) -> bool {
         match &self.phase {
             Phase::Apart => true,
             Phase::Waiting { until_ms } => *until_ms <= now_ms,
@@ -155,7 +123,7 @@ impl Document {
     }
 
     /// The `open` of this document; it is on its way now.
-    pub(super) fn open(&mut self) -> Open {
+    pub(in crate::core) fn open(&mut self) -> Open {
         self.phase = Phase::Opening;
         let trusted = self.rejoin == Rejoin::Trusting;
         let heads = if trusted {
@@ -175,14 +143,14 @@ impl Document {
     }
 
     /// The document is wanted again, whatever the server said of it before.
-    pub(super) fn forgive(&mut self) {
+    pub(in crate::core) fn forgive(&mut self) {
         if self.refusal().is_some() {
             self.phase = Phase::Apart;
         }
     }
 
     /// The answer to an `open` that said `sent` of the cursor.
-    pub(super) fn opened(&mut self, site: &mut Site<'_>, opened: Opened, sent: Option<Cursor>) {
+    pub(in crate::core) fn opened(&mut self, site: &mut Site<'_>, opened: Opened, sent: Option<Cursor>) {
         if opened.base == Base::Replica && sent.is_some() && sent != self.replica.cursor {
             self.phase = Phase::Loading {
                 opened,
@@ -197,7 +165,7 @@ impl Document {
         };
     }
 
-    pub(super) fn part(&mut self, site: &mut Site<'_>, part: &Part) {
+    pub(in crate::core) fn part(&mut self, site: &mut Site<'_>, part: &Part) {
         let loading = match &mut self.phase {
             Phase::Loading { loading, .. } | Phase::Live { lagging: loading, .. } => loading,
             Phase::Apart | Phase::Opening | Phase::Waiting { .. } | Phase::Refused { .. } => return,
@@ -218,7 +186,7 @@ impl Document {
                     room: opened.room,
                     lagging: Loading::default(),
                 };
-                self.join(site, &opened, loading, end)
+                self.join(site, &opened, &loading, end)
             }
             Phase::Live { room, lagging } => {
                 self.phase = Phase::Live {
@@ -240,10 +208,16 @@ impl Document {
     }
 
     /// Everything that the parts after an `opened` bring has come.
-    fn join(&mut self, site: &mut Site<'_>, opened: &Opened, loading: Loading, end: Cursor) -> Result<(), Fault> {
+    fn join(&mut self, site: &mut Site<'_>, opened: &Opened, loading: &Loading, end: Cursor) -> Result<(), Fault> {
         let same_epoch = self.replica.cursor.is_some_and(|cursor| cursor.epoch == end.epoch);
         let heads: Vec<ChangeHash> = opened.heads.iter().map(|hash| ChangeHash(hash.0)).collect();
-        match opened.base {
+        // Who names neither a cursor nor heads gets the whole document, whatever the base is called.
+        let base = if self.rejoin == Rejoin::Trusting {
+            opened.base
+        } else {
+            Base::Nothing
+        };
+        match base {
             Base::Replica => {
                 self.replica.merge_chunks(&loading.chunks)?;
                 if !same_epoch {
@@ -255,18 +229,15 @@ impl Document {
                 }
             }
             Base::Nothing => {
-                let rejoin = std::mem::replace(&mut self.rejoin, Rejoin::Trusting);
-                let rejoin = if rejoin == Rejoin::Trusting && same_epoch {
-                    Rejoin::Distrusting
-                } else {
-                    rejoin
-                };
-                let left = rejoin.replace(&mut self.replica, &loading.chunks, site.random)?;
+                let left = self.rejoin.replace(&mut self.replica, &loading.chunks, site.random)?;
                 self.drafts.extend(left);
+                self.rejoin = Rejoin::Trusting;
             }
         }
+        // A document with very many heads names none ([O14]).
+        let named = !heads.is_empty() || opened.cursor.position.number() == 0;
         let whole = heads.iter().all(|hash| self.replica.holds(hash));
-        if !whole || (opened.cursor == end && !self.replica.stands_at(&heads)) {
+        if !whole || (named && opened.cursor == end && !self.replica.stands_at(&heads)) {
             return Err(Fault::Unsound);
         }
         Ok(())
@@ -286,7 +257,7 @@ impl Document {
         self.notify(site, |document| Notice::Changed { document });
     }
 
-    pub(super) fn diff(&mut self, site: &mut Site<'_>, diff: Diff) {
+    pub(in crate::core) fn diff(&mut self, site: &mut Site<'_>, diff: Diff) {
         let Phase::Live { .. } = self.phase else { return };
         let Some(reached) = self.waiting.cursor else { return };
         let (end, len) = (diff.cursor.position.number(), diff.len());
@@ -323,7 +294,7 @@ impl Document {
 
     fn wait_for(&mut self, chunks: &[Bytes]) -> Result<(), Fault> {
         for chunk in chunks {
-            let change = super::replica::guarded(|| Ok(Change::try_from(&chunk[..])?))?;
+            let change = guarded(|| Ok(Change::try_from(&chunk[..])?))?;
             self.waiting.bytes += chunk.len() as u64;
             self.waiting.changes.push(change);
         }
@@ -365,97 +336,8 @@ impl Document {
         }
     }
 
-    pub(super) fn acked(&mut self, id: EditId) {
-        if self.in_flight.remove(&id) {
-            self.replica.acknowledge(|own| own.edit == Some(id));
-            self.holds = 0;
-        }
-    }
-
-    pub(super) fn rejected(&mut self, site: &mut Site<'_>, id: EditId, code: RejectCode, text: &str) {
-        if !self.in_flight.remove(&id) {
-            return;
-        }
-        match code {
-            RejectCode::Unavailable | RejectCode::MissingDeps => {
-                let refused = self.replica.own_mut().filter(|own| own.edit == Some(id));
-                if refused.map(|own| own.edit = None).count() == 0 {
-                    // Made anew or put aside while this answer was on its way.
-                    return;
-                }
-                self.holds += 1;
-                self.hold_until_ms = Some(site.now_ms + site.backoff_ms(self.holds));
-                if self.holds.is_multiple_of(HOLDS_MAX) {
-                    self.leave_and_wait(site);
-                }
-            }
-            RejectCode::NotOpen => self.wait(site),
-            RejectCode::Quarantined => {
-                let aside = self.put_aside(site, code, text, |own| own.edit == Some(id));
-                self.rejoin = Rejoin::Reset;
-                self.leave(site);
-                if let Err(fault) = aside {
-                    tracing::warn!(document = %self.id, %fault, "rebuilding the document");
-                }
-            }
-            RejectCode::ActorConflict
-            | RejectCode::Forbidden
-            | RejectCode::Limit
-            | RejectCode::ForeignActor
-            | RejectCode::AfterReject
-            | RejectCode::Other(_) => {
-                if let Err(fault) = self.put_aside(site, code, text, |own| own.edit == Some(id)) {
-                    self.faulted(site, fault);
-                }
-            }
-        }
-    }
-
-    /// Takes refused changes and all that stand on them out of the document: made anew under another actor where that helps,
-    /// else kept as a draft.
-    fn put_aside(
-        &mut self,
-        site: &mut Site<'_>,
-        code: RejectCode,
-        text: &str,
-        refused: impl FnMut(&OwnChange) -> bool,
-    ) -> Result<(), Fault> {
-        let heads = self.replica.confirmed_heads();
-        let cut = self.replica.cut(refused);
-        if cut.is_empty() {
-            return Ok(());
-        }
-        let actor = site.random.actor();
-        let rebuilt = self.replica.rebuild(&heads);
-        let made_anew =
-            rebuilt.is_ok() && code == RejectCode::ActorConflict && self.replica.rename(&cut, &actor).is_some();
-        self.replica.take_actor(actor);
-        if !made_anew {
-            let changes = cut.into_iter().map(|own| own.bytes).collect();
-            self.drafts.push(Draft {
-                changes,
-                code,
-                text: text.to_owned(),
-            });
-        }
-        self.notify(site, |document| Notice::Changed { document });
-        rebuilt
-    }
-
-    /// A change that was just committed is too large for a frame: the document goes back to before it.
-    pub(super) fn take_back(&mut self, hash: ChangeHash, actor: automerge::ActorId) -> Result<(), Fault> {
-        let heads = self.replica.confirmed_heads();
-        self.replica.cut(|own| own.change.hash() == hash);
-        let back = self.replica.rebuild(&heads);
-        self.replica.take_actor(actor);
-        if back.is_err() {
-            self.rejoin = Rejoin::Distrusting;
-        }
-        back
-    }
-
     /// The room is closed, or was never opened.
-    pub(super) fn closed(&mut self, site: &mut Site<'_>, code: ClosedCode, text: String) {
+    pub(in crate::core) fn closed(&mut self, site: &mut Site<'_>, code: ClosedCode, text: String) {
         self.apart();
         match code {
             ClosedCode::Reset => self.rejoin = Rejoin::Reset,
@@ -470,7 +352,7 @@ impl Document {
     }
 
     /// The connection is gone. What waits to be merged comes again.
-    pub(super) fn disconnected(&mut self) {
+    pub(in crate::core) fn disconnected(&mut self) {
         let refused = matches!(self.phase, Phase::Refused { .. });
         if !refused {
             self.apart();
@@ -515,14 +397,15 @@ impl Document {
     fn faulted(&mut self, site: &mut Site<'_>, fault: Fault) {
         tracing::warn!(document = %self.id, %fault, "opening the document anew");
         if self.rejoin == Rejoin::Trusting {
-            self.rejoin = Rejoin::Distrusting;
+            self.rejoin = Rejoin::Whole;
         }
+        self.replica.cursor = None;
         self.leave_and_wait(site);
         self.notify(site, |document| Notice::Changed { document });
     }
 
     /// The end of a batch of events: merges what came, and sends what is due.
-    pub(super) fn settle(&mut self, site: &mut Site<'_>, may_edit: bool) {
+    pub(in crate::core) fn settle(&mut self, site: &mut Site<'_>, may_edit: bool) {
         self.merge_waiting(site);
         if may_edit {
             self.send_edits(site);
@@ -534,49 +417,7 @@ impl Document {
         }
     }
 
-    fn send_edits(&mut self, site: &mut Site<'_>) {
-        if self.hold_until_ms.is_some_and(|until_ms| until_ms > site.now_ms) {
-            return;
-        }
-        self.hold_until_ms = None;
-        let bytes_max = site.edit_bytes_max();
-        let too_large = |own: &OwnChange| own.bytes.len() as u64 + CHANGE_OVERHEAD_BYTES > bytes_max;
-        if self.is_live() && self.replica.own().iter().any(too_large) {
-            let text = format!("a change is larger than the {bytes_max} bytes that the server takes");
-            if let Err(fault) = self.put_aside(site, RejectCode::Limit, &text, too_large) {
-                self.faulted(site, fault);
-            }
-        }
-        let Phase::Live { room, .. } = self.phase else { return };
-        while (self.in_flight.len() as u64) < site.own_limits.edits_in_flight_max {
-            let id = EditId::new(*site.next_edit);
-            let changes = self.pack(id, bytes_max);
-            if changes.is_empty() {
-                return;
-            }
-            *site.next_edit += 1;
-            self.in_flight.insert(id);
-            site.send(&ClientMessage::Edit(Edit { room, id, changes }));
-        }
-    }
-
-    /// The next changes of one actor that go into one edit.
-    fn pack(&mut self, id: EditId, bytes_max: u64) -> Vec<Bytes> {
-        let (mut changes, mut bytes, mut actor) = (Vec::new(), 0, None);
-        for own in self.replica.own_mut().filter(|own| own.edit.is_none()) {
-            bytes += own.bytes.len() as u64 + CHANGE_OVERHEAD_BYTES;
-            let same_actor = actor.as_ref().is_none_or(|actor| actor == own.change.actor_id());
-            if !same_actor || changes.len() == EDIT_CHANGES_MAX || bytes > bytes_max {
-                break;
-            }
-            actor.get_or_insert_with(|| own.change.actor_id().clone());
-            own.edit = Some(id);
-            changes.push(own.bytes.clone());
-        }
-        changes
-    }
-
-    pub(super) fn next_wakeup(&self) -> Option<u64> {
+    pub(in crate::core) fn next_wakeup(&self) -> Option<u64> {
         match &self.phase {
             Phase::Waiting { until_ms } => Some(*until_ms),
             Phase::Live { .. } => [self.hold_until_ms, self.presence.next_wakeup()]
@@ -588,7 +429,7 @@ impl Document {
     }
 
     /// Where the document stands.
-    pub(super) fn state(&self) -> DocumentState {
+    pub(in crate::core) fn state(&self) -> DocumentState {
         let own = self.replica.own();
         let safety = if own.is_empty() {
             Safety::Durable
@@ -621,7 +462,7 @@ impl Document {
     }
 
     /// Tells the app where the document stands, if that is news.
-    pub(super) fn publish(&mut self, out: &mut Vec<Effect>) {
+    pub(in crate::core) fn publish(&mut self, out: &mut Vec<Effect>) {
         let state = self.state();
         if self.published.as_ref() != Some(&state) {
             self.published = Some(state.clone());
@@ -632,7 +473,7 @@ impl Document {
         }
     }
 
-    pub(super) fn notify(&self, site: &mut Site<'_>, notice: impl FnOnce(DocumentId) -> Notice) {
+    pub(in crate::core) fn notify(&self, site: &mut Site<'_>, notice: impl FnOnce(DocumentId) -> Notice) {
         site.out.push(Effect::Notify(notice(self.id.clone())));
     }
 }
