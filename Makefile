@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test format lint engine docs tests sim
+.PHONY: run test format lint engine docs tests sim bench
 
 # Builds the server and starts it without authentication, on loopback only.
 run:
@@ -36,3 +36,13 @@ SEEDS ?= 10000
 
 sim:
 	$(CARGO) test --locked --test sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+# Measures Syncline against a bare relay, see benches/README.md: `make bench`, or `make bench WORKLOAD=latency RUNS=5`.
+WORKLOAD ?=
+RUNS ?= 3
+BENCH = target/release/syncline-bench
+
+bench:
+	$(CARGO) build --release --locked -p syncline -p syncline-bench
+	$(if $(filter micro,$(WORKLOAD)),,$(BENCH) load --runs $(RUNS) $(WORKLOAD))
+	$(if $(filter-out micro,$(WORKLOAD)),,$(BENCH) micro --runs $(RUNS))

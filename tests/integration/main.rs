@@ -1,10 +1,15 @@
 //! The integration tests: the whole program from outside, and the tidiness of the tree.
 
+mod cable;
+mod client;
 mod command_line;
 mod durability;
 mod edits;
 mod gateway;
 mod hostile;
+mod identity;
+mod lagging;
+mod members;
 mod peer;
 mod process;
 mod real_input;
@@ -12,3 +17,4 @@ mod running;
 mod tidy;
 mod tls;
 mod trace;
+mod watching;

@@ -11,7 +11,8 @@ use std::{
 use syncline_protocol::{
     Cursor, DocumentId, EditId, RoomNumber, SessionId,
     native::{
-        Access, Capability, ClientMessage, Diff, Edit, Hello, Open, Opened, Packing, ServerMessage, decode_server,
+        Access, Capability, ClientMessage, Diff, Edit, Hello, Open, Opened, Packing, Part, ServerMessage, Welcome,
+        decode_server,
     },
 };
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, protocol::Role};
@@ -20,6 +21,9 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, protocol::Role};
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Messages that a split peer keeps for its owner: more than any test makes.
 const HEARD_MAX: usize = 200_000;
+
+/// The number of the empty edits that [`Peer::hear_all`] sends.
+const SIGN_OF_LIFE: u64 = 1 << 40;
 
 pub(crate) struct Peer {
     socket: WebSocket<TcpStream>,
@@ -38,6 +42,8 @@ pub(crate) struct Joined {
     pub(crate) bytes: Vec<u8>,
     /// Bytes of the frames that brought it.
     pub(crate) frame_bytes: usize,
+    /// How each part was packed, and its size inflated.
+    pub(crate) parts: Vec<(Packing, usize)>,
     pub(crate) cursor: Cursor,
 }
 
@@ -55,17 +61,30 @@ impl Peer {
     /// Connects and says hello with this token.
     pub(crate) fn connect(address: impl std::fmt::Display, token: Option<&str>) -> Self {
         let mut peer = Self::silent(address);
-        peer.say(&ClientMessage::Hello(Hello {
+        peer.hello(token, vec![Capability::Deflate]);
+        peer.hear_welcome();
+        peer
+    }
+
+    /// Says hello with this token and these capabilities.
+    pub(crate) fn hello(&mut self, token: Option<&str>, capabilities: Vec<Capability>) {
+        self.say(&ClientMessage::Hello(Hello {
             version: 1,
             token: token.map(str::to_owned),
             client: "test".into(),
-            capabilities: vec![Capability::Deflate],
+            capabilities,
         }));
-        match peer.hear() {
-            Ok(ServerMessage::Welcome(welcome)) => peer.session = welcome.session,
+    }
+
+    /// Reads the welcome, which is the next message.
+    pub(crate) fn hear_welcome(&mut self) -> Welcome {
+        match self.hear() {
+            Ok(ServerMessage::Welcome(welcome)) => {
+                self.session = welcome.session;
+                welcome
+            }
             other => panic!("no welcome: {other:?}"),
         }
-        peer
     }
 
     /// Connects and says nothing.
@@ -124,13 +143,23 @@ impl Peer {
 
     /// Opens a document and reads it to the end of its parts.
     pub(crate) fn open(&mut self, document: &str, cursor: Option<Cursor>) -> Joined {
-        let document: DocumentId = document.parse().expect("a document id");
+        self.ask(document, cursor);
+        self.hear_joined(document)
+    }
+
+    /// Asks to open a document.
+    pub(crate) fn ask(&mut self, document: &str, cursor: Option<Cursor>) {
         self.say(&ClientMessage::Open(Open {
-            document: document.clone(),
+            document: document.parse().expect("a document id"),
             cursor,
             heads: Vec::new(),
         }));
-        let (mut bytes, mut frame_bytes, mut opened) = (Vec::new(), 0, None);
+    }
+
+    /// Reads a document that was asked for to the end of its parts.
+    pub(crate) fn hear_joined(&mut self, document: &str) -> Joined {
+        let document: DocumentId = document.parse().expect("a document id");
+        let (mut bytes, mut frame_bytes, mut opened, mut parts) = (Vec::new(), 0, None, Vec::new());
         loop {
             let (message, size) = self.hear_sized().expect("the document opens");
             match message {
@@ -140,19 +169,16 @@ impl Peer {
                 }
                 ServerMessage::Part(part) => {
                     frame_bytes += size;
-                    match part.packing {
-                        Packing::Plain => bytes.extend_from_slice(&part.bytes),
-                        Packing::Deflate => {
-                            let mut inflater = flate2::read::DeflateDecoder::new(&part.bytes[..]);
-                            std::io::copy(&mut inflater, &mut bytes).expect("a part inflates");
-                        }
-                    }
+                    let inflated = inflate(&part);
+                    parts.push((part.packing, inflated.len()));
+                    bytes.extend(inflated);
                     if let Some(cursor) = part.end {
                         let opened = opened.expect("opened comes before its parts");
                         return Joined {
                             opened,
                             bytes,
                             frame_bytes,
+                            parts,
                             cursor,
                         };
                     }
@@ -179,6 +205,18 @@ impl Peer {
                 ServerMessage::Ack { id, cursor, .. } if id.number() == edit => return Ok(cursor),
                 ServerMessage::Reject { id, code, .. } if id.number() == edit => return Err(code.to_string()),
                 _ => {}
+            }
+        }
+    }
+
+    /// All that was sent before the answer to a sign of life, which is asked for now.
+    pub(crate) fn hear_all(&mut self, room: RoomNumber) -> Vec<ServerMessage> {
+        self.edit(room, SIGN_OF_LIFE, Vec::new());
+        let mut heard = Vec::new();
+        loop {
+            match self.hear().expect("a sign of life is answered") {
+                ServerMessage::Ack { id, .. } if id.number() == SIGN_OF_LIFE => return heard,
+                message => heard.push(message),
             }
         }
     }
@@ -231,6 +269,19 @@ impl Drop for Voice {
     fn drop(&mut self) {
         // Ends the hearing thread; the server may have ended the connection already.
         let _ = self.0.get_ref().shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// The bytes of the document in a part.
+pub(crate) fn inflate(part: &Part) -> Vec<u8> {
+    match part.packing {
+        Packing::Plain => part.bytes.to_vec(),
+        Packing::Deflate => {
+            let mut inflated = Vec::new();
+            let mut inflater = flate2::read::DeflateDecoder::new(&part.bytes[..]);
+            std::io::copy(&mut inflater, &mut inflated).expect("a part inflates");
+            inflated
+        }
     }
 }
 

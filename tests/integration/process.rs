@@ -20,16 +20,13 @@ impl Process {
 
     /// The same with further environment variables.
     pub(crate) fn serve_with(data: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::serve_at(data, "127.0.0.1:0", environment)
+    }
+
+    /// The same at a fixed address, where clients look for it again.
+    pub(crate) fn serve_at(data: &Path, listen: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syncline"))
-            .args([
-                "serve",
-                "--dev",
-                "--listen",
-                "127.0.0.1:0",
-                "--log-filter",
-                "warn",
-                "--data",
-            ])
+            .args(["serve", "--dev", "--listen", listen, "--log-filter", "warn", "--data"])
             .arg(data)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())

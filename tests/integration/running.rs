@@ -26,9 +26,14 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts with `text` as the configuration file, in development mode on a free port.
     pub(crate) fn start(text: &str) -> Self {
+        Self::start_with(&format!("dev = true\n{text}"))
+    }
+
+    /// Starts with `text` as the configuration file, asking everybody for a token if the text does not say otherwise.
+    pub(crate) fn start_with(text: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let data = directory.path().display();
-        let text = format!("listen = '127.0.0.1:0'\ndev = true\ndata = '{data}'\n{text}");
+        let text = format!("listen = '127.0.0.1:0'\ndata = '{data}'\n{text}");
         let config = Config::from_text(&text, &BTreeMap::new(), &[]).expect("a configuration");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

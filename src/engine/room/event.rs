@@ -215,7 +215,8 @@ pub enum Effect {
         except: Option<SessionId>,
         /// The frame.
         frame: Bytes,
-        /// For a diff, where it begins: a member that does not get it is reported by `Lagged`. Others are simply not sent.
+        /// Where a member that does not get it lags from, to be reported by `Lagged`: for a diff where that begins. Without
+        /// it the frame may be missed.
         begins: Option<Position>,
     },
     /// A session is no longer a member; the frame says why.

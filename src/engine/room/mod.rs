@@ -218,10 +218,12 @@ impl Room {
         self.members.len()
     }
 
-    /// About how many bytes of memory the room takes, without its document's share in Automerge.
+    /// About how many bytes of memory the room takes, with its document.
     pub fn memory_bytes(&self) -> usize {
         match &self.phase {
-            Phase::Live(live) => live.pipeline.index.memory_bytes() + live.pipeline.bytes(),
+            Phase::Live(live) => {
+                live.pipeline.index.memory_bytes() + live.pipeline.bytes() + live.upkeep.document_bytes()
+            }
             Phase::Loading | Phase::Closed => 0,
         }
     }
@@ -309,14 +311,19 @@ impl Room {
         }
     }
 
+    /// A member whose queue is too full for it lags, and is sent everything that is shown when it has drained.
     fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let begins = match &self.phase {
+            Phase::Live(live) => Some(live.durable),
+            Phase::Loading | Phase::Closed => None,
+        };
         for frame in self.presence.frames_due(now, self.number) {
             let to = self.audience();
             out.push(Effect::Broadcast {
                 to,
                 except: None,
                 frame,
-                begins: None,
+                begins,
             });
         }
     }
@@ -372,3 +379,6 @@ impl Room {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

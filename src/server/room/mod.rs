@@ -36,6 +36,8 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
+/// A room adds up its memory at most this often.
+const ACCOUNT_INTERVAL_MS: u64 = 1_000;
 
 /// A message to a room.
 #[derive(Debug)]
@@ -85,6 +87,8 @@ pub(super) struct Task {
     audience: Option<Audience>,
     work: Work,
     figures: Arc<Figures>,
+    /// When its memory is to be added up again: that takes longer than a small batch.
+    next_account: Time,
     stage: Stage,
 }
 
@@ -127,6 +131,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         outboxes: BTreeMap::new(),
         audience: None,
         figures,
+        next_account: now,
         stage: Stage::Running,
     };
     drop(sender);
@@ -281,10 +286,13 @@ impl Task {
         }
     }
 
-    fn report(&self, now: Time) {
-        self.figures
-            .memory_bytes
-            .store(self.room.memory_bytes() as u64, Ordering::Relaxed);
+    fn report(&mut self, now: Time) {
+        if now >= self.next_account {
+            self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
+            let memory = self.room.memory_bytes() as u64;
+            let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
+            self.hub.account(former, memory);
+        }
         self.figures
             .members
             .store(self.room.members() as u64, Ordering::Relaxed);
@@ -321,6 +329,8 @@ impl Task {
     /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     fn end(&mut self) {
         self.hub.unlist(&self.document, self.number);
+        self.hub
+            .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
         self.inbox.close();
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, outbox) = mail {
