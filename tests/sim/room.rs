@@ -146,7 +146,9 @@ impl Task {
                 if let Some(Mail::Join(join, postbox)) = mail.pop_front() {
                     self.outboxes.insert(join.session, postbox);
                 }
-                self.inbox.extend(mail);
+                if context.mutation != Mutation::LoseMail {
+                    self.inbox.extend(mail);
+                }
                 self.break_down(context);
                 return self.has_ended(context);
             }

@@ -35,6 +35,8 @@ pub(crate) enum Mutation {
     LoseLagged,
     /// A room that has ended does not wait for its work before the next one of the document opens.
     OpenTooEarly,
+    /// A room that panics leaves what it had taken in unanswered.
+    LoseMail,
     /// A store that failed to sync is read all the same.
     ReadUnsynced,
     /// Readers' tokens are taken for writers'.
@@ -42,11 +44,12 @@ pub(crate) enum Mutation {
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::AckBeforeSync,
         Self::AckBeforeSyncUnseen,
         Self::LoseLagged,
         Self::OpenTooEarly,
+        Self::LoseMail,
         Self::ReadUnsynced,
         Self::ReadersWrite,
     ];
