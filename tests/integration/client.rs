@@ -6,7 +6,7 @@ use crate::{
     process::Process,
     running::TestServer,
 };
-use automerge::{AutomergeError, Automerge, ChangeHash, ObjType, ROOT, ReadDoc, transaction::Transactable};
+use automerge::{Automerge, AutomergeError, ChangeHash, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use bytes::Bytes;
 use std::{
     future::Future,
@@ -211,7 +211,11 @@ fn e4_kill_9_while_two_type_loses_nothing_and_they_come_back_by_themselves() {
         );
         let (_, text) = all.get(ROOT, "text").expect("a key").expect("a text");
         assert_eq!(all.text(&text).expect("a text"), "a".repeat(180));
-        assert_eq!(all.length(ROOT), 181, "what was not acknowledged was kept and sent again");
+        assert_eq!(
+            all.length(ROOT),
+            181,
+            "what was not acknowledged was kept and sent again"
+        );
         assert!(process.terminate().success());
     });
 }
@@ -255,9 +259,15 @@ fn presence_is_seen_and_goes_with_the_connection_or_its_time() {
             }
             handle.presence().changed().await.expect("it is open");
         };
-        a.presence().set(Bytes::from_static(b"line 1")).await.expect("it is set");
+        a.presence()
+            .set(Bytes::from_static(b"line 1"))
+            .await
+            .expect("it is set");
         wait(&mut b, &[b"line 1"]).await;
-        a.presence().set(Bytes::from_static(b"line 2")).await.expect("it is set");
+        a.presence()
+            .set(Bytes::from_static(b"line 2"))
+            .await
+            .expect("it is set");
         wait(&mut b, &[b"line 2"]).await;
         sleep(Duration::from_millis(2_500)).await;
         wait(&mut b, &[b"line 2"]).await;

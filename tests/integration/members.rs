@@ -20,7 +20,11 @@ fn two(server: &TestServer) -> (Peer, Peer, RoomNumber) {
     let mut anna = Peer::connect(server.address, None);
     let mut ben = Peer::connect(server.address, None);
     let room = anna.open("notes", None).opened.room;
-    assert_eq!(ben.open("notes", None).opened.room, room, "all members have the same number");
+    assert_eq!(
+        ben.open("notes", None).opened.room,
+        room,
+        "all members have the same number"
+    );
     (anna, ben, room)
 }
 
@@ -132,7 +136,13 @@ fn o22_the_limit_counts_open_documents_and_not_opens() {
     peer.ask("other", None);
     let closed = peer.hear().expect("an answer");
     assert!(
-        matches!(&closed, ServerMessage::Closed { code: ClosedCode::Limit, .. }),
+        matches!(
+            &closed,
+            ServerMessage::Closed {
+                code: ClosedCode::Limit,
+                ..
+            }
+        ),
         "{closed:?}"
     );
 }
@@ -154,10 +164,17 @@ fn o8_o9_o10_o12_parts_are_small_and_deflated_only_when_named() {
         assert!(joined.parts.len() > 5, "{:?}", joined.parts);
         for (found, size) in &joined.parts {
             assert!(*size <= 4_096, "{size}");
-            assert!(*found == packing || (packing == Packing::Deflate && *size < 64), "{found:?}");
+            assert!(
+                *found == packing || (packing == Packing::Deflate && *size < 64),
+                "{found:?}"
+            );
         }
         assert_eq!(joined.document().get_heads(), document.get_heads());
-        assert_eq!(joined.opened.bytes, joined.bytes.len() as u64, "opened says how many come");
+        assert_eq!(
+            joined.opened.bytes,
+            joined.bytes.len() as u64,
+            "opened says how many come"
+        );
     }
 }
 

@@ -83,6 +83,23 @@ impl Work {
         match effect {
             Effect::Append(append) => self.append(&append),
             Effect::Load => self.load(),
+            Effect::Read { .. } | Effect::Decode { .. } | Effect::Prove { .. } => self.serve_member(effect),
+            Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
+                Event::Merged(storage.merge(base, to))
+            }),
+            Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
+            Effect::Reply { .. }
+            | Effect::Part { .. }
+            | Effect::Broadcast { .. }
+            | Effect::Dismiss { .. }
+            | Effect::Disconnect { .. }
+            | Effect::Close => unreachable!("the task does these itself"),
+        }
+    }
+
+    /// What one member waits for. Every answer names the ticket of its question.
+    fn serve_member(&mut self, effect: Effect) {
+        match effect {
             Effect::Read {
                 session,
                 ticket,
@@ -91,49 +108,31 @@ impl Work {
                 deflate,
             } => {
                 let snapshots = self.snapshots.clone();
-                self.run(
-                    Kind::Read,
-                    Event::Read {
-                        session,
-                        ticket,
-                        result: Err(ReadFailure::Unavailable),
-                    },
-                    move |storage, _| {
-                        let known = lock(&snapshots).clone();
-                        Event::Read {
-                            session,
-                            ticket,
-                            result: storage.read(&known, from, to, deflate),
-                        }
-                    },
-                );
+                let answer = move |result| Event::Read {
+                    session,
+                    ticket,
+                    result,
+                };
+                self.run(Kind::Read, answer(Err(ReadFailure::Unavailable)), move |storage, _| {
+                    let known = lock(&snapshots).clone();
+                    answer(storage.read(&known, from, to, deflate))
+                });
             }
             Effect::Decode {
                 session,
                 ticket,
                 headers,
             } => {
+                let answer = move |result| Event::Decoded {
+                    session,
+                    ticket,
+                    result,
+                };
                 let lost = Err(Refusal::Dishonest("the change cannot be decoded"));
-                self.run(
-                    Kind::Decode,
-                    Event::Decoded {
-                        session,
-                        ticket,
-                        result: lost,
-                    },
-                    move |_, _| {
-                        let result = headers.into_iter().map(gate::decode).collect();
-                        Event::Decoded {
-                            session,
-                            ticket,
-                            result,
-                        }
-                    },
-                );
+                self.run(Kind::Decode, answer(lost), move |_, _| {
+                    answer(headers.into_iter().map(gate::decode).collect())
+                });
             }
-            Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
-                Event::Merged(storage.merge(base, to))
-            }),
             Effect::Prove {
                 session,
                 ticket,
@@ -141,27 +140,12 @@ impl Work {
                 to,
                 changes,
             } => {
-                self.run(
-                    Kind::Prove,
-                    Event::Proven {
-                        session,
-                        ticket,
-                        holds: None,
-                    },
-                    move |storage, _| Event::Proven {
-                        session,
-                        ticket,
-                        holds: storage.prove(base, to, &changes),
-                    },
-                );
+                let answer = move |holds| Event::Proven { session, ticket, holds };
+                self.run(Kind::Prove, answer(None), move |storage, _| {
+                    answer(storage.prove(base, to, &changes))
+                });
             }
-            Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
-            Effect::Reply { .. }
-            | Effect::Part { .. }
-            | Effect::Broadcast { .. }
-            | Effect::Dismiss { .. }
-            | Effect::Disconnect { .. }
-            | Effect::Close => unreachable!("the task does these itself"),
+            _ => unreachable!("only what serves one member comes here"),
         }
     }
 

@@ -170,11 +170,20 @@ fn e21_a_large_change_is_decoded_elsewhere_and_one_over_the_limit_is_rejected() 
     bench.edit(1, 1, &changes[..1]);
     bench.edit(1, 2, &changes[1..]);
     let mut effects = bench.take();
-    let Some(Effect::Decode { session, headers }) = effects.pop() else {
+    let Some(Effect::Decode {
+        session,
+        ticket,
+        headers,
+    }) = effects.pop()
+    else {
         panic!("no decode: {effects:?}")
     };
     let result = headers.into_iter().map(crate::engine::gate::decode).collect();
-    bench.feed(Event::Decoded { session, result });
+    bench.feed(Event::Decoded {
+        session,
+        ticket,
+        result,
+    });
     assert_eq!(
         bench.told(1),
         ["reject 2 limit"],
@@ -214,7 +223,9 @@ fn what_the_gate_does_not_vouch_for_is_proven_on_the_document_before_it_is_store
     });
     let (session, to_prove) = proof.expect("the second change is to be proven");
     assert!(bench.told(1).is_empty(), "nothing is acknowledged before");
+    let ticket = bench.ticket;
     bench.feed(Event::Proven {
+        ticket,
         session,
         holds: Some(document.carries(&to_prove)),
     });

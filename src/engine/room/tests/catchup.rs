@@ -109,7 +109,9 @@ fn o15_no_diff_comes_before_the_last_part() {
     bench.take();
     bench.join_from(1, Some(at(10)));
     bench.told(1);
+    let ticket = bench.ticket;
     bench.feed(Event::Read {
+        ticket,
         session,
         result: slice(log(5)),
     });
@@ -121,7 +123,9 @@ fn o15_no_diff_comes_before_the_last_part() {
     bench.take();
     bench.feed(Event::Drained { session });
     assert_eq!(reads(&mut bench), [(log(5), 11)]);
+    let ticket = bench.ticket;
     bench.feed(Event::Read {
+        ticket,
         session,
         result: slice(log(11)),
     });
@@ -151,7 +155,9 @@ fn o16_a_lagging_member_gets_nothing_until_it_has_drained() {
     bench.take();
     bench.feed(Event::Drained { session });
     assert_eq!(reads(&mut bench), [(log(0), 2)], "from where it stopped");
+    let ticket = bench.ticket;
     bench.feed(Event::Read {
+        ticket,
         session,
         result: slice(log(2)),
     });
@@ -174,7 +180,9 @@ fn a_piece_that_was_compacted_away_begins_anew_at_the_snapshot() {
         log_start: Position::new(8),
     };
     bench.feed(Event::Compacted(Some(snapshot)));
+    let ticket = bench.ticket;
     bench.feed(Event::Read {
+        ticket,
         session: SessionId::new(1),
         result: Err(ReadFailure::Gone),
     });

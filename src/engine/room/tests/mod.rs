@@ -4,7 +4,7 @@ mod admission;
 mod catchup;
 mod upkeep;
 
-use super::{Effect, Event, Loaded, Room, Tuning};
+use super::{Effect, Event, Loaded, Room, Ticket, Tuning};
 use crate::engine::{
     grant::Grant,
     index::Index,
@@ -35,6 +35,8 @@ struct Bench {
     heard: BTreeMap<u64, Vec<ServerMessage>>,
     /// What the room wants done besides.
     wanted: Vec<Effect>,
+    /// Of the last piece of work that a member asked for.
+    ticket: Ticket,
 }
 
 impl Bench {
@@ -56,6 +58,7 @@ impl Bench {
         let room = Room::new(ROOM, document(), limits.clone(), tuning, now, &mut out);
         assert!(matches!(out[..], [Effect::Load]));
         let (sessions, heard, wanted) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let ticket = Ticket::default();
         Self {
             room,
             now,
@@ -63,6 +66,7 @@ impl Bench {
             sessions,
             heard,
             wanted,
+            ticket,
         }
     }
 
@@ -87,6 +91,10 @@ impl Bench {
 
     fn sort(&mut self, effects: Vec<Effect>) {
         for effect in effects {
+            if let Effect::Read { ticket, .. } | Effect::Decode { ticket, .. } | Effect::Prove { ticket, .. } = &effect
+            {
+                self.ticket = *ticket;
+            }
             match effect {
                 Effect::Reply { to, frame } => self.hear(to, &frame),
                 Effect::Part { to, ref frame } => {
