@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test format lint engine docs tests bench
+.PHONY: run test format lint engine docs tests sim bench
 
 # Builds the server and starts it without authentication, on loopback only.
 run:
@@ -30,6 +30,12 @@ docs:
 
 tests:
 	$(CARGO) test --locked --workspace
+
+# The simulator on many seeds; `make sim SEED=42` replays one and prints what happens in it.
+SEEDS ?= 10000
+
+sim:
+	$(CARGO) test --locked --test sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 # Measures Syncline against a bare relay, see benches/README.md: `make bench`, or `make bench WORKLOAD=latency RUNS=5`.
 WORKLOAD ?=

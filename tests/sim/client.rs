@@ -114,7 +114,7 @@ impl Client {
         let words = context.ledger.words.iter_mut();
         let mine = words.filter(|word| word.client == self.index && word.document == number);
         for word in mine.filter(|word| own.contains(&word.hash)) {
-            word.life = self.life;
+            (word.life, word.restored) = (self.life, true);
         }
     }
 
@@ -213,6 +213,7 @@ impl Client {
                 client: self.index,
                 life: self.life,
                 hash: ChangeHash(hash.0),
+                restored: false,
                 forbidden: access == Access::Read,
                 deleted: false,
             });

@@ -75,26 +75,9 @@ impl World {
                 }
             }
             Fault::Resend { client } => self.clients[client].resend(context),
-            Fault::Full { at_sync, ms } => {
-                if self.disk.fault() == disk::Fault::None {
-                    let fault = if at_sync {
-                        disk::Fault::FullAtSync
-                    } else {
-                        disk::Fault::Full
-                    };
-                    self.disk.set_fault(fault);
-                    context.after(ms, Happening::DiskHeals);
-                }
-            }
-            Fault::Broken { ms } => {
-                if self.disk.fault() == disk::Fault::None {
-                    context.coverage.broken_disks += 1;
-                    // What was written and not synced is there to be read by whoever opens the document anew.
-                    self.breaks_unsynced = true;
-                    self.disk.set_fault(disk::Fault::Broken);
-                    context.after(ms, Happening::Repaired);
-                }
-            }
+            Fault::Full { at_sync: true, ms } => self.spoil(disk::Fault::FullAtSync, ms),
+            Fault::Full { at_sync: false, ms } => self.spoil(disk::Fault::Full, ms),
+            Fault::Broken { ms } => self.spoil(disk::Fault::Broken, ms),
             Fault::BadMerge => context.bad_merges += 1,
             Fault::RoomPanic => context.room_panics += 1,
             Fault::Trim => {
@@ -103,6 +86,24 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Something is wrong with the disk for a while, unless something is already.
+    fn spoil(&mut self, fault: disk::Fault, ms: u64) {
+        if self.disk.fault() != disk::Fault::None {
+            return;
+        }
+        self.disk.set_fault(fault);
+        let heals = match fault {
+            disk::Fault::Broken => {
+                self.context.coverage.broken_disks += 1;
+                // What was written and not synced is there to be read by whoever opens the document anew.
+                self.breaks_unsynced = true;
+                Happening::Repaired
+            }
+            disk::Fault::None | disk::Fault::Full | disk::Fault::FullAtSync => Happening::DiskHeals,
+        };
+        self.context.after(ms, heals);
     }
 
     /// The server's process dies; the disk keeps what was synced and perhaps some of the rest.

@@ -33,6 +33,9 @@ pub(crate) struct Word {
     /// The life of the client that knows it as its own.
     pub(crate) life: u64,
     pub(crate) hash: ChangeHash,
+    /// Its author came back with a state in which it was not acknowledged, perhaps an old one: made anew before and after,
+    /// it may be there twice.
+    pub(crate) restored: bool,
     /// The client may only read.
     pub(crate) forbidden: bool,
     /// Somebody has deleted it, or tried to.

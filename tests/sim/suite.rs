@@ -21,11 +21,14 @@ const RARE: &str = "proofs";
 /// The seeds whose traces are compared between processes.
 const COMPARED: [u64; 2] = [7, 8];
 
+/// Answers with a report, of what held or of what did not.
+type Step<'a> = dyn Fn() -> Result<String, String> + 'a;
+
 /// Runs everything. Whether all of it holds.
 pub(crate) fn run(first: u64, seeds: u64) -> bool {
     silence_panics();
     let clock = Clock::start();
-    let steps: [(&str, &dyn Fn() -> Result<String, String>); 4] = [
+    let steps: [(&str, &Step<'_>); 4] = [
         ("regressions", &regressions),
         ("seeds", &|| many(first, seeds)),
         ("mutations", &mutations),

@@ -31,7 +31,10 @@ use syncline::{
 use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, RoomNumber};
 
 type Snapshots = Arc<Mutex<Vec<SnapshotMeta>>>;
-type Piece = Box<dyn FnOnce(&Storage, &Snapshots) -> Event>;
+/// Work that reads.
+type Reading = Box<dyn FnOnce(&Storage, &Snapshots) -> Event>;
+/// Work that rewrites the store.
+type Rewriting = Box<dyn FnOnce(&Storage, &Snapshots, &Commit) -> Event + Send>;
 
 /// The work of one room.
 pub(crate) struct Work {
@@ -52,9 +55,9 @@ pub(crate) struct Work {
 
 enum Job {
     /// Waits to begin.
-    Reading(Piece),
+    Reading(Reading),
     /// Waits to begin.
-    Rewriting(Box<dyn FnOnce(&Storage, &Snapshots, &Commit) -> Event + Send>),
+    Rewriting(Rewriting),
     /// Waits for a commit.
     Committing(Coroutine),
     /// Done; the answer is on its way.
@@ -426,11 +429,7 @@ struct Coroutine {
 }
 
 impl Coroutine {
-    fn start(
-        piece: Box<dyn FnOnce(&Storage, &Snapshots, &Commit) -> Event + Send>,
-        storage: Storage,
-        snapshots: Snapshots,
-    ) -> Self {
+    fn start(piece: Rewriting, storage: Storage, snapshots: Snapshots) -> Self {
         let (give_step, steps) = sync_channel(1);
         let (results, take_result) = sync_channel(1);
         let thread = std::thread::Builder::new().name("sim-work".into());
