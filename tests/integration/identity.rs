@@ -143,7 +143,9 @@ fn o3_p9_a_reader_waits_for_the_first_edit_and_may_show_itself_and_signal() {
     let (mut signalled, mut shown) = (false, false);
     while !(signalled && shown) {
         match anna.hear().expect("both come") {
-            ServerMessage::Signal { session, payload: p, .. } => signalled = session == ben.session && p == payload,
+            ServerMessage::Signal {
+                session, payload: p, ..
+            } => signalled = session == ben.session && p == payload,
             ServerMessage::Presence { entries, .. } => {
                 shown = entries
                     .iter()
@@ -197,7 +199,10 @@ fn h12_h9_a_connection_ends_with_its_token_unless_a_new_one_came() {
     staying.say(&ClientMessage::Auth {
         token: token("anna", &docs, LONG_S),
     });
-    assert!(staying.hear_all(room).is_empty(), "a new token has no answer of its own");
+    assert!(
+        staying.hear_all(room).is_empty(),
+        "a new token has no answer of its own"
+    );
     assert_eq!(hear_error(&mut leaving), closed_with(4401));
     let ended_ms = begun.monotonic_ms();
     assert!((900..2_000 + SOON_MS).contains(&ended_ms), "{ended_ms} ms");
@@ -277,7 +282,10 @@ fn l6_one_connection_of_a_subject_too_many_is_closed_with_1013() {
     drop(second);
     let begun = Clock::start();
     while connect("anna").is_some() {
-        assert!(begun.monotonic_ms() < SOON_MS, "a place becomes free when its connection ends");
+        assert!(
+            begun.monotonic_ms() < SOON_MS,
+            "a place becomes free when its connection ends"
+        );
         sleep(Duration::from_millis(20));
     }
 }

@@ -26,15 +26,7 @@ impl Process {
     /// The same at a fixed address, where clients look for it again.
     pub(crate) fn serve_at(data: &Path, listen: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syncline"))
-            .args([
-                "serve",
-                "--dev",
-                "--listen",
-                listen,
-                "--log-filter",
-                "warn",
-                "--data",
-            ])
+            .args(["serve", "--dev", "--listen", listen, "--log-filter", "warn", "--data"])
             .arg(data)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())

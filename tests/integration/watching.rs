@@ -110,19 +110,34 @@ fn a_directory_in_use_is_told_in_one_line() {
     let directory = tempfile::tempdir().expect("a directory");
     let process = Process::serve(directory.path());
     let data = directory.path().display().to_string();
-    let second = syncline(&["serve", "--dev", "--listen", "127.0.0.1:0", "--log-filter", "error", "--data", &data])
-        .output()
-        .expect("it runs");
+    let second = syncline(&[
+        "serve",
+        "--dev",
+        "--listen",
+        "127.0.0.1:0",
+        "--log-filter",
+        "error",
+        "--data",
+        &data,
+    ])
+    .output()
+    .expect("it runs");
     let error = text(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{error}");
-    assert!(error.contains(&data) && error.contains("in use"), "{error}");
-    assert_eq!(error.lines().filter(|line| line.starts_with("syncline: ")).count(), 1, "{error}");
+    assert!(error.contains(&data) && error.contains("another syncline"), "{error}");
+    assert_eq!(
+        error.lines().filter(|line| line.starts_with("syncline: ")).count(),
+        1,
+        "{error}"
+    );
     write(process.address, "notes", &[("the first", "is unhurt")]);
 }
 
 /// All files under `directory`.
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let entries = fs::read_dir(directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path());
     let (directories, mut found): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     found.extend(directories.iter().flat_map(|directory| files(directory)));
     found
