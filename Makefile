@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test format lint engine docs tests
+.PHONY: run test format lint engine docs tests bench
 
 # Builds the server and starts it without authentication, on loopback only.
 run:
@@ -30,3 +30,13 @@ docs:
 
 tests:
 	$(CARGO) test --locked --workspace
+
+# Measures Syncline against a bare relay, see benches/README.md: `make bench`, or `make bench WORKLOAD=latency RUNS=5`.
+WORKLOAD ?=
+RUNS ?= 3
+BENCH = target/release/syncline-bench
+
+bench:
+	$(CARGO) build --release --locked -p syncline -p syncline-bench
+	$(if $(filter micro,$(WORKLOAD)),,$(BENCH) load --runs $(RUNS) $(WORKLOAD))
+	$(if $(filter-out micro,$(WORKLOAD)),,$(BENCH) micro --runs $(RUNS))

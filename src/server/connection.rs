@@ -23,7 +23,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 use syncline_protocol::{CloseCode, RoomNumber, SessionId, native::ServerMessage};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_tungstenite::{
@@ -44,8 +44,7 @@ const REASON_BYTES_MAX: usize = 123;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
 
-/// What the gateway knows of a connection that it let in.
-#[derive(Debug)]
+/// What the gateway knows of a connection that it let in. Its `Debug` form leaves the token out: that must reach no log.
 pub struct Admission {
     /// Whence: the peer, or what a trusted proxy says.
     pub address: IpAddr,
@@ -53,6 +52,15 @@ pub struct Admission {
     pub token: Option<String>,
     /// When the TCP connection came, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here.
     pub accepted_at_ms: u64,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission")
+            .field("address", &self.address)
+            .field("accepted_at_ms", &self.accepted_at_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Serves the connection until it ends.

@@ -35,10 +35,12 @@ pub struct Hub {
     workers: Arc<Workers>,
     clock: Clock,
     tuning: Tuning,
+    /// The sum of what the rooms report.
+    memory_bytes: AtomicU64,
     memory_bytes_max: u64,
     seats: DashMap<Subject, u64>,
     stopping: AtomicBool,
-    emptied: Notify,
+    unlisted: Notify,
 }
 
 /// Why a session cannot join.
@@ -61,10 +63,11 @@ impl Hub {
             workers,
             clock,
             tuning,
+            memory_bytes: AtomicU64::new(0),
             memory_bytes_max,
             seats: DashMap::new(),
             stopping: AtomicBool::new(false),
-            emptied: Notify::new(),
+            unlisted: Notify::new(),
         })
     }
 
@@ -113,7 +116,7 @@ impl Hub {
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         loop {
-            let emptied = self.emptied.notified();
+            let unlisted = self.unlisted.notified();
             let inboxes: Vec<_> = self.rooms.iter().map(|room| room.inbox.clone()).collect();
             if inboxes.is_empty() {
                 return;
@@ -122,7 +125,7 @@ impl Hub {
                 // A room that is gone already needs no telling.
                 let _ = inbox.send(Mail::Stop).await;
             }
-            emptied.await;
+            unlisted.await;
         }
     }
 
@@ -164,9 +167,7 @@ impl Hub {
         {
             self.metrics().rooms_open.dec();
         }
-        if self.rooms.is_empty() {
-            self.emptied.notify_one();
-        }
+        self.unlisted.notify_one();
     }
 
     fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
@@ -194,11 +195,15 @@ impl Hub {
         }
     }
 
-    fn memory_bytes(&self) -> u64 {
-        self.rooms
-            .iter()
-            .map(|room| room.figures.memory_bytes.load(Ordering::Relaxed))
-            .sum()
+    /// About how much memory the rooms take.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A room's memory has changed.
+    pub(super) fn account(&self, former_bytes: u64, bytes: u64) {
+        self.memory_bytes
+            .fetch_add(bytes.wrapping_sub(former_bytes), Ordering::Relaxed);
     }
 
     /// Over the budget, asks the rooms to let go of what they can, the longest unused first, until enough should be free.

@@ -34,6 +34,16 @@ pub struct Metrics {
     pub sessions_closed: Family<CloseLabels, Counter>,
     /// Rooms that are live.
     pub rooms_open: Gauge,
+    /// Bytes of memory that the rooms take, about.
+    pub rooms_memory_bytes: Gauge,
+    /// Batches that wait to be written to the store.
+    pub store_queue: Gauge,
+    /// Syncs of the store.
+    pub store_syncs: Gauge,
+    /// 1 when a failed sync has made the store read-only.
+    pub store_read_only: Gauge,
+    /// 1 while the disk is full.
+    pub store_full: Gauge,
     /// Rooms that panicked.
     pub room_panics: Counter,
     /// Snapshots made.
@@ -108,6 +118,11 @@ impl Metrics {
             edits_rejected: Family::default(),
             sessions_closed: Family::default(),
             rooms_open: Gauge::default(),
+            rooms_memory_bytes: Gauge::default(),
+            store_queue: Gauge::default(),
+            store_syncs: Gauge::default(),
+            store_read_only: Gauge::default(),
+            store_full: Gauge::default(),
             room_panics: Counter::default(),
             compactions: Counter::default(),
             compactions_failed: Counter::default(),
@@ -181,6 +196,24 @@ impl Metrics {
         ];
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
+        }
+        let gauges = [
+            (
+                "rooms_memory_bytes",
+                "Memory that the rooms take",
+                &self.rooms_memory_bytes,
+            ),
+            ("store_queue", "Batches that wait for the store", &self.store_queue),
+            ("store_syncs", "Syncs of the store since the start", &self.store_syncs),
+            (
+                "store_read_only",
+                "1 when a failed sync has made the store read-only",
+                &self.store_read_only,
+            ),
+            ("store_full", "1 while the disk is full", &self.store_full),
+        ];
+        for (name, help, gauge) in gauges {
+            self.registry.register(name, help, gauge.clone());
         }
     }
 

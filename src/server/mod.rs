@@ -180,9 +180,28 @@ impl Server {
         self.drained.subscribe()
     }
 
-    /// Whether new work is welcome; what `/readyz` says.
-    pub fn is_ready(&self) -> bool {
+    /// All metrics in OpenMetrics text.
+    pub fn metrics_text(&self) -> String {
+        let (metrics, store) = (&self.metrics, self.writer.figures());
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.rooms_memory_bytes.set(number(self.hub.memory_bytes()));
+        metrics.store_queue.set(number(store.queue_len.load(Ordering::Relaxed)));
+        metrics.store_syncs.set(number(store.groups.load(Ordering::Relaxed)));
+        metrics
+            .store_read_only
+            .set(i64::from(store.read_only.load(Ordering::Relaxed)));
+        metrics.store_full.set(i64::from(store.full.load(Ordering::Relaxed)));
+        metrics.render()
+    }
+
+    /// Whether new connections are welcome. A store that cannot write any more still serves readers.
+    pub fn accepts(&self) -> bool {
         self.ready.load(Ordering::Relaxed) && !*self.draining.borrow()
+    }
+
+    /// Whether the server does all its work; what `/readyz` says.
+    pub fn is_ready(&self) -> bool {
+        self.accepts() && !self.writer.figures().read_only.load(Ordering::Relaxed)
     }
 
     /// Says whether new work is welcome: not while the store opens or cannot write.

@@ -86,15 +86,15 @@ pub(crate) fn edit(replica: &mut Automerge, rng: &mut Rng, marks: bool) {
     }
     let ops = 1 + rng.below(5);
     let mut transaction = replica.transaction();
+    let objects = objects(&transaction);
     for _ in 0..ops {
-        edit_once(&mut transaction, rng, marks);
+        edit_once(&mut transaction, rng, marks, &objects);
     }
     transaction.commit_with(options);
 }
 
-fn edit_once<T: Transactable + ReadDoc>(doc: &mut T, rng: &mut Rng, marks: bool) {
-    let objects = objects(doc);
-    let (object, object_type) = rng.pick(&objects).cloned().expect("the root is always there");
+fn edit_once<T: Transactable + ReadDoc>(doc: &mut T, rng: &mut Rng, marks: bool, objects: &[(ObjId, ObjType)]) {
+    let (object, object_type) = rng.pick(objects).cloned().expect("the root is always there");
     // What Automerge itself refuses (no counter there, say) is not an edit.
     let _ = match object_type {
         ObjType::Map | ObjType::Table => edit_map(doc, rng, &object),

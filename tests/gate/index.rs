@@ -45,7 +45,7 @@ fn at(position: usize) -> Position {
 
 #[test]
 fn an_index_comes_back_as_it_was_stored() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         let mut index = Index::default();
         assert_eq!(Index::decode(&index.encode()).unwrap().encode(), index.encode());
         for change in &log(seed) {
@@ -81,7 +81,7 @@ fn heads_are_those_of_the_document() {
 
 #[test]
 fn taking_changes_back_restores_the_index_exactly() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         let (log, rng) = (log(seed), &mut Rng::new(seed));
         let mut index = Index::default();
         let mut stored = vec![index.encode()];

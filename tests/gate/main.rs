@@ -1,7 +1,11 @@
 //! The gate and the op index, from outside: every rule, every bomb, real histories, and the proof that what the gate vouches
 //! for merges, saves and loads.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops when it cannot go on, and says what it counted"
+)]
 
 mod bombs;
 mod forge;

@@ -92,7 +92,7 @@ fn judge(scene: &Scene, bytes: Vec<u8>, proven: &mut BTreeSet<Vec<u8>>, tally: &
 
 #[test]
 fn vouched_mutants_are_harmless() {
-    let tally = prove(cases(140_000), 1, |rng, scene| {
+    let tally = prove(cases(150_000), 1, |rng, scene| {
         forge::mutant(rng, scene.honest.raw_bytes())
     });
     println!("mutants: {tally}");
@@ -104,7 +104,7 @@ fn vouched_mutants_are_harmless() {
 
 #[test]
 fn vouched_rewired_changes_are_harmless() {
-    let tally = prove(cases(60_000), 2, forge::rewired);
+    let tally = prove(cases(50_000), 2, forge::rewired);
     println!("rewired: {tally}");
     assert!(
         tally.proven > tally.forged / 1_000,

@@ -3,7 +3,7 @@
 //! Nothing is acknowledged or shown before it is on disk. An edit is all or nothing.
 
 use super::{
-    Append, Effect, Entry, Phase, Room,
+    Append, Effect, Entry, Phase, Room, Ticket,
     member::{Busy, Candidate, Member, RawEdit, actors},
 };
 use crate::engine::{
@@ -245,9 +245,15 @@ impl Room {
             .any(|header| header.ops() > self.limits.ops_decoded_alone)
         {
             if let Some(member) = self.members.get_mut(&session) {
-                member.busy = Some(Busy::Decoding { id, subject });
+                let ticket = self.tickets.draw();
+                member.busy = Some(Busy::Decoding { ticket, id, subject });
+                out.push(Effect::Decode {
+                    session,
+                    ticket,
+                    headers,
+                });
             }
-            return out.push(Effect::Decode { session, headers });
+            return;
         }
         let actors = actors(&headers);
         match headers.into_iter().map(gate::decode).collect() {
@@ -260,14 +266,20 @@ impl Room {
         &mut self,
         now: Time,
         session: SessionId,
+        ticket: Ticket,
         result: Result<Vec<Decoded>, Refusal>,
         out: &mut Vec<Effect>,
     ) {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
-        let Some(Busy::Decoding { id, subject }) = member.busy.take() else {
-            return;
+        let (id, subject) = match member.busy.take() {
+            Some(Busy::Decoding {
+                ticket: asked,
+                id,
+                subject,
+            }) if asked == ticket => (id, subject),
+            busy => return member.busy = busy,
         };
         match result {
             Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, false, out),
@@ -276,12 +288,20 @@ impl Room {
         self.admit_queued(now, session, out);
     }
 
-    pub(super) fn proven(&mut self, now: Time, session: SessionId, holds: Option<bool>, out: &mut Vec<Effect>) {
+    pub(super) fn proven(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        ticket: Ticket,
+        holds: Option<bool>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
-        let Some(Busy::Proving(edit)) = member.busy.take() else {
-            return;
+        let edit = match member.busy.take() {
+            Some(Busy::Proving(asked, edit)) if asked == ticket => edit,
+            busy => return member.busy = busy,
         };
         match holds {
             Some(true) => self.weigh(now, session, edit, true, out),
@@ -336,13 +356,15 @@ impl Room {
                     let pending = live.pipeline.pending().cloned();
                     let changes = pending.chain(fresh.iter().map(|number| edit.changes[*number].bytes().clone()));
                     let changes = changes.collect();
+                    let ticket = self.tickets.draw();
                     out.push(Effect::Prove {
                         session,
+                        ticket,
                         base: Some(base),
                         to: live.durable,
                         changes,
                     });
-                    member.busy = Some(Busy::Proving(edit));
+                    member.busy = Some(Busy::Proving(ticket, edit));
                 }
                 None => {
                     live.upkeep.want_document();

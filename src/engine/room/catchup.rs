@@ -2,7 +2,7 @@
 //! after it, in parts drawn as the queue drains, and get diffs only after the last part.
 
 use super::{
-    Effect, Join, Live, Phase, ReadFailure, Room, Slice, Source,
+    Effect, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
     member::{Greeting, Member, Standing, Stream},
 };
 use bytes::Bytes;
@@ -73,12 +73,23 @@ impl Room {
         self.go_on(session, stream, out);
     }
 
-    pub(super) fn read(&mut self, session: SessionId, result: Result<Slice, ReadFailure>, out: &mut Vec<Effect>) {
+    pub(super) fn read(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        result: Result<Slice, ReadFailure>,
+        out: &mut Vec<Effect>,
+    ) {
         let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get_mut(&session)) else {
             return;
         };
-        let Standing::Reading(stream) = &mut member.standing else {
+        if live.upkeep.is_resetting() {
+            // The log is being rewritten under the read; the member is about to be told to open the document anew.
             return;
+        }
+        let stream = match &mut member.standing {
+            Standing::Reading(stream, asked) if *asked == ticket => stream,
+            _ => return,
         };
         match result {
             Ok(slice) => {
@@ -111,9 +122,11 @@ impl Room {
             return self.arrive(session, Packing::Plain, Bytes::new(), out);
         }
         let (from, to, deflate) = (stream.source, live.durable, member.deflate);
-        self.set_standing(session, Standing::Reading(stream));
+        let ticket = self.tickets.draw();
+        self.set_standing(session, Standing::Reading(stream, ticket));
         out.push(Effect::Read {
             session,
+            ticket,
             from,
             to,
             deflate,

@@ -14,6 +14,19 @@ use syncline_protocol::{
     native::{Access, Packing},
 };
 
+/// Tells a member's pieces of work apart: a session that left and joined again, or began anew, must not be given the answer
+/// to what it asked for before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// The one after this.
+    pub(super) fn draw(&mut self) -> Self {
+        self.0 += 1;
+        *self
+    }
+}
+
 /// What happens to a room.
 #[derive(Debug)]
 pub enum Event {
@@ -67,6 +80,8 @@ pub enum Event {
     Read {
         /// For whom.
         session: SessionId,
+        /// Which read it answers.
+        ticket: Ticket,
         /// What was read.
         result: Result<Slice, ReadFailure>,
     },
@@ -74,6 +89,8 @@ pub enum Event {
     Decoded {
         /// Whose edit.
         session: SessionId,
+        /// Which decoding it answers.
+        ticket: Ticket,
         /// The changes in order, or why one does not decode.
         result: Result<Vec<Decoded>, Refusal>,
     },
@@ -87,6 +104,8 @@ pub enum Event {
     Proven {
         /// Whose edit.
         session: SessionId,
+        /// Which proof it answers.
+        ticket: Ticket,
         /// Whether the document carries it; `None` when that could not be found out now.
         holds: Option<bool>,
     },
@@ -111,6 +130,8 @@ pub enum Effect {
     Read {
         /// For whom.
         session: SessionId,
+        /// To be named in the answer.
+        ticket: Ticket,
         /// From where on.
         from: Source,
         /// Nothing at or after this position: it may not be on disk.
@@ -124,6 +145,8 @@ pub enum Effect {
     Decode {
         /// Whose edit.
         session: SessionId,
+        /// To be named in the answer.
+        ticket: Ticket,
         /// Its changes.
         headers: Vec<Header>,
     },
@@ -138,6 +161,8 @@ pub enum Effect {
     Prove {
         /// Whose edit.
         session: SessionId,
+        /// To be named in the answer.
+        ticket: Ticket,
         /// As in `Merge`.
         base: Option<(Document, Position)>,
         /// What the log holds for sure.
@@ -190,7 +215,8 @@ pub enum Effect {
         except: Option<SessionId>,
         /// The frame.
         frame: Bytes,
-        /// For a diff, where it begins: a member that does not get it is reported by `Lagged`. Others are simply not sent.
+        /// Where a member that does not get it lags from, to be reported by `Lagged`: for a diff where that begins. Without
+        /// it the frame may be missed.
         begins: Option<Position>,
     },
     /// A session is no longer a member; the frame says why.

@@ -3,7 +3,7 @@
 use crate::engine::{
     gate::{Decoded, Header, Subject},
     presence::Person,
-    room::event::{Join, Source},
+    room::event::{Join, Source, Ticket},
 };
 use bytes::Bytes;
 use std::{
@@ -41,7 +41,7 @@ pub(super) enum Standing {
     /// The room is loading.
     Joining(Join),
     /// A piece is being read for it.
-    Reading(Stream),
+    Reading(Stream, Ticket),
     /// A piece is being sent to it.
     Draining(Stream),
     /// It gets every diff.
@@ -69,11 +69,15 @@ pub(super) struct Greeting {
 #[derive(Debug)]
 pub(super) enum Busy {
     /// Its changes are being decoded elsewhere.
-    Decoding { id: EditId, subject: Subject },
+    Decoding {
+        ticket: Ticket,
+        id: EditId,
+        subject: Subject,
+    },
     /// It reaches beyond the recent graph, or must be proven: the document is being loaded.
     Loading(Candidate),
     /// Whether it merges is being found out.
-    Proving(Candidate),
+    Proving(Ticket, Candidate),
 }
 
 /// An edit as it came.
@@ -136,10 +140,19 @@ impl Member {
         matches!(self.standing, Standing::Live)
     }
 
+    /// Whether `opened` was sent.
+    pub(super) fn is_greeted(&self) -> bool {
+        match &self.standing {
+            Standing::Joining(_) => false,
+            Standing::Reading(stream, _) | Standing::Draining(stream) => stream.greeting.is_none(),
+            Standing::Live | Standing::Lagging { .. } => true,
+        }
+    }
+
     /// The snapshot generation that the member is still reading.
     pub(super) fn generation(&self) -> Option<u64> {
         match &self.standing {
-            Standing::Reading(stream) | Standing::Draining(stream) => match stream.source {
+            Standing::Reading(stream, _) | Standing::Draining(stream) => match stream.source {
                 Source::Snapshot { generation, .. } => Some(generation),
                 Source::Log { .. } => None,
             },

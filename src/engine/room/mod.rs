@@ -14,7 +14,7 @@ mod member;
 mod upkeep;
 
 pub use event::{
-    Append, Effect, Entry, Event, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source,
+    Append, Effect, Entry, Event, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source, Ticket,
 };
 
 use crate::engine::{presence::Presence, time::Time};
@@ -78,6 +78,8 @@ pub struct Room {
     /// The live members, as `Broadcast` takes them; made anew after a change.
     audience: Option<Arc<[SessionId]>>,
     presence: Presence,
+    /// The last one drawn.
+    tickets: Ticket,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -140,6 +142,7 @@ impl Room {
             members: BTreeMap::new(),
             audience: None,
             presence: Presence::default(),
+            tickets: Ticket::default(),
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -160,12 +163,20 @@ impl Room {
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),
             Event::Drained { session } => self.drained(session, out),
-            Event::Read { session, result } => self.read(session, result, out),
-            Event::Decoded { session, result } => self.decoded(now, session, result, out),
+            Event::Read {
+                session,
+                ticket,
+                result,
+            } => self.read(session, ticket, result, out),
+            Event::Decoded {
+                session,
+                ticket,
+                result,
+            } => self.decoded(now, session, ticket, result, out),
             Event::Stored => self.stored(now, out),
             Event::StoreFailed => self.store_failed(out),
             Event::Merged(merged) => self.merged(now, merged, out),
-            Event::Proven { session, holds } => self.proven(now, session, holds, out),
+            Event::Proven { session, ticket, holds } => self.proven(now, session, ticket, holds, out),
             Event::Compacted(snapshot) => self.compacted(snapshot),
             Event::Quarantined => self.quarantined(out),
             Event::QuarantineFailed => self.fail(ClosedCode::Unavailable, out),
@@ -207,10 +218,12 @@ impl Room {
         self.members.len()
     }
 
-    /// About how many bytes of memory the room takes, without its document's share in Automerge.
+    /// About how many bytes of memory the room takes, with its document.
     pub fn memory_bytes(&self) -> usize {
         match &self.phase {
-            Phase::Live(live) => live.pipeline.index.memory_bytes() + live.pipeline.bytes(),
+            Phase::Live(live) => {
+                live.pipeline.index.memory_bytes() + live.pipeline.bytes() + live.upkeep.document_bytes()
+            }
             Phase::Loading | Phase::Closed => 0,
         }
     }
@@ -262,8 +275,10 @@ impl Room {
             ClosedCode::Unavailable => "the document is not available now; try again later",
             ClosedCode::Forbidden | ClosedCode::Limit | ClosedCode::Other(_) => "the room is closed",
         };
+        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
+        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
         let closed = ServerMessage::Closed {
-            room: Some(self.number),
+            room: greeted.then_some(self.number),
             document: self.document.clone(),
             code,
             text: text.to_owned(),
@@ -296,14 +311,19 @@ impl Room {
         }
     }
 
+    /// A member whose queue is too full for it lags, and is sent everything that is shown when it has drained.
     fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let begins = match &self.phase {
+            Phase::Live(live) => Some(live.durable),
+            Phase::Loading | Phase::Closed => None,
+        };
         for frame in self.presence.frames_due(now, self.number) {
             let to = self.audience();
             out.push(Effect::Broadcast {
                 to,
                 except: None,
                 frame,
-                begins: None,
+                begins,
             });
         }
     }
@@ -359,3 +379,6 @@ impl Room {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ use syncline_protocol::{CloseCode, Position, SessionId, native::ClosedCode};
 
 /// A merge is overdue, and the room takes no edits, at this multiple of what makes it due.
 const OVERDUE: u64 = 2;
+/// What Automerge takes per change, whatever it holds: measured, about.
+const DOCUMENT_BYTES_PER_CHANGE: usize = 160;
 
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -80,6 +82,14 @@ impl Upkeep {
 
     pub(super) fn document(&self) -> Option<&Document> {
         self.document.as_ref().map(|(document, _)| document)
+    }
+
+    /// About how much memory the document takes.
+    pub(super) fn document_bytes(&self) -> usize {
+        let changes = self.document.as_ref().map_or(0, |(_, position)| position.number());
+        usize::try_from(changes)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(DOCUMENT_BYTES_PER_CHANGE)
     }
 
     /// The document and how far it is merged.

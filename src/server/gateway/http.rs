@@ -87,7 +87,7 @@ async fn readiness(State(server): State<Arc<Server>>) -> Response {
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], server.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, content_type)], server.metrics_text()).into_response()
 }
 
 async fn nothing() -> Response {

@@ -200,7 +200,7 @@ fn admit(server: &Server, link: &Link, request: &Request) -> Result<(Admission, 
     if !origins.permits(headers) {
         return Err(Refusal::Origin);
     }
-    if !server.is_ready() {
+    if !server.accepts() {
         return Err(Refusal::NotReady);
     }
     if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {

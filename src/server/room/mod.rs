@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -36,6 +36,8 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
+/// A room adds up its memory at most this often.
+const ACCOUNT_INTERVAL_MS: u64 = 1_000;
 
 /// A message to a room.
 #[derive(Debug)]
@@ -77,12 +79,16 @@ pub(super) struct Task {
     number: RoomNumber,
     hub: Arc<Hub>,
     inbox: mpsc::Receiver<Mail>,
+    /// Taken out of the inbox and not looked at yet: what is left here when the room panics still needs an answer.
+    mail: VecDeque<Mail>,
     /// For answers that connections send on a room's behalf.
     own_inbox: mpsc::WeakSender<Mail>,
     outboxes: BTreeMap<SessionId, Arc<Outbox>>,
     audience: Option<Audience>,
     work: Work,
     figures: Arc<Figures>,
+    /// When its memory is to be added up again: that takes longer than a small batch.
+    next_account: Time,
     stage: Stage,
 }
 
@@ -120,10 +126,12 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         number,
         hub: hub.clone(),
         inbox,
+        mail: VecDeque::new(),
         own_inbox: sender.downgrade(),
         outboxes: BTreeMap::new(),
         audience: None,
         figures,
+        next_account: now,
         stage: Stage::Running,
     };
     drop(sender);
@@ -132,6 +140,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
             task.broke();
         }
+        task.finish_work().await;
         task.end();
     });
     handle
@@ -139,7 +148,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
 
 impl Task {
     async fn run(&mut self) {
-        let mut mail = Vec::with_capacity(16);
+        let mut received = Vec::with_capacity(16);
         while self.stage != Stage::Closed {
             let wake = self
                 .room
@@ -152,14 +161,15 @@ impl Task {
             let event = tokio::select! {
                 biased;
                 event = self.work.next(), if !self.work.is_idle() => Some(event),
-                _ = self.inbox.recv_many(&mut mail, BATCH_MAX), if reading => None,
+                _ = self.inbox.recv_many(&mut received, BATCH_MAX), if reading => None,
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Woke),
             };
             let now = self.hub.now();
             if let Some(event) = event {
                 self.handle(now, event);
             }
-            for mail in mail.drain(..) {
+            self.mail.extend(received.drain(..));
+            while let Some(mail) = self.mail.pop_front() {
                 self.receive(now, mail);
             }
             let mut out = Vec::new();
@@ -276,10 +286,13 @@ impl Task {
         }
     }
 
-    fn report(&self, now: Time) {
-        self.figures
-            .memory_bytes
-            .store(self.room.memory_bytes() as u64, Ordering::Relaxed);
+    fn report(&mut self, now: Time) {
+        if now >= self.next_account {
+            self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
+            let memory = self.room.memory_bytes() as u64;
+            let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
+            self.hub.account(former, memory);
+        }
         self.figures
             .members
             .store(self.room.members() as u64, Ordering::Relaxed);
@@ -306,11 +319,20 @@ impl Task {
         closed.encode()
     }
 
+    /// Waits for what is under way: the next room of the document must not read, nor rewrite, what this one still writes.
+    async fn finish_work(&mut self) {
+        while !self.work.is_idle() {
+            self.work.next().await;
+        }
+    }
+
     /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     fn end(&mut self) {
         self.hub.unlist(&self.document, self.number);
+        self.hub
+            .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
         self.inbox.close();
-        while let Ok(mail) = self.inbox.try_recv() {
+        while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, outbox) = mail {
                 outbox.dismiss(self.number, self.closed(None));
             }

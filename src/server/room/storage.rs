@@ -6,7 +6,7 @@
 use crate::{
     engine::{
         document::{Document, Merge},
-        gate::{self, Subject},
+        gate::{self, Header, Subject},
         index::Index,
         room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
@@ -18,7 +18,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::DeflateEncoder};
 use std::{collections::BTreeSet, io::Write};
-use syncline_protocol::{DocumentId, Epoch, Limits, Position, native::Packing};
+use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, native::Packing};
 
 /// Parts smaller than this are not deflated: there is little to win.
 const DEFLATE_BYTES_MIN: usize = 512;
@@ -267,7 +267,8 @@ impl Storage {
             .try_for_each(commit)
     }
 
-    /// Takes the bad changes out of the log in one batch, refuses their hashes for good and begins `epoch`.
+    /// Takes the bad changes, and all that was stored on top of them since they were found, out of the log in one batch,
+    /// refuses their hashes for good and begins `epoch`.
     ///
     /// # Errors
     /// What the store says; nothing has changed then.
@@ -283,14 +284,20 @@ impl Storage {
         };
         let bad: BTreeSet<Position> = bad.iter().copied().collect();
         let (mut kept, mut culprits, mut position) = (Vec::new(), Vec::new(), first);
+        let mut refused: BTreeSet<ChangeHash> = BTreeSet::new();
         while position < to {
             let piece = self.store.read_log(&self.document, position, to, LOG_PIECE_BYTES)?;
             let mut record = Vec::new();
             for entry in piece.entries {
-                if bad.contains(&position) {
-                    // A stored change always has a readable header; one that has not is dropped with its bytes kept.
-                    let hash = gate::read(entry.change.clone(), &stored_limits()).map(|header| header.hash());
-                    culprits.extend(hash.ok().map(|hash| Culprit { hash, entry }));
+                // A stored change always has a readable header; a bad one that has not is dropped with its bytes.
+                let header = gate::read(entry.change.clone(), &stored_limits()).ok();
+                let stands_on_bad = |header: &Header| header.deps().iter().any(|dep| refused.contains(dep));
+                if bad.contains(&position) || header.as_ref().is_some_and(stands_on_bad) {
+                    culprits.extend(header.map(|header| {
+                        let hash = header.hash();
+                        refused.insert(hash);
+                        Culprit { hash, entry }
+                    }));
                 } else {
                     record.push(entry);
                 }

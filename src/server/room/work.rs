@@ -17,7 +17,7 @@ use crate::{
         },
     },
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 use syncline_protocol::DocumentId;
 use tokio::{sync::oneshot, task::JoinSet};
 
@@ -85,6 +85,7 @@ impl Work {
             Effect::Load => self.load(),
             Effect::Read {
                 session,
+                ticket,
                 from,
                 to,
                 deflate,
@@ -94,38 +95,62 @@ impl Work {
                     Kind::Read,
                     Event::Read {
                         session,
+                        ticket,
                         result: Err(ReadFailure::Unavailable),
                     },
                     move |storage, _| {
                         let known = lock(&snapshots).clone();
                         Event::Read {
                             session,
+                            ticket,
                             result: storage.read(&known, from, to, deflate),
                         }
                     },
                 );
             }
-            Effect::Decode { session, headers } => {
+            Effect::Decode {
+                session,
+                ticket,
+                headers,
+            } => {
                 let lost = Err(Refusal::Dishonest("the change cannot be decoded"));
-                self.run(Kind::Decode, Event::Decoded { session, result: lost }, move |_, _| {
-                    let result = headers.into_iter().map(gate::decode).collect();
-                    Event::Decoded { session, result }
-                });
+                self.run(
+                    Kind::Decode,
+                    Event::Decoded {
+                        session,
+                        ticket,
+                        result: lost,
+                    },
+                    move |_, _| {
+                        let result = headers.into_iter().map(gate::decode).collect();
+                        Event::Decoded {
+                            session,
+                            ticket,
+                            result,
+                        }
+                    },
+                );
             }
             Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
                 Event::Merged(storage.merge(base, to))
             }),
             Effect::Prove {
                 session,
+                ticket,
                 base,
                 to,
                 changes,
             } => {
                 self.run(
                     Kind::Prove,
-                    Event::Proven { session, holds: None },
+                    Event::Proven {
+                        session,
+                        ticket,
+                        holds: None,
+                    },
                     move |storage, _| Event::Proven {
                         session,
+                        ticket,
                         holds: storage.prove(base, to, &changes),
                     },
                 );
@@ -202,6 +227,11 @@ impl Work {
             Kind::Load,
             Event::LoadFailed(LoadFailure::Unavailable),
             move |storage, workers| {
+                if workers.writer.figures().read_only.load(Ordering::Relaxed) {
+                    // What is read now may be what could not be synced: nobody may see that.
+                    tracing::error!(document = %log, "the store is read-only: the document is not opened");
+                    return Event::LoadFailed(LoadFailure::Unavailable);
+                }
                 let current = storage.current_snapshot().ok().flatten();
                 *lock(&snapshots) = current.into_iter().collect();
                 match storage.open(workers.fresh_epoch()) {

@@ -421,10 +421,9 @@ impl Core {
         text: String,
         out: &mut Vec<Effect>,
     ) {
-        let meant = match room {
-            Some(room) => self.rooms.get(&room) == Some(document),
-            None => self.opens.remove(document).is_some(),
-        };
+        let joined = room.is_some_and(|room| self.rooms.get(&room) == Some(document));
+        // Whatever names the document answers an `open` ([O1]), also by a room's number that was never announced.
+        let meant = joined || self.opens.remove(document).is_some();
         if meant {
             self.at(now_ms, document, out, |document, site| {
                 document.closed(site, code, text)

@@ -134,6 +134,13 @@ impl Replay {
         let object = self.object(&op.obj)?;
         match (&op.key, &op.action) {
             (_, OpType::MarkBegin(_) | OpType::MarkEnd(_)) => Err(AutomergeError::Fail),
+            (Key::Map(key), OpType::Make(kind)) if op.pred.is_empty() => {
+                // Made where nothing was. What others have made there since is not to be hidden under an empty object.
+                match transaction.get(&object, key.as_str())? {
+                    Some((Value::Object(there), id)) if there == *kind => Ok(exact(&id)),
+                    _ => put(transaction, &object, key.as_str().into(), &op.action),
+                }
+            }
             (Key::Map(key), action) => put(transaction, &object, key.as_str().into(), action),
             (Key::Seq(after), OpType::Make(kind)) if op.insert => {
                 let index = self.behind(transaction, &object, after);

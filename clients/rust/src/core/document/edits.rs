@@ -138,13 +138,14 @@ impl Document {
         }
     }
 
-    /// The next changes of one actor that go into one edit.
+    /// The next changes of one actor that go into one edit. None beyond one that is under way in another edit: that one may
+    /// wait at the server for a change in this edit, which would wait for that one.
     fn pack(&mut self, id: EditId, bytes_max: u64) -> Vec<Bytes> {
         let (mut changes, mut bytes, mut actor) = (Vec::new(), 0, None);
-        for own in self.replica.own_mut().filter(|own| own.edit.is_none()) {
+        for own in self.replica.own_mut().skip_while(|own| own.edit.is_some()) {
             bytes += own.bytes.len() as u64 + CHANGE_OVERHEAD_BYTES;
             let same_actor = actor.as_ref().is_none_or(|actor| actor == own.change.actor_id());
-            if !same_actor || changes.len() == EDIT_CHANGES_MAX || bytes > bytes_max {
+            if own.edit.is_some() || !same_actor || changes.len() == EDIT_CHANGES_MAX || bytes > bytes_max {
                 break;
             }
             actor.get_or_insert_with(|| own.change.actor_id().clone());

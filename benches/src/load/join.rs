@@ -1,0 +1,169 @@
+//! A long document: taken in through edits, joined cold after a restart, resynced by a client that missed 1,000 edits.
+
+use super::{
+    process::{Programs, Server},
+    store_base,
+    target::{Joined, Link, Target},
+};
+use crate::{
+    clock::{ms_since, now},
+    edits::{Edits, Sight, split_chunks},
+    history::History,
+    report::{Sample, median},
+};
+use anyhow::{Context, ensure};
+use automerge::{Automerge, ObjId, ROOT, ReadDoc};
+use bytes::BytesMut;
+use flate2::read::DeflateDecoder;
+use std::{io::Read, net::SocketAddr, path::Path};
+use syncline_protocol::native::{Capability, Packing};
+
+const DOCUMENT: &str = "paper";
+const BEHIND: usize = 1_000;
+const RESYNCS: usize = 20;
+
+/// One join, timed from the `open` to the part with `end`.
+struct Timed {
+    joined: Joined,
+    took_ms: f64,
+    bytes: u64,
+}
+
+/// The whole course, on a store of its own in `data`.
+pub(crate) async fn run(programs: &Programs, data: &Path, history: &History) -> anyhow::Result<Sample> {
+    let mut sample = take_in(programs, data, history).await?;
+    let start = now();
+    let server = programs.start(Target::Syncline, data)?;
+    sample.push(("start_ms", ms_since(start)));
+    let joined = join_cold(&server, history, &mut sample).await?;
+    resync(&server, history, &joined, &mut sample).await?;
+    server.stop().await?;
+
+    let server = programs.start(Target::Syncline, data)?;
+    let cpu_s = server.cpu_s()?;
+    let resync = join(server.address, Some(&joined)).await?;
+    sample.extend([
+        ("cold_resync_1k_ms", resync.took_ms),
+        ("cold_resync_1k_bytes", resync.bytes as f64),
+        ("cold_resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("disk_kib", disk_bytes(data)? as f64 / 1_024.0),
+    ]);
+    server.stop().await?;
+    Ok(sample)
+}
+
+async fn take_in(programs: &Programs, data: &Path, history: &History) -> anyhow::Result<Sample> {
+    let server = programs.start(Target::Syncline, data)?;
+    let start = now();
+    store_base(server.address, DOCUMENT, &history.base).await?;
+    let load_s = ms_since(start) / 1_000.0;
+    server.quiet().await?;
+    let sample = vec![
+        ("load_s", load_s),
+        ("load_changes_per_s", history.base.changes.len() as f64 / load_s),
+        ("load_until_quiet_s", ms_since(start) / 1_000.0),
+        ("load_until_quiet_cpu_s", server.cpu_s()?),
+    ];
+    server.stop().await?;
+    Ok(sample)
+}
+
+/// The first join after the start, then one that finds the room open.
+async fn join_cold(server: &Server, history: &History, sample: &mut Sample) -> anyhow::Result<Joined> {
+    let (rss_kib, cpu_s) = (server.rss_kib()?, server.cpu_s()?);
+    let cold = join(server.address, None).await?;
+    sample.extend([
+        ("cold_join_ms", cold.took_ms),
+        ("cold_join_bytes", cold.bytes as f64),
+        ("cold_join_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("cold_join_rss_mib", (server.rss_kib()? - rss_kib) / 1_024.0),
+    ]);
+    check_text(&cold.joined, history)?;
+    let warm = join(server.address, None).await?;
+    sample.extend([("warm_join_ms", warm.took_ms), ("warm_join_bytes", warm.bytes as f64)]);
+    Ok(cold.joined)
+}
+
+/// A writer goes on for 1,000 edits, one after another; then clients come back that stand where `joined` ends.
+async fn resync(server: &Server, history: &History, joined: &Joined, sample: &mut Sample) -> anyhow::Result<()> {
+    let mut writer = Link::greet(server.address, Vec::new()).await?;
+    writer.open(DOCUMENT, Some(joined.cursor), joined.heads.clone()).await?;
+    let edits = Edits::prepare(&history.base, 1, BEHIND, Sight::Apart);
+    let start = now();
+    for place in 0..BEHIND {
+        let edit = edits.edit(0, place).cloned();
+        writer.store(place as u64, edit.as_slice()).await?;
+    }
+    sample.push(("one_edit_acked_ms", ms_since(start) / BEHIND as f64));
+    let cpu_s = server.cpu_s()?;
+    let (mut took_ms, mut bytes) = (Vec::new(), 0);
+    for _ in 0..RESYNCS {
+        let resync = join(server.address, Some(joined)).await?;
+        let changes = changes(&resync.joined)?;
+        ensure!(changes == BEHIND, "a resync brought {changes} changes");
+        took_ms.push(resync.took_ms);
+        bytes = resync.bytes;
+    }
+    sample.extend([
+        ("resync_1k_ms", median(&took_ms)),
+        ("resync_1k_bytes", bytes as f64),
+        ("resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0 / RESYNCS as f64),
+    ]);
+    Ok(())
+}
+
+async fn join(address: SocketAddr, from: Option<&Joined>) -> anyhow::Result<Timed> {
+    let mut link = Link::greet(address, vec![Capability::Deflate, Capability::Bundle]).await?;
+    let (before, start) = (link.socket.bytes_in, now());
+    let cursor = from.map(|joined| joined.cursor);
+    let heads = from.map(|joined| joined.heads.clone()).unwrap_or_default();
+    let joined = link.open(DOCUMENT, cursor, heads).await?;
+    Ok(Timed {
+        joined,
+        took_ms: ms_since(start),
+        bytes: link.socket.bytes_in - before,
+    })
+}
+
+fn inflated(joined: &Joined) -> anyhow::Result<BytesMut> {
+    let mut whole = Vec::new();
+    for part in &joined.parts {
+        match part.packing {
+            Packing::Plain => whole.extend_from_slice(&part.bytes),
+            Packing::Deflate => {
+                DeflateDecoder::new(&part.bytes[..]).read_to_end(&mut whole)?;
+            }
+        }
+    }
+    Ok(whole.as_slice().into())
+}
+
+fn changes(joined: &Joined) -> anyhow::Result<usize> {
+    Ok(split_chunks(&mut inflated(joined)?)?.len())
+}
+
+fn check_text(joined: &Joined, history: &History) -> anyhow::Result<()> {
+    let mut document = Automerge::new();
+    document.load_incremental(&inflated(joined)?)?;
+    let (_, text): (_, ObjId) = document.get(ROOT, "text")?.context("the joined document has no text")?;
+    ensure!(
+        document.text(&text)? == history.text,
+        "the joined document has another text"
+    );
+    Ok(())
+}
+
+fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() {
+            disk_bytes(&entry.path())?
+        } else if entry.file_name() == "reserve" {
+            0
+        } else {
+            entry.metadata()?.len()
+        };
+    }
+    Ok(bytes)
+}

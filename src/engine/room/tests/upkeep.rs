@@ -1,0 +1,216 @@
+//! Merging, compacting, resetting and closing.
+
+use super::{Bench, empty, kinds, typed};
+use crate::engine::{
+    document::{Document, Merge},
+    room::{Effect, Event, Merged, Snapshot, Source, Tuning},
+};
+use bytes::Bytes;
+use syncline_protocol::{CloseCode, Limits, Position, SessionId};
+
+fn tuning() -> Tuning {
+    Tuning {
+        merge_changes: 4,
+        merge_after_ms: 30_000,
+        compact_changes: 8,
+        compact_changes_at_close: 2,
+        room_idle_ms: 60_000,
+        ..Tuning::default()
+    }
+}
+
+fn bench() -> Bench {
+    let mut bench = Bench::open_with(Limits::default(), tuning());
+    bench.join(1);
+    bench
+}
+
+fn merged(changes: &[Bytes]) -> Merged {
+    let Merge::Whole(document) = Document::default().merge(changes) else {
+        panic!("they merge")
+    };
+    Merged::Whole {
+        document,
+        position: Position::new(changes.len() as u64),
+    }
+}
+
+fn snapshot(generation: u64, position: u64) -> Snapshot {
+    let (position, log_start) = (Position::new(position), Position::new(0));
+    Snapshot {
+        generation,
+        position,
+        bytes: 10,
+        log_bytes: 0,
+        log_start,
+    }
+}
+
+fn work(bench: &mut Bench) -> Vec<&'static str> {
+    let effects = bench.take();
+    let work = ["merge", "compact", "discard", "quarantine", "close", "load"];
+    kinds(&effects).into_iter().filter(|kind| work.contains(kind)).collect()
+}
+
+#[test]
+fn a_merge_is_due_by_number_and_by_age() {
+    let changes = typed(1, 5);
+    let mut bench = bench();
+    bench.edit(1, 1, &changes[..3]);
+    bench.store();
+    assert!(work(&mut bench).is_empty(), "three are too few");
+    bench.edit(1, 2, &changes[3..4]);
+    bench.store();
+    assert_eq!(work(&mut bench), ["merge"], "four are enough");
+    bench.feed(Event::Merged(merged(&changes[..4])));
+    bench.edit(1, 3, &changes[4..]);
+    bench.store();
+    bench.pass(29_999);
+    assert!(work(&mut bench).is_empty(), "one is too few, and it is young");
+    bench.pass(1);
+    assert_eq!(work(&mut bench), ["merge"]);
+}
+
+#[test]
+fn a_room_that_cannot_merge_fast_enough_takes_no_more() {
+    let changes = typed(1, 8);
+    let mut bench = bench();
+    bench.edit(1, 1, &changes[..4]);
+    bench.store();
+    bench.edit(1, 2, &changes[4..7]);
+    bench.store();
+    assert!(!bench.room.is_saturated());
+    bench.edit(1, 3, &changes[7..]);
+    bench.store();
+    assert!(bench.room.is_saturated(), "twice what makes a merge due");
+    bench.feed(Event::Merged(merged(&changes)));
+    assert!(!bench.room.is_saturated());
+}
+
+#[test]
+fn a_former_snapshot_goes_when_nobody_reads_it() {
+    let changes = typed(1, 16);
+    let mut bench = bench();
+    bench.edit(1, 1, &changes[..8]);
+    bench.store();
+    bench.feed(Event::Merged(merged(&changes[..8])));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["merge", "compact"]);
+    bench.feed(Event::Compacted(Some(snapshot(1, 8))));
+    bench.join(2);
+    let effects = bench.take();
+    let from = Source::Snapshot {
+        generation: 1,
+        offset: 0,
+    };
+    assert!(
+        matches!(&effects[..], [Effect::Read { from: read, .. }] if *read == from),
+        "{effects:?}"
+    );
+    bench.edit(1, 2, &changes[8..]);
+    bench.store();
+    bench.feed(Event::Merged(merged(&changes)));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["merge", "compact"]);
+    bench.feed(Event::Compacted(Some(snapshot(2, 16))));
+    bench.settle();
+    assert!(work(&mut bench).is_empty(), "member 2 reads the former one");
+    bench.feed(Event::Left {
+        session: SessionId::new(2),
+    });
+    bench.settle();
+    assert_eq!(work(&mut bench), ["discard"]);
+}
+
+#[test]
+fn a_compaction_that_fails_is_not_tried_again_and_again() {
+    let changes = typed(1, 8);
+    let mut bench = bench();
+    bench.edit(1, 1, &changes);
+    bench.store();
+    bench.feed(Event::Merged(merged(&changes)));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["merge", "compact"]);
+    bench.feed(Event::Compacted(None));
+    bench.settle();
+    assert!(work(&mut bench).is_empty());
+}
+
+#[test]
+fn r1_r2_a_change_that_does_not_merge_resets_the_room_and_its_sender_leaves_for_good() {
+    let (ours, theirs) = (typed(1, 2), typed(2, 4));
+    let mut bench = bench();
+    bench.join(2);
+    bench.edit(1, 1, &ours);
+    bench.store();
+    bench.edit(2, 1, &theirs[..3]);
+    bench.store();
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.edit(2, 2, &theirs[3..]);
+    bench.settle();
+    bench.take();
+    let culprits = vec![Position::new(3)];
+    let descendants = vec![Position::new(4)];
+    bench.feed(Event::Merged(Merged::Bad { culprits, descendants }));
+    bench.settle();
+    assert!(
+        work(&mut bench).is_empty(),
+        "the record in flight has to be stored first"
+    );
+    bench.feed(Event::Stored);
+    bench.settle();
+    let effects = bench.take();
+    let bad = effects.iter().find_map(|effect| match effect {
+        Effect::Quarantine { bad, to } => Some((bad.clone(), *to)),
+        _ => None,
+    });
+    assert_eq!(bad, Some((vec![Position::new(3), Position::new(4)], Position::new(6))));
+    (bench.told(1), bench.told(2));
+    bench.edit(1, 9, &typed(3, 1));
+    assert_eq!(bench.told(1), ["reject 9 unavailable"]);
+    bench.feed(Event::Quarantined);
+    let effects = bench.take();
+    let sent_away = effects.iter().find_map(|effect| match effect {
+        Effect::Disconnect { session, code, .. } => Some((session.number(), *code)),
+        _ => None,
+    });
+    assert_eq!(sent_away, Some((2, CloseCode::Dishonest)));
+    assert_eq!(bench.told(1), ["closed reset"]);
+    assert!(kinds(&effects).ends_with(&["load"]));
+    bench.feed(Event::Loaded(Box::new(empty())));
+    bench.join(1);
+    assert_eq!(bench.told(1), ["opened at 0", "part to 0"]);
+}
+
+#[test]
+fn an_empty_room_makes_a_snapshot_and_closes() {
+    let changes = typed(1, 3);
+    let mut bench = bench();
+    bench.edit(1, 1, &changes);
+    bench.store();
+    bench.feed(Event::Left {
+        session: SessionId::new(1),
+    });
+    bench.pass(59_999);
+    let early = work(&mut bench);
+    assert_eq!(early, ["merge"], "after half a minute");
+    bench.feed(Event::Merged(merged(&changes)));
+    bench.pass(1);
+    assert_eq!(work(&mut bench), ["compact"]);
+    bench.feed(Event::Compacted(Some(snapshot(1, 3))));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["close"]);
+}
+
+#[test]
+fn a_member_keeps_the_room_open_and_sleeping_rooms_are_not_woken() {
+    let mut bench = bench();
+    bench.pass(1_000_000);
+    assert!(work(&mut bench).is_empty());
+    assert_eq!(bench.room.next_wakeup(), None, "nothing is due, so nobody wakes it");
+    bench.feed(Event::Left {
+        session: SessionId::new(1),
+    });
+    let wake = bench.room.next_wakeup().expect("it is to close");
+    assert_eq!(wake.ms_since(bench.now), 60_000);
+}

@@ -1,0 +1,167 @@
+//! A disk that forgets what was not synced: the store's floor for the simulated server.
+//!
+//! What is written is visible at once. A crash keeps what was synced and, of what was written after, a first part of any
+//! length: batches are atomic and reach the disk in order.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::{Bound, ControlFlow, Range},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use syncline::server::store::kv::{Batch, Kv, KvError, Visit, Write};
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The disk, shared by the process that writes and whoever looks at it.
+#[derive(Debug, Default)]
+pub(crate) struct Disk(Mutex<Platters>);
+
+#[derive(Debug, Default)]
+struct Platters {
+    visible: Map,
+    durable: Map,
+    /// Written since the last sync, in order.
+    unsynced: VecDeque<Batch>,
+    fault: Fault,
+    reserve: bool,
+    /// The reserve was let go of: there is space for one group.
+    slack: bool,
+}
+
+/// What is wrong with the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// No space is left; writes say so.
+    Full,
+    /// No space is left; only syncs say so.
+    FullAtSync,
+    /// Syncs fail.
+    Broken,
+}
+
+impl Disk {
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        self.platters().fault = fault;
+    }
+
+    pub(crate) fn fault(&self) -> Fault {
+        self.platters().fault
+    }
+
+    /// Batches that a crash may take.
+    pub(crate) fn unsynced(&self) -> usize {
+        self.platters().unsynced.len()
+    }
+
+    /// The power goes: the first `kept` unsynced batches had reached the disk.
+    pub(crate) fn crash(&self, kept: usize) {
+        let mut platters = self.platters();
+        let platters = &mut *platters;
+        for batch in platters.unsynced.drain(..).take(kept) {
+            apply(&mut platters.durable, &batch);
+        }
+        platters.unsynced.clear();
+        platters.visible.clone_from(&platters.durable);
+        platters.slack = false;
+    }
+
+    fn platters(&self) -> MutexGuard<'_, Platters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn apply(map: &mut Map, batch: &Batch) {
+    for write in batch.writes() {
+        match write {
+            Write::Put { key, value } => drop(map.insert(key.clone(), value.clone())),
+            Write::Delete { key } => drop(map.remove(key)),
+        }
+    }
+}
+
+impl Kv for Disk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(self.platters().visible.get(key).cloned())
+    }
+
+    fn scan(&self, range: Range<&[u8]>, visit: &mut Visit<'_>) -> Result<(), KvError> {
+        if range.start >= range.end {
+            return Ok(());
+        }
+        let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
+        let found: Vec<_> = {
+            let platters = self.platters();
+            let found = platters.visible.range::<[u8], _>(bounds);
+            found.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        // The visitor may read the disk.
+        for (key, value) in found {
+            if visit(&key, &value) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<(Vec<u8>, Vec<u8>)>, KvError> {
+        if range.start >= range.end {
+            return Ok(None);
+        }
+        let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
+        let platters = self.platters();
+        let last = platters.visible.range::<[u8], _>(bounds).next_back();
+        Ok(last.map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        let mut platters = self.platters();
+        if platters.fault == Fault::Full && !platters.slack {
+            return Err(KvError::Full);
+        }
+        apply(&mut platters.visible, batch);
+        platters.unsynced.push_back(batch.clone());
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), KvError> {
+        let mut platters = self.platters();
+        let platters = &mut *platters;
+        match platters.fault {
+            Fault::Broken => return Err(KvError::Io("the disk failed".into())),
+            Fault::Full | Fault::FullAtSync if !platters.slack => return Err(KvError::Full),
+            Fault::Full | Fault::FullAtSync | Fault::None => {}
+        }
+        for batch in platters.unsynced.drain(..) {
+            apply(&mut platters.durable, &batch);
+        }
+        platters.slack = false;
+        Ok(())
+    }
+
+    fn make_room(&self) -> Result<(), KvError> {
+        let mut platters = self.platters();
+        if !std::mem::take(&mut platters.reserve) {
+            return Err(KvError::Full);
+        }
+        platters.slack = true;
+        Ok(())
+    }
+
+    fn restore_reserve(&self) -> Result<(), KvError> {
+        let mut platters = self.platters();
+        let full = matches!(platters.fault, Fault::Full | Fault::FullAtSync);
+        if full && !platters.reserve {
+            return Err(KvError::Full);
+        }
+        platters.reserve = true;
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let platters = self.platters();
+        let sizes = platters.visible.iter().map(|(key, value)| key.len() + value.len());
+        sizes.sum::<usize>() as u64
+    }
+}
