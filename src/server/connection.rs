@@ -167,6 +167,7 @@ impl Reader {
         // What the peer says now, it says after it was told of these.
         self.noticed().await;
         match message {
+            Message::Binary(_) | Message::Text(_) if self.outbox.is_closed() => {}
             Message::Binary(frame) => {
                 self.server.metrics.frames_in.inc();
                 self.server.metrics.bytes_in.inc_by(frame.len() as u64);
@@ -350,7 +351,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
         }
         server.metrics.frames_out.inc_by(frames);
         server.metrics.bytes_out.inc_by(bytes as u64);
-        for (_, inbox) in outbox.written(bytes) {
+        for inbox in outbox.written(bytes) {
             // A room that has ended has no use for it.
             let _ = inbox
                 .send(Mail::Event(RoomEvent::Drained {

@@ -15,6 +15,7 @@ use crate::{
 };
 use dashmap::{DashMap, Entry};
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
         Arc,
@@ -115,15 +116,16 @@ impl Hub {
     /// Stops every room once its edits are stored, and waits for that.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        let mut told = BTreeSet::new();
         loop {
             let unlisted = self.unlisted.notified();
-            let inboxes: Vec<_> = self.rooms.iter().map(|room| room.inbox.clone()).collect();
-            if inboxes.is_empty() {
+            let rooms: Vec<Handle> = self.rooms.iter().map(|room| room.value().clone()).collect();
+            if rooms.is_empty() {
                 return;
             }
-            for inbox in inboxes {
+            for room in rooms.into_iter().filter(|room| told.insert(room.number)) {
                 // A room that is gone already needs no telling.
-                let _ = inbox.send(Mail::Stop).await;
+                let _ = room.inbox.send(Mail::Stop).await;
             }
             unlisted.await;
         }

@@ -35,10 +35,21 @@ struct Queue {
     items: VecDeque<Item>,
     /// Of frames that are not written out yet, those being written included.
     bytes: usize,
-    /// Rooms that want to know when everything is sent. At most one entry per room.
-    waiting: Vec<(RoomNumber, mpsc::Sender<Mail>)>,
+    /// Of all frames ever queued, and of those written out.
+    queued_in_all: u64,
+    written_in_all: u64,
+    /// Rooms that want to know when what was queued is written out. At most one entry per room.
+    waiting: Vec<Waiting>,
     notices: VecDeque<Notice>,
     closed: bool,
+}
+
+/// A room that waits for `written_in_all` to reach its mark.
+#[derive(Debug)]
+struct Waiting {
+    room: RoomNumber,
+    inbox: mpsc::Sender<Mail>,
+    mark: u64,
 }
 
 /// Something to write.
@@ -108,11 +119,12 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Tells `room` by `Drained` when all that is queued now has been written out.
+    /// Tells `room` by `Drained` when all that is queued now has been written out, whatever is queued after it.
     pub fn tell_when_drained(&self, room: RoomNumber, inbox: &mpsc::Sender<Mail>) {
         let mut queue = self.queue();
-        if !queue.closed && queue.waiting.iter().all(|(waiting, _)| *waiting != room) {
-            queue.waiting.push((room, inbox.clone()));
+        if !queue.closed && queue.waiting.iter().all(|waiting| waiting.room != room) {
+            let (inbox, mark) = (inbox.clone(), queue.queued_in_all);
+            queue.waiting.push(Waiting { room, inbox, mark });
         }
         drop(queue);
         self.filled.notify_one();
@@ -123,7 +135,7 @@ impl Outbox {
         let mut queue = self.queue();
         queue.push(Item::Frame(frame));
         queue.notices.push_back(Notice::Dismissed(room));
-        queue.waiting.retain(|(waiting, _)| *waiting != room);
+        queue.waiting.retain(|waiting| waiting.room != room);
         drop(queue);
         self.filled.notify_one();
         self.noticed.notify_one();
@@ -144,7 +156,8 @@ impl Outbox {
             let filled = self.filled.notified();
             let items = {
                 let mut queue = self.queue();
-                if queue.items.is_empty() && !queue.waiting.is_empty() && queue.bytes == 0 {
+                let reached = queue.waiting.iter().any(|waiting| waiting.mark <= queue.written_in_all);
+                if queue.items.is_empty() && reached {
                     return VecDeque::new();
                 }
                 std::mem::take(&mut queue.items)
@@ -156,17 +169,22 @@ impl Outbox {
         }
     }
 
-    /// `bytes` of what was taken are written out. Answers with the rooms that waited for the queue to drain, if it has.
-    pub fn written(&self, bytes: usize) -> Vec<(RoomNumber, mpsc::Sender<Mail>)> {
+    /// `bytes` of what was taken are written out. Answers with the inboxes of the rooms that waited for no more than that.
+    pub fn written(&self, bytes: usize) -> Vec<mpsc::Sender<Mail>> {
         let mut queue = self.queue();
         queue.bytes = queue.bytes.saturating_sub(bytes);
-        if queue.bytes > 0 {
-            return Vec::new();
-        }
-        let waiting = std::mem::take(&mut queue.waiting);
+        queue.written_in_all += bytes as u64;
+        let written = queue.written_in_all;
+        let reached = queue.waiting.extract_if(.., |waiting| waiting.mark <= written);
+        let inboxes = reached.map(|waiting| waiting.inbox).collect();
         drop(queue);
         self.drained.notify_one();
-        waiting
+        inboxes
+    }
+
+    /// Whether the connection is being closed: nothing that still comes in counts.
+    pub fn is_closed(&self) -> bool {
+        self.queue().closed
     }
 
     /// The next notice, if there is one.
@@ -201,6 +219,7 @@ impl Queue {
             return;
         }
         self.bytes += item.bytes();
+        self.queued_in_all += item.bytes() as u64;
         self.items.push_back(item);
     }
 }

@@ -154,14 +154,16 @@ impl Task {
                 .room
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
-            let reading = !self.room.is_saturated();
-            if self.stage == Stage::Stopping && self.inbox.is_empty() && self.work.is_idle() {
+            let saturated = self.room.is_saturated();
+            let has_mail = !self.mail.is_empty();
+            if self.stage == Stage::Stopping && !has_mail && self.inbox.is_empty() && self.work.is_idle() {
                 return;
             }
             let event = tokio::select! {
                 biased;
                 event = self.work.next(), if !self.work.is_idle() => Some(event),
-                _ = self.inbox.recv_many(&mut received, BATCH_MAX), if reading => None,
+                () = std::future::ready(()), if has_mail && !saturated => None,
+                _ = self.inbox.recv_many(&mut received, BATCH_MAX), if !has_mail && !saturated => None,
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Woke),
             };
             let now = self.hub.now();
@@ -169,7 +171,8 @@ impl Task {
                 self.handle(now, event);
             }
             self.mail.extend(received.drain(..));
-            while let Some(mail) = self.mail.pop_front() {
+            while !self.room.is_saturated() {
+                let Some(mail) = self.mail.pop_front() else { break };
                 self.receive(now, mail);
             }
             let mut out = Vec::new();
@@ -287,6 +290,11 @@ impl Task {
     }
 
     fn report(&mut self, now: Time) {
+        let (tally, metrics) = (self.room.take_tally(), self.hub.metrics());
+        metrics.edits_acked.inc_by(tally.acked);
+        for (code, count) in tally.rejected {
+            metrics.reject(&code, count);
+        }
         if now >= self.next_account {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
             let memory = self.room.memory_bytes() as u64;

@@ -26,9 +26,7 @@ fn slice(next: Source) -> Result<Slice, ReadFailure> {
 }
 
 fn log(from: u64) -> Source {
-    Source::Log {
-        from: Position::new(from),
-    }
+    Source::log(Position::new(from))
 }
 
 /// A room with ten stored changes by member 9, who has left.
