@@ -360,6 +360,39 @@ fn e17_a_refused_change_becomes_a_draft_and_the_client_goes_on() {
 }
 
 #[test]
+fn e12_actors_are_fresh_for_each_document_and_run() {
+    let server = TestServer::start("");
+    run(async {
+        let (anna, first) = join(options(server.address), "first").await;
+        let second = open(&anna, "second").await;
+        let mut actors = std::collections::BTreeSet::new();
+        let mut saved = None;
+        for handle in [&first, &second] {
+            put(handle, "key", 1).await;
+            handle.when_durable().await.expect("acknowledged");
+            saved = Some(handle.save().await.expect("it is open"));
+        }
+        anna.close().await;
+        let again = Client::connect(options(server.address)).expect("a client");
+        let document = "second".parse().expect("an id");
+        let restored = again
+            .restore(document, saved.expect("saved"))
+            .await
+            .expect("it is open");
+        put(&restored, "key", 2).await;
+        restored.when_durable().await.expect("acknowledged");
+        let reader = open(&again, "first").await;
+        for handle in [&restored, &reader] {
+            let document = handle.doc().await.expect("it is open");
+            let found = document.get_changes(&[]);
+            actors.extend(found.iter().map(|change| change.actor_id().to_bytes().to_vec()));
+        }
+        assert_eq!(actors.len(), 3, "{actors:?}");
+        assert!(actors.iter().all(|actor| actor.len() == 16), "{actors:?}");
+    });
+}
+
+#[test]
 fn many_documents_share_a_connection_up_to_the_limit() {
     let server = TestServer::start("[limits]\ndocuments_per_session_max = 40\n");
     run(async {
