@@ -326,9 +326,8 @@ fn o5_a_client_that_missed_a_thousand_edits_is_sent_those_alone() {
         cable.mend();
         converged(&[&a, &b]).await;
         let missed = cable.down_bytes() - before;
-        eprintln!("a cold join took {cold} bytes, 1,000 missed edits {missed} bytes");
         assert!(missed < 200_000, "{missed} bytes for 1,000 edits");
-        assert!((1_000..cold + 200_000).contains(&missed));
+        assert!(missed > 1_000, "{missed} bytes, after a cold join of {cold}");
     });
 }
 

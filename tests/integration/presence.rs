@@ -149,9 +149,9 @@ fn p10_presence_is_never_stored() {
         let room = anna.open("notes", None).opened.room;
         assert!(anna.hear_all(room).is_empty(), "nobody is here after a crash");
         show(&mut anna, room, Some(b"here"));
+        assert_eq!(hear_presence(&mut anna)[0].state.as_deref(), Some(&b"here"[..]));
         anna.edit(room, 1, counted(1, 1).1);
         anna.hear_answer(1).expect("acknowledged");
-        assert_eq!(hear_presence(&mut anna)[0].state.as_deref(), Some(&b"here"[..]));
         process.kill();
     }
 }
