@@ -11,6 +11,7 @@ mod identity;
 mod lagging;
 mod members;
 mod peer;
+mod presence;
 mod process;
 mod real_input;
 mod running;
