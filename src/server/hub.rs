@@ -9,8 +9,7 @@ use crate::{
     server::{
         clock::Clock,
         metrics::Metrics,
-        outbox::Outbox,
-        room::{self, Handle, Mail, workers::Workers},
+        room::{self, Handle, Mail, Member, workers::Workers},
     },
 };
 use dashmap::{DashMap, Entry};
@@ -80,11 +79,11 @@ impl Hub {
         self: &Arc<Self>,
         document: &DocumentId,
         join: Join,
-        outbox: &Arc<Outbox>,
+        member: &Member,
     ) -> Result<(RoomNumber, mpsc::Sender<Mail>), Unavailable> {
         loop {
             let handle = self.room(document)?;
-            match handle.inbox.send(Mail::Join(join.clone(), outbox.clone())).await {
+            match handle.inbox.send(Mail::Join(join.clone(), member.clone())).await {
                 Ok(()) => return Ok((handle.number, handle.inbox)),
                 // The room closed in this moment, and is about to be unlisted.
                 Err(_) => self.unlist(document, handle.number),

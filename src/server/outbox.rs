@@ -16,6 +16,10 @@ use tokio::sync::{Notify, mpsc};
 /// Above this multiple of its limit the queue's connection is not read from.
 const READ_STOPS_AT: usize = 2;
 
+/// Tells one session's joins apart: a dismissal may cross the session's next join.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinNumber(pub u64);
+
 /// The queue of one connection.
 #[derive(Debug)]
 pub struct Outbox {
@@ -71,8 +75,13 @@ pub enum Item {
 /// What a room has to say to the session itself.
 #[derive(Debug)]
 pub enum Notice {
-    /// The session is no longer in this room.
-    Dismissed(RoomNumber),
+    /// The session is no longer in this room, unless it has joined again since.
+    Dismissed {
+        /// Which room.
+        room: RoomNumber,
+        /// Which of the session's joins this ends.
+        join: JoinNumber,
+    },
 }
 
 impl Outbox {
@@ -131,10 +140,10 @@ impl Outbox {
     }
 
     /// Queues the `closed` frame of a room, and tells the session that it is out.
-    pub fn dismiss(&self, room: RoomNumber, frame: Bytes) {
+    pub fn dismiss(&self, room: RoomNumber, join: JoinNumber, frame: Bytes) {
         let mut queue = self.queue();
         queue.push(Item::Frame(frame));
-        queue.notices.push_back(Notice::Dismissed(room));
+        queue.notices.push_back(Notice::Dismissed { room, join });
         queue.waiting.retain(|waiting| waiting.room != room);
         drop(queue);
         self.filled.notify_one();
@@ -169,17 +178,17 @@ impl Outbox {
         }
     }
 
-    /// `bytes` of what was taken are written out. Answers with the inboxes of the rooms that waited for no more than that.
-    pub fn written(&self, bytes: usize) -> Vec<mpsc::Sender<Mail>> {
+    /// `bytes` of what was taken are written out. Answers with the rooms that waited for no more than that.
+    pub fn written(&self, bytes: usize) -> Vec<(RoomNumber, mpsc::Sender<Mail>)> {
         let mut queue = self.queue();
         queue.bytes = queue.bytes.saturating_sub(bytes);
         queue.written_in_all += bytes as u64;
         let written = queue.written_in_all;
         let reached = queue.waiting.extract_if(.., |waiting| waiting.mark <= written);
-        let inboxes = reached.map(|waiting| waiting.inbox).collect();
+        let rooms = reached.map(|waiting| (waiting.room, waiting.inbox)).collect();
         drop(queue);
         self.drained.notify_one();
-        inboxes
+        rooms
     }
 
     /// Whether the connection is being closed: nothing that still comes in counts.

@@ -1,5 +1,7 @@
 //! The integration tests: the whole program from outside, and the tidiness of the tree.
 
+#![allow(clippy::print_stdout, reason = "tests say what they measured")]
+
 mod cable;
 mod client;
 mod command_line;
