@@ -14,8 +14,8 @@ use crate::{
         gateway::Stream,
         hub::Seat,
         metrics::CloseLabels,
-        outbox::{Item, Notice, Outbox},
-        room::{Mail, workers::random_number},
+        outbox::{Item, JoinNumber, Notice, Outbox},
+        room::{Mail, Member, workers::random_number},
     },
 };
 use bytes::Bytes;
@@ -73,6 +73,7 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         session: Session::new(id, limits, Time::from_ms(admission.accepted_at_ms)),
         outbox: outbox.clone(),
         rooms: BTreeMap::new(),
+        joins: JoinNumber::default(),
         seat: None,
         paused_until: None,
         heard_ms: server.clock.monotonic_ms(),
@@ -93,7 +94,9 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
 struct Reader {
     session: Session,
     outbox: Arc<Outbox>,
-    rooms: BTreeMap<RoomNumber, mpsc::Sender<Mail>>,
+    rooms: BTreeMap<RoomNumber, (mpsc::Sender<Mail>, JoinNumber)>,
+    /// The number of the last join.
+    joins: JoinNumber,
     seat: Option<Seat>,
     paused_until: Option<Time>,
     heard_ms: u64,
@@ -167,6 +170,7 @@ impl Reader {
         // What the peer says now, it says after it was told of these.
         self.noticed().await;
         match message {
+            Message::Binary(_) | Message::Text(_) if self.outbox.is_closed() => {}
             Message::Binary(frame) => {
                 self.server.metrics.frames_in.inc();
                 self.server.metrics.bytes_in.inc_by(frame.len() as u64);
@@ -185,9 +189,11 @@ impl Reader {
     }
 
     async fn noticed(&mut self) {
-        while let Some(Notice::Dismissed(room)) = self.outbox.notice() {
-            self.rooms.remove(&room);
-            self.handle(Event::Dismissed { room }).await;
+        while let Some(Notice::Dismissed { room, join }) = self.outbox.notice() {
+            if self.rooms.get(&room).is_some_and(|(_, joined)| *joined == join) {
+                self.rooms.remove(&room);
+                self.handle(Event::Dismissed { room }).await;
+            }
         }
     }
 
@@ -239,13 +245,18 @@ impl Reader {
     async fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref())),
-            Effect::Join { document, join } => match self.server.hub.join(&document, join, &self.outbox).await {
-                Ok((room, inbox)) => {
-                    self.rooms.insert(room, inbox);
-                    Some(Event::Bound { document, room })
+            Effect::Join { document, join } => {
+                self.joins.0 += 1;
+                let (outbox, number) = (self.outbox.clone(), self.joins);
+                let member = Member { outbox, join: number };
+                match self.server.hub.join(&document, join, &member).await {
+                    Ok((room, inbox)) => {
+                        self.rooms.insert(room, (inbox, number));
+                        Some(Event::Bound { document, room })
+                    }
+                    Err(_) => Some(Event::Unbound { document }),
                 }
-                Err(_) => Some(Event::Unbound { document }),
-            },
+            }
             Effect::Tell { room, event } => {
                 self.tell(room, event).await;
                 None
@@ -303,7 +314,7 @@ impl Reader {
 
     async fn tell(&mut self, room: RoomNumber, event: RoomEvent) {
         let leaving = matches!(event, RoomEvent::Left { .. });
-        if let Some(inbox) = self.rooms.get(&room) {
+        if let Some((inbox, _)) = self.rooms.get(&room) {
             // A room that has just ended has told the session so itself.
             let _ = inbox.send(Mail::Event(event)).await;
         }
@@ -315,7 +326,7 @@ impl Reader {
     /// Tells every room that the session is gone.
     async fn leave(mut self) {
         let session = self.session.id();
-        for inbox in std::mem::take(&mut self.rooms).into_values() {
+        for (inbox, _) in std::mem::take(&mut self.rooms).into_values() {
             // A room that has ended needs no telling.
             let _ = inbox.send(Mail::Event(RoomEvent::Left { session })).await;
         }

@@ -9,12 +9,12 @@ use crate::{
     server::{
         clock::Clock,
         metrics::Metrics,
-        outbox::Outbox,
-        room::{self, Handle, Mail, workers::Workers},
+        room::{self, Handle, Mail, Member, workers::Workers},
     },
 };
 use dashmap::{DashMap, Entry};
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
         Arc,
@@ -79,11 +79,11 @@ impl Hub {
         self: &Arc<Self>,
         document: &DocumentId,
         join: Join,
-        outbox: &Arc<Outbox>,
+        member: &Member,
     ) -> Result<(RoomNumber, mpsc::Sender<Mail>), Unavailable> {
         loop {
             let handle = self.room(document)?;
-            match handle.inbox.send(Mail::Join(join.clone(), outbox.clone())).await {
+            match handle.inbox.send(Mail::Join(join.clone(), member.clone())).await {
                 Ok(()) => return Ok((handle.number, handle.inbox)),
                 // The room closed in this moment, and is about to be unlisted.
                 Err(_) => self.unlist(document, handle.number),
@@ -115,15 +115,16 @@ impl Hub {
     /// Stops every room once its edits are stored, and waits for that.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        let mut told = BTreeSet::new();
         loop {
             let unlisted = self.unlisted.notified();
-            let inboxes: Vec<_> = self.rooms.iter().map(|room| room.inbox.clone()).collect();
-            if inboxes.is_empty() {
+            let rooms: Vec<Handle> = self.rooms.iter().map(|room| room.value().clone()).collect();
+            if rooms.is_empty() {
                 return;
             }
-            for inbox in inboxes {
+            for room in rooms.into_iter().filter(|room| told.insert(room.number)) {
                 // A room that is gone already needs no telling.
-                let _ = inbox.send(Mail::Stop).await;
+                let _ = room.inbox.send(Mail::Stop).await;
             }
             unlisted.await;
         }

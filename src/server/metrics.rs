@@ -5,6 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use syncline_protocol::native::RejectCode;
 
 /// Every metric; cheap to add to, shared by all.
 #[derive(Debug)]
@@ -215,6 +216,23 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
         }
+    }
+
+    /// Counts refused edits. Codes are our own, so there are few.
+    pub fn reject(&self, code: &RejectCode, count: u64) {
+        let code = match code {
+            RejectCode::Forbidden => "forbidden",
+            RejectCode::Limit => "limit",
+            RejectCode::ActorConflict => "actor_conflict",
+            RejectCode::ForeignActor => "foreign_actor",
+            RejectCode::MissingDeps => "missing_deps",
+            RejectCode::AfterReject => "after_reject",
+            RejectCode::Quarantined => "quarantined",
+            RejectCode::Unavailable => "unavailable",
+            RejectCode::NotOpen => "not_open",
+            RejectCode::Other(_) => "other",
+        };
+        self.edits_rejected.get_or_create(&CodeLabels { code }).inc_by(count);
     }
 
     /// Counts something that was turned away.

@@ -16,6 +16,10 @@ use tokio::sync::{Notify, mpsc};
 /// Above this multiple of its limit the queue's connection is not read from.
 const READ_STOPS_AT: usize = 2;
 
+/// Tells one session's joins apart: a dismissal may cross the session's next join.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinNumber(pub u64);
+
 /// The queue of one connection.
 #[derive(Debug)]
 pub struct Outbox {
@@ -35,10 +39,21 @@ struct Queue {
     items: VecDeque<Item>,
     /// Of frames that are not written out yet, those being written included.
     bytes: usize,
-    /// Rooms that want to know when everything is sent. At most one entry per room.
-    waiting: Vec<(RoomNumber, mpsc::Sender<Mail>)>,
+    /// Of all frames ever queued, and of those written out.
+    queued_in_all: u64,
+    written_in_all: u64,
+    /// Rooms that want to know when what was queued is written out. At most one entry per room.
+    waiting: Vec<Waiting>,
     notices: VecDeque<Notice>,
     closed: bool,
+}
+
+/// A room that waits for `written_in_all` to reach its mark.
+#[derive(Debug)]
+struct Waiting {
+    room: RoomNumber,
+    inbox: mpsc::Sender<Mail>,
+    mark: u64,
 }
 
 /// Something to write.
@@ -60,8 +75,13 @@ pub enum Item {
 /// What a room has to say to the session itself.
 #[derive(Debug)]
 pub enum Notice {
-    /// The session is no longer in this room.
-    Dismissed(RoomNumber),
+    /// The session is no longer in this room, unless it has joined again since.
+    Dismissed {
+        /// Which room.
+        room: RoomNumber,
+        /// Which of the session's joins this ends.
+        join: JoinNumber,
+    },
 }
 
 impl Outbox {
@@ -108,22 +128,23 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Tells `room` by `Drained` when all that is queued now has been written out.
+    /// Tells `room` by `Drained` when all that is queued now has been written out, whatever is queued after it.
     pub fn tell_when_drained(&self, room: RoomNumber, inbox: &mpsc::Sender<Mail>) {
         let mut queue = self.queue();
-        if !queue.closed && queue.waiting.iter().all(|(waiting, _)| *waiting != room) {
-            queue.waiting.push((room, inbox.clone()));
+        if !queue.closed && queue.waiting.iter().all(|waiting| waiting.room != room) {
+            let (inbox, mark) = (inbox.clone(), queue.queued_in_all);
+            queue.waiting.push(Waiting { room, inbox, mark });
         }
         drop(queue);
         self.filled.notify_one();
     }
 
     /// Queues the `closed` frame of a room, and tells the session that it is out.
-    pub fn dismiss(&self, room: RoomNumber, frame: Bytes) {
+    pub fn dismiss(&self, room: RoomNumber, join: JoinNumber, frame: Bytes) {
         let mut queue = self.queue();
         queue.push(Item::Frame(frame));
-        queue.notices.push_back(Notice::Dismissed(room));
-        queue.waiting.retain(|(waiting, _)| *waiting != room);
+        queue.notices.push_back(Notice::Dismissed { room, join });
+        queue.waiting.retain(|waiting| waiting.room != room);
         drop(queue);
         self.filled.notify_one();
         self.noticed.notify_one();
@@ -144,7 +165,8 @@ impl Outbox {
             let filled = self.filled.notified();
             let items = {
                 let mut queue = self.queue();
-                if queue.items.is_empty() && !queue.waiting.is_empty() && queue.bytes == 0 {
+                let reached = queue.waiting.iter().any(|waiting| waiting.mark <= queue.written_in_all);
+                if queue.items.is_empty() && reached {
                     return VecDeque::new();
                 }
                 std::mem::take(&mut queue.items)
@@ -156,17 +178,22 @@ impl Outbox {
         }
     }
 
-    /// `bytes` of what was taken are written out. Answers with the rooms that waited for the queue to drain, if it has.
+    /// `bytes` of what was taken are written out. Answers with the rooms that waited for no more than that.
     pub fn written(&self, bytes: usize) -> Vec<(RoomNumber, mpsc::Sender<Mail>)> {
         let mut queue = self.queue();
         queue.bytes = queue.bytes.saturating_sub(bytes);
-        if queue.bytes > 0 {
-            return Vec::new();
-        }
-        let waiting = std::mem::take(&mut queue.waiting);
+        queue.written_in_all += bytes as u64;
+        let written = queue.written_in_all;
+        let reached = queue.waiting.extract_if(.., |waiting| waiting.mark <= written);
+        let rooms = reached.map(|waiting| (waiting.room, waiting.inbox)).collect();
         drop(queue);
         self.drained.notify_one();
-        waiting
+        rooms
+    }
+
+    /// Whether the connection is being closed: nothing that still comes in counts.
+    pub fn is_closed(&self) -> bool {
+        self.queue().closed
     }
 
     /// The next notice, if there is one.
@@ -201,6 +228,7 @@ impl Queue {
             return;
         }
         self.bytes += item.bytes();
+        self.queued_in_all += item.bytes() as u64;
         self.items.push_back(item);
     }
 }

@@ -32,7 +32,7 @@ impl Cable {
             down_bytes: Arc::default(),
         };
         let (state, down_bytes) = (cable.state.clone(), cable.down_bytes.clone());
-        std::thread::spawn(move || {
+        crate::running::thread(move || {
             while let Ok((client, _)) = listener.accept() {
                 connect(client, server, &state, &down_bytes);
             }
@@ -85,7 +85,7 @@ fn connect(client: TcpStream, server: SocketAddr, state: &Mutex<State>, down_byt
 
 /// Copies until either end is gone; then both are.
 fn carry(mut from: TcpStream, mut to: TcpStream, count: Arc<AtomicU64>) {
-    std::thread::spawn(move || {
+    crate::running::thread(move || {
         let mut chunk = vec![0; 64 << 10];
         while let Ok(size @ 1..) = from.read(&mut chunk) {
             if to.write_all(&chunk[..size]).is_err() {

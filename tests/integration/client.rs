@@ -125,7 +125,9 @@ fn two_clients_see_each_others_changes() {
         let (anna, a) = join(options(server.address), "notes").await;
         let (_ben, mut b) = join(options(server.address), "notes").await;
         append(&a, "Hello").await;
-        b.changed().await.expect("it is open");
+        while heads(&b).await != heads(&a).await {
+            b.changed().await.expect("it is open");
+        }
         for round in 0..20 {
             put(&a, &format!("a{round}"), round).await;
             put(&b, &format!("b{round}"), round).await;
@@ -309,8 +311,7 @@ fn o5_a_client_that_missed_a_thousand_edits_is_sent_those_alone() {
     let cable = Cable::to(server.address);
     run(async {
         let (_anna, a) = join(options(server.address), "notes").await;
-        let long = "A long text that was there before. ".repeat(20_000);
-        append(&a, &long).await;
+        append(&a, &"A long text that was there before. ".repeat(5_000)).await;
         a.when_durable().await.expect("acknowledged");
         let (mut ben, b) = join(options(cable.address), "notes").await;
         converged(&[&a, &b]).await;
@@ -325,9 +326,8 @@ fn o5_a_client_that_missed_a_thousand_edits_is_sent_those_alone() {
         cable.mend();
         converged(&[&a, &b]).await;
         let missed = cable.down_bytes() - before;
-        eprintln!("a cold join took {cold} bytes, 1,000 missed edits {missed} bytes");
         assert!(missed < 200_000, "{missed} bytes for 1,000 edits");
-        assert!((1_000..cold + 200_000).contains(&missed));
+        assert!(missed > 1_000, "{missed} bytes, after a cold join of {cold}");
     });
 }
 
@@ -355,6 +355,39 @@ fn e17_a_refused_change_becomes_a_draft_and_the_client_goes_on() {
         converged(&[&a, &b]).await;
         let json = b.read(syncline_client::to_json).await.expect("it is open");
         assert_eq!(json, r#"{"after":2,"good":1}"#);
+    });
+}
+
+#[test]
+fn e12_actors_are_fresh_for_each_document_and_run() {
+    let server = TestServer::start("");
+    run(async {
+        let (anna, first) = join(options(server.address), "first").await;
+        let second = open(&anna, "second").await;
+        let mut actors = std::collections::BTreeSet::new();
+        let mut saved = None;
+        for handle in [&first, &second] {
+            put(handle, "key", 1).await;
+            handle.when_durable().await.expect("acknowledged");
+            saved = Some(handle.save().await.expect("it is open"));
+        }
+        anna.close().await;
+        let again = Client::connect(options(server.address)).expect("a client");
+        let document = "second".parse().expect("an id");
+        let restored = again
+            .restore(document, saved.expect("saved"))
+            .await
+            .expect("it is open");
+        put(&restored, "key", 2).await;
+        restored.when_durable().await.expect("acknowledged");
+        let reader = open(&again, "first").await;
+        for handle in [&restored, &reader] {
+            let document = handle.doc().await.expect("it is open");
+            let found = document.get_changes(&[]);
+            actors.extend(found.iter().map(|change| change.actor_id().to_bytes().to_vec()));
+        }
+        assert_eq!(actors.len(), 3, "{actors:?}");
+        assert!(actors.iter().all(|actor| actor.len() == 16), "{actors:?}");
     });
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use syncline_protocol::native::{ClientMessage, ServerMessage};
 
 /// More than what the sockets between hold, so that the server's queue fills.
-const CHANGES: u8 = 20;
+const CHANGES: u8 = 14;
 const CHANGE_BYTES: usize = 900_000;
 
 /// Changes that no compression makes small.

@@ -1,5 +1,7 @@
 //! The integration tests: the whole program from outside, and the tidiness of the tree.
 
+#![allow(clippy::print_stdout, reason = "tests say what they measured")]
+
 mod cable;
 mod client;
 mod command_line;
@@ -11,6 +13,7 @@ mod identity;
 mod lagging;
 mod members;
 mod peer;
+mod presence;
 mod process;
 mod real_input;
 mod running;

@@ -113,3 +113,11 @@ pub(crate) fn exchange(mut stream: impl Read + Write, request: &str) -> String {
     }
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+/// A thread that nobody waits for.
+pub(crate) fn thread(work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new()
+        .name("test".into())
+        .spawn(work)
+        .expect("a thread");
+}

@@ -86,6 +86,7 @@ const WALLS: [Wall; 6] = [
             "src/engine/gate/",
             "src/engine/index.rs",
             "src/engine/index/",
+            "src/engine/room/tests/",
         ],
         names: &["automerge"],
         reason: "Automerge is named in the engine's document, gate and index, and in the client",

@@ -124,7 +124,7 @@ fn a_directory_in_use_is_told_in_one_line() {
     .expect("it runs");
     let error = text(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{error}");
-    assert!(error.contains(&data) && error.contains("in use"), "{error}");
+    assert!(error.contains(&data) && error.contains("another syncline"), "{error}");
     assert_eq!(
         error.lines().filter(|line| line.starts_with("syncline: ")).count(),
         1,

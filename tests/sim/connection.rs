@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -23,7 +23,7 @@ use syncline::{
         session::{Effect, Event, Session},
         time::Time,
     },
-    server::outbox::{Item, Notice, Outbox},
+    server::outbox::{Item, JoinNumber, Notice, Outbox},
 };
 use syncline_protocol::{CloseCode, DocumentId, RoomNumber, SessionId, native::Access, native::ServerMessage};
 use tokio::sync::mpsc;
@@ -40,6 +40,8 @@ const OUTBOX_SLACK_BYTES: usize = 64 << 10;
 pub(crate) struct Postbox {
     pub(crate) link: LinkId,
     outbox: Arc<Outbox>,
+    /// The session's last join when this was handed out.
+    join: JoinNumber,
 }
 
 impl Postbox {
@@ -60,7 +62,7 @@ impl Postbox {
 
     pub(crate) fn dismiss(&self, room: RoomNumber, frame: Bytes, context: &mut Context) {
         context.queued(self.link, self.outbox.session(), &frame);
-        self.outbox.dismiss(room, frame);
+        self.outbox.dismiss(room, self.join, frame);
         self.poke(context);
     }
 
@@ -87,7 +89,7 @@ pub(crate) struct Connection {
     postbox: Postbox,
     session: Session,
     client: usize,
-    rooms: BTreeSet<RoomNumber>,
+    rooms: BTreeMap<RoomNumber, JoinNumber>,
     /// What the session is still to be told, the last first.
     events: Vec<Event>,
     /// What the session wants done and is not.
@@ -129,10 +131,14 @@ impl Connection {
         ));
         context.after(0, Happening::Connection { link });
         Self {
-            postbox: Postbox { link, outbox },
+            postbox: Postbox {
+                link,
+                outbox,
+                join: JoinNumber::default(),
+            },
             session: Session::new(id, limits, Time::from_ms(context.now)),
             client,
-            rooms: BTreeSet::new(),
+            rooms: BTreeMap::new(),
             events: Vec::new(),
             effects: VecDeque::new(),
             blocked: None,
@@ -163,9 +169,11 @@ impl Connection {
             if !self.work_off(hub, context) {
                 break;
             }
-            if let Some(Notice::Dismissed(room)) = self.postbox.outbox.notice() {
-                self.rooms.remove(&room);
-                self.events.push(Event::Dismissed { room });
+            if let Some(Notice::Dismissed { room, join }) = self.postbox.outbox.notice() {
+                if self.rooms.get(&room) == Some(&join) {
+                    self.rooms.remove(&room);
+                    self.events.push(Event::Dismissed { room });
+                }
                 continue;
             }
             if hub.is_stopping() && !self.told_to_leave {
@@ -234,7 +242,7 @@ impl Connection {
                 match hub.post(room, Mail::Join(join, self.postbox.clone()), link, context) {
                     Err(Mail::Join(join, _)) => Err(Letter::Join(document, join)),
                     Ok(()) | Err(_) => {
-                        self.rooms.insert(room);
+                        self.rooms.insert(room, self.postbox.join);
                         context.audit.joined(link, room, &document);
                         self.events.push(Event::Bound { document, room });
                         Ok(())
@@ -248,12 +256,13 @@ impl Connection {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref(), context)),
             Effect::Join { document, join } => {
+                self.postbox.join.0 += 1;
                 self.blocked = Some(Letter::Join(document, join));
                 None
             }
             Effect::Tell { room, event } => {
                 let leaving = matches!(event, room::Event::Left { .. });
-                if self.rooms.contains(&room) {
+                if self.rooms.contains_key(&room) {
                     self.blocked = Some(Letter::Tell(room, event));
                 }
                 if leaving {
@@ -412,7 +421,7 @@ impl Connection {
         let session = self.session.id();
         context.say(format_args!("session {session} is gone"));
         // A letter that has found no place is not sent any more.
-        for room in self.rooms {
+        for room in self.rooms.into_keys() {
             hub.tell(room, Mail::Event(room::Event::Left { session }), context);
         }
         context.audit.gone(self.postbox.link);

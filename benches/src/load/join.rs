@@ -15,12 +15,16 @@ use anyhow::{Context, ensure};
 use automerge::{Automerge, ObjId, ROOT, ReadDoc};
 use bytes::BytesMut;
 use flate2::read::DeflateDecoder;
-use std::{io::Read, net::SocketAddr, path::Path};
+use std::{io::Read, net::SocketAddr, path::Path, time::Duration};
 use syncline_protocol::native::{Capability, Packing};
 
 const DOCUMENT: &str = "paper";
 const BEHIND: usize = 1_000;
 const RESYNCS: usize = 20;
+/// A joiner that is sent no more than this is sent a snapshot and little else.
+const COMPACTED_BYTES_MAX: u64 = 1 << 20;
+const COMPACTED_WITHIN_S: f64 = 120.0;
+const COMPACTED_PROBE: Duration = Duration::from_secs(5);
 
 /// One join, timed from the `open` to the part with `end`.
 struct Timed {
@@ -57,12 +61,19 @@ async fn take_in(programs: &Programs, data: &Path, history: &History) -> anyhow:
     let start = now();
     store_base(server.address, DOCUMENT, &history.base).await?;
     let load_s = ms_since(start) / 1_000.0;
-    server.quiet().await?;
+    let mut compacted = 0.0;
+    while compacted == 0.0 && ms_since(start) / 1_000.0 < load_s + COMPACTED_WITHIN_S {
+        tokio::time::sleep(COMPACTED_PROBE).await;
+        if join(server.address, None).await?.bytes <= COMPACTED_BYTES_MAX {
+            compacted = 1.0;
+        }
+    }
     let sample = vec![
         ("load_s", load_s),
         ("load_changes_per_s", history.base.changes.len() as f64 / load_s),
-        ("load_until_quiet_s", ms_since(start) / 1_000.0),
-        ("load_until_quiet_cpu_s", server.cpu_s()?),
+        ("compacted", compacted),
+        ("load_until_compacted_s", ms_since(start) / 1_000.0),
+        ("load_until_compacted_cpu_s", server.cpu_s()?),
     ];
     server.stop().await?;
     Ok(sample)

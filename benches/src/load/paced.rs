@@ -48,7 +48,7 @@ pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> any
     let room = "paced";
     if target == Target::Syncline {
         store_base(server.address, room, &plan.base).await?;
-        server.quiet().await?;
+        server.quiet(if plan.base.changes.len() > 1 { 6 } else { 1 }).await?;
     }
     let mut links = Vec::new();
     for number in 0..plan.members {

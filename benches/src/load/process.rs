@@ -136,16 +136,19 @@ impl Server {
         Ok(kib.parse()?)
     }
 
-    /// Waits until the server has used no CPU for a second: merges and compactions behind the edits are done.
-    pub(crate) async fn quiet(&self) -> anyhow::Result<()> {
-        for _ in 0..120 {
-            let before = self.cpu_s()?;
+    /// Waits until the server has used no CPU for so long: what it does behind the edits is done, or rests.
+    pub(crate) async fn quiet(&self, seconds: u32) -> anyhow::Result<()> {
+        let (mut before, mut still) = (self.cpu_s()?, 0);
+        for _ in 0..300 {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if self.cpu_s()? - before < 0.02 {
+            let after = self.cpu_s()?;
+            still = if after - before < 0.02 { still + 1 } else { 0 };
+            if still == seconds {
                 return Ok(());
             }
+            before = after;
         }
-        anyhow::bail!("the server did not come to rest within two minutes")
+        anyhow::bail!("the server did not come to rest within five minutes")
     }
 
     /// Stops it with SIGTERM and waits for its end.

@@ -321,7 +321,7 @@ pub struct PresenceEntry {
 }
 
 /// Why an edit is refused. Text on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RejectCode {
     /// `forbidden`: the grant is for reading.
     Forbidden,

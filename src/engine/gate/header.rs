@@ -77,6 +77,14 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
     })
 }
 
+/// Who made a change that [`read`] refuses, if that much of it can be read.
+pub fn actor(bytes: &Bytes, limits: &Limits) -> Option<Bytes> {
+    let (raw, contents) = unframe(bytes.clone(), limits).ok()?;
+    let mut reader = Reader::new(&raw[contents..]);
+    read_deps(&mut reader).ok()?;
+    Some(Bytes::copy_from_slice(read_actor(&mut reader).ok()?))
+}
+
 impl Header {
     /// The hash that names the change.
     pub fn hash(&self) -> ChangeHash {

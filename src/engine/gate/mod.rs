@@ -16,7 +16,7 @@ pub use check::check;
 pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
 pub use decoded::{Decoded, decode};
 pub(in crate::engine) use header::COUNTER_MAX;
-pub use header::{Header, read};
+pub use header::{Header, actor, read};
 pub(in crate::engine) use reader::{Reader, write_unsigned};
 
 use syncline_protocol::ChangeHash;

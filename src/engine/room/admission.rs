@@ -7,7 +7,7 @@ use super::{
     member::{Busy, Candidate, Member, RawEdit, actors},
 };
 use crate::engine::{
-    gate::{self, Decoded, Refusal, Verdict},
+    gate::{self, Decoded, Header, Refusal, Verdict},
     index::Index,
     room::upkeep::Upkeep,
     session::AuthorisedEdit,
@@ -113,6 +113,13 @@ impl Pipeline {
             let verdict = gate::check(&self.index, upkeep.document(), &edit.subject, change, limits);
             stop = match verdict {
                 Verdict::Known => continue,
+                _ if upkeep.document_is_full(limits.document_bytes_max) => {
+                    let refusal = Refusal::Limit("the document has reached its size limit");
+                    Some(Weighed::Refused {
+                        actor: change.actor().clone(),
+                        refusal,
+                    })
+                }
                 _ if member.has_refused(change.actor()) => Some(Weighed::AfterReject),
                 Verdict::Vouched => None,
                 Verdict::Unvouched => {
@@ -219,10 +226,14 @@ impl Room {
         }
     }
 
-    /// Looks at a member's edits, oldest first, until one takes long.
+    /// Looks at a member's edits, oldest first, until one takes long; then at those of others that waited for them. Nothing
+    /// that is called from here may call it: a chain of waiting edits would use up the stack.
     fn admit_queued(&mut self, now: Time, session: SessionId, out: &mut Vec<Effect>) {
-        while let Some(edit) = self.members.get_mut(&session).and_then(Member::next_edit) {
-            self.admit(now, session, edit, out);
+        self.released.insert(session);
+        while let Some(session) = self.released.pop_first() {
+            while let Some(edit) = self.members.get_mut(&session).and_then(Member::next_edit) {
+                self.admit(now, session, edit, out);
+            }
         }
     }
 
@@ -231,19 +242,25 @@ impl Room {
         let RawEdit { id, subject, changes } = edit;
         let mut headers = Vec::with_capacity(changes.len());
         for bytes in changes {
-            match gate::read(bytes, &self.limits) {
+            match gate::read(bytes.clone(), &self.limits) {
                 Ok(header) if live.quarantined.contains(&header.hash()) => {
                     self.refuse_actors(session, actors(&[header]));
                     return self.reject(session, id, RejectCode::Quarantined, "this change was thrown out", out);
                 }
                 Ok(header) => headers.push(header),
-                Err(refusal) => return self.refuse(session, id, actors(&headers), &refusal, out),
+                Err(refusal) => {
+                    let actors = actors(&headers).into_iter().chain(gate::actor(&bytes, &self.limits));
+                    return self.refuse(session, id, actors.collect(), &refusal, out);
+                }
             }
         }
-        if headers
-            .iter()
-            .any(|header| header.ops() > self.limits.ops_decoded_alone)
-        {
+        // An edit may hold many changes, so what counts is what it holds in all.
+        let ops: u64 = headers.iter().map(Header::ops).sum();
+        if ops > self.limits.ops_per_change_max {
+            let refusal = Refusal::Limit("the edit holds more operations than one change may; send its changes apart");
+            return self.refuse(session, id, actors(&headers), &refusal, out);
+        }
+        if ops > self.limits.ops_decoded_alone {
             if let Some(member) = self.members.get_mut(&session) {
                 let ticket = self.tickets.draw();
                 member.busy = Some(Busy::Decoding { ticket, id, subject });
@@ -341,15 +358,11 @@ impl Room {
             return;
         };
         let (id, limits) = (edit.id, &self.limits);
-        if live.upkeep.document_is_full(limits.document_bytes_max) {
-            let text = "the document has reached its size limit";
-            return self.reject(session, id, RejectCode::Limit, text, out);
-        }
         match live.pipeline.weigh(member, &edit, &live.upkeep, limits, proven) {
             Weighed::Admitted { fresh } => {
                 live.pipeline.gather(session, &edit, &fresh);
                 live.upkeep.edited(now);
-                self.release_waiting(now, &edit, &fresh, out);
+                self.release_waiting(&edit, &fresh);
             }
             Weighed::Unproven { fresh } => match live.upkeep.base() {
                 Some(base) => {
@@ -400,24 +413,19 @@ impl Room {
         }
     }
 
-    /// Looks again at edits that waited for one of these changes. The work is put in a queue, so a long chain does not recurse:
-    /// every released edit is looked at once per missing change.
-    fn release_waiting(&mut self, now: Time, edit: &Candidate, fresh: &[usize], out: &mut Vec<Effect>) {
+    /// Edits that waited for one of these changes are to be looked at again.
+    fn release_waiting(&mut self, edit: &Candidate, fresh: &[usize]) {
         let Phase::Live(live) = &mut self.phase else { return };
         if live.pipeline.waiting.is_empty() {
             return;
         }
-        let mut released = BTreeSet::new();
         for hash in fresh.iter().map(|number| edit.changes[*number].hash()) {
             for session in live.pipeline.waiting.remove(&hash).into_iter().flatten() {
                 if let Some(member) = self.members.get_mut(&session) {
                     member.release(&hash);
-                    released.insert(session);
+                    self.released.insert(session);
                 }
             }
-        }
-        for session in released {
-            self.admit_queued(now, session, out);
         }
     }
 
@@ -478,7 +486,6 @@ impl Room {
         live.pipeline.exists = true;
         live.durable = begins.plus(batch.entries.len() as u64);
         live.log_bytes += batch.bytes as u64;
-        live.pipeline.index.settle(live.durable);
         for link in batch.links {
             link.deps.iter().for_each(|dep| {
                 live.heads.remove(dep);
@@ -495,7 +502,12 @@ impl Room {
         let runs = batch.entries.chunk_by(|a, b| a.session == b.session);
         let runs = runs.map(|run| (run[0].session, run.iter().map(|entry| &entry.change)));
         let frame = encode_diff(self.number, cursor, runs);
+        live.pipeline.index.settle(live.upkeep.merged_position());
         self.acknowledge(batch.acks, cursor, out);
+        self.keep_for_joiners(begins, &batch.entries);
+        if frame.len() as u64 > self.limits.send_queue_bytes_max {
+            return self.send_in_parts(begins, out);
+        }
         let to = self.audience();
         out.push(Effect::Broadcast {
             to,
@@ -505,7 +517,13 @@ impl Room {
         });
     }
 
-    fn acknowledge(&self, acks: Vec<(SessionId, EditId)>, cursor: syncline_protocol::Cursor, out: &mut Vec<Effect>) {
+    fn acknowledge(
+        &mut self,
+        acks: Vec<(SessionId, EditId)>,
+        cursor: syncline_protocol::Cursor,
+        out: &mut Vec<Effect>,
+    ) {
+        self.tally.acked += acks.len() as u64;
         for (to, id) in acks {
             if self.members.contains_key(&to) {
                 out.push(Effect::Reply {

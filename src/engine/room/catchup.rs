@@ -2,10 +2,11 @@
 //! after it, in parts drawn as the queue drains, and get diffs only after the last part.
 
 use super::{
-    Effect, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
+    Effect, Entry, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
     member::{Greeting, Member, Standing, Stream},
 };
 use bytes::Bytes;
+use std::collections::VecDeque;
 use syncline_protocol::{
     ChangeHash, Cursor, Position, SessionId,
     native::{Base, ClosedCode, HEADS_MAX, Opened, Packing, Part, ServerMessage},
@@ -100,6 +101,10 @@ impl Room {
                 }
                 self.send_part(session, slice, out);
             }
+            // The client has had a piece of a change that cannot be completed.
+            Err(ReadFailure::Gone) if matches!(stream.source, Source::Log { offset: 1.., .. }) => {
+                self.dismiss(session, ClosedCode::Unavailable, out);
+            }
             Err(ReadFailure::Gone) => {
                 let greeting = stream.greeting.take();
                 let (source, _) = live.way_from(None, &[]);
@@ -115,7 +120,7 @@ impl Room {
         let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get(&session)) else {
             return;
         };
-        if (stream.source == Source::Log { from: live.durable }) {
+        if stream.source == Source::log(live.durable) {
             if let Some(greeting) = stream.greeting.take() {
                 self.greet(session, &greeting, 0, out);
             }
@@ -135,15 +140,21 @@ impl Room {
 
     fn send_part(&mut self, session: SessionId, slice: Slice, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &self.phase else { return };
-        if (slice.next == Source::Log { from: live.durable }) {
+        if slice.next == Source::log(live.durable) {
             return self.arrive(session, slice.packing, slice.bytes, out);
         }
+        let rest = live.last.since(&slice.next);
         let part = Part {
             room: self.number,
             packing: slice.packing,
             bytes: slice.bytes,
             end: None,
         };
+        if let Some(rest) = rest {
+            let frame = ServerMessage::Part(part).encode();
+            out.push(Effect::Reply { to: session, frame });
+            return self.arrive(session, Packing::Plain, rest, out);
+        }
         self.set_standing(
             session,
             Standing::Draining(Stream {
@@ -176,6 +187,26 @@ impl Room {
         self.set_standing(session, Standing::Live);
     }
 
+    /// Keeps a stored batch at hand while somebody is on the way to the present.
+    pub(super) fn keep_for_joiners(&mut self, begins: Position, entries: &[Entry]) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        if self.members.values().all(Member::is_live) {
+            live.last = LastBatches::default();
+            return;
+        }
+        let changes: Vec<&[u8]> = entries.iter().map(|entry| &entry.change[..]).collect();
+        let bytes_max = usize::try_from(self.limits.part_bytes_max).unwrap_or(usize::MAX);
+        live.last.push(begins, changes.concat().into(), bytes_max);
+    }
+
+    /// Brings every member that is up to date to the present in parts: the batch is larger than a queue holds.
+    pub(super) fn send_in_parts(&mut self, begins: Position, out: &mut Vec<Effect>) {
+        for session in self.audience().iter().copied() {
+            let source = Source::log(begins);
+            self.go_on(session, Stream { source, greeting: None }, out);
+        }
+    }
+
     fn greet(&self, session: SessionId, greeting: &Greeting, bytes: u64, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &self.phase else { return };
         let opened = Opened {
@@ -194,6 +225,36 @@ impl Room {
     }
 }
 
+/// The batches that were stored while somebody was on the way to the present, without a gap up to the log's end.
+#[derive(Debug, Default)]
+pub(super) struct LastBatches {
+    batches: VecDeque<(Position, Bytes)>,
+    bytes: usize,
+}
+
+impl LastBatches {
+    fn push(&mut self, begins: Position, changes: Bytes, bytes_max: usize) {
+        self.bytes += changes.len();
+        self.batches.push_back((begins, changes));
+        while self.bytes > bytes_max {
+            let Some((_, dropped)) = self.batches.pop_front() else {
+                return;
+            };
+            self.bytes -= dropped.len();
+        }
+    }
+
+    /// All changes from there to the log's end, if they are at hand.
+    fn since(&self, source: &Source) -> Option<Bytes> {
+        let first = self
+            .batches
+            .iter()
+            .position(|(begins, _)| *source == Source::log(*begins))?;
+        let rest: Vec<&[u8]> = self.batches.range(first..).map(|(_, changes)| &changes[..]).collect();
+        Some(rest.concat().into())
+    }
+}
+
 impl Live {
     /// Where the way to the present begins for a replica with this cursor and these heads, and what it builds on.
     fn way_from(&self, cursor: Option<Cursor>, heads: &[ChangeHash]) -> (Source, Base) {
@@ -201,10 +262,10 @@ impl Live {
             && epoch == self.epoch
             && (self.log_start..=self.durable).contains(&position)
         {
-            return (Source::Log { from: position }, Base::Replica);
+            return (Source::log(position), Base::Replica);
         }
         if !heads.is_empty() && heads.len() == self.heads.len() && heads.iter().all(|head| self.heads.contains(head)) {
-            return (Source::Log { from: self.durable }, Base::Replica);
+            return (Source::log(self.durable), Base::Replica);
         }
         match self.upkeep.snapshot() {
             Some(snapshot) => (
@@ -214,7 +275,7 @@ impl Live {
                 },
                 Base::Nothing,
             ),
-            None => (Source::Log { from: Position::new(0) }, Base::Nothing),
+            None => (Source::log(Position::new(0)), Base::Nothing),
         }
     }
 

@@ -313,7 +313,16 @@ pub enum Source {
     Log {
         /// At which change.
         from: Position,
+        /// At which of its bytes: a change may be larger than a part.
+        offset: u64,
     },
+}
+
+impl Source {
+    /// In the log, at the beginning of a change.
+    pub const fn log(from: Position) -> Self {
+        Self::Log { from, offset: 0 }
+    }
 }
 
 /// A piece of the document, packed for one `part`.

@@ -20,6 +20,7 @@ pub use event::{
 use crate::engine::{presence::Presence, time::Time};
 use admission::Pipeline;
 use bytes::Bytes;
+use catchup::LastBatches;
 use member::{Member, Standing};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,6 +81,9 @@ pub struct Room {
     presence: Presence,
     /// The last one drawn.
     tickets: Ticket,
+    /// Members with edits that are to be looked at again.
+    released: BTreeSet<SessionId>,
+    tally: Tally,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -112,6 +116,17 @@ struct Live {
     quarantined: BTreeSet<ChangeHash>,
     pipeline: Pipeline,
     upkeep: Upkeep,
+    /// The last batches, while somebody is on the way to the present: the last step needs no reading.
+    last: LastBatches,
+}
+
+/// What a room has done since it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Edits that were acknowledged.
+    pub acked: u64,
+    /// Edits that were refused, by code.
+    pub rejected: BTreeMap<RejectCode, u64>,
 }
 
 impl Live {
@@ -143,6 +158,8 @@ impl Room {
             audience: None,
             presence: Presence::default(),
             tickets: Ticket::default(),
+            released: BTreeSet::new(),
+            tally: Tally::default(),
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -213,6 +230,11 @@ impl Room {
         self.number
     }
 
+    /// What the room has done since it was last asked.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
     /// How many sessions are in the room.
     pub fn members(&self) -> usize {
         self.members.len()
@@ -238,6 +260,7 @@ impl Room {
             log_bytes: loaded.log_bytes,
             quarantined: loaded.quarantined,
             pipeline: Pipeline::new(loaded.index, loaded.exists),
+            last: LastBatches::default(),
             upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
         }));
         let joining: Vec<SessionId> = self.members.keys().copied().collect();
@@ -366,7 +389,8 @@ impl Room {
         }
     }
 
-    fn reject(&self, to: SessionId, id: EditId, code: RejectCode, text: &str, out: &mut Vec<Effect>) {
+    fn reject(&mut self, to: SessionId, id: EditId, code: RejectCode, text: &str, out: &mut Vec<Effect>) {
+        *self.tally.rejected.entry(code.clone()).or_default() += 1;
         let reject = ServerMessage::Reject {
             room: self.number,
             id,

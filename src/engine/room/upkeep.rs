@@ -84,6 +84,11 @@ impl Upkeep {
         self.document.as_ref().map(|(document, _)| document)
     }
 
+    /// Everything before it has been merged at least once.
+    pub(super) fn merged_position(&self) -> Position {
+        self.merged
+    }
+
     /// About how much memory the document takes.
     pub(super) fn document_bytes(&self) -> usize {
         let changes = self.document.as_ref().map_or(0, |(_, position)| position.number());
@@ -278,7 +283,7 @@ impl Room {
     /// Whether so much is unmerged that the room must not take further edits.
     pub(super) fn merge_is_overdue(&self, live: &Live) -> bool {
         let (upkeep, tuning) = (&live.upkeep, &self.tuning);
-        matches!(upkeep.work, Work::Merging { .. })
+        upkeep.work != Work::Nothing
             && (upkeep.unmerged() >= OVERDUE * tuning.merge_changes
                 || upkeep.unmerged_bytes() >= OVERDUE * tuning.merge_bytes)
     }
@@ -292,6 +297,7 @@ impl Room {
             Merged::Whole { document, position } => {
                 upkeep.document = Some((document, position));
                 upkeep.merged = upkeep.merged.max(position);
+                live.pipeline.index.settle(upkeep.merged);
                 if let Work::Merging { bytes } = work {
                     upkeep.merged_bytes = bytes;
                 }

@@ -12,7 +12,10 @@ use crate::{
         room::{Effect, Event, Join, Room},
         time::Time,
     },
-    server::{hub::Hub, outbox::Outbox},
+    server::{
+        hub::Hub,
+        outbox::{JoinNumber, Outbox},
+    },
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -43,11 +46,20 @@ const ACCOUNT_INTERVAL_MS: u64 = 1_000;
 #[derive(Debug)]
 pub enum Mail {
     /// A session joins with its connection's queue.
-    Join(Join, Arc<Outbox>),
+    Join(Join, Member),
     /// Anything else that happens to the room.
     Event(Event),
     /// The server stops: store what is there and end.
     Stop,
+}
+
+/// The way to a member.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its connection's queue.
+    pub outbox: Arc<Outbox>,
+    /// Which of its joins made it one.
+    pub join: JoinNumber,
 }
 
 /// What the hub knows of a room.
@@ -83,7 +95,7 @@ pub(super) struct Task {
     mail: VecDeque<Mail>,
     /// For answers that connections send on a room's behalf.
     own_inbox: mpsc::WeakSender<Mail>,
-    outboxes: BTreeMap<SessionId, Arc<Outbox>>,
+    members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
     figures: Arc<Figures>,
@@ -128,7 +140,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         inbox,
         mail: VecDeque::new(),
         own_inbox: sender.downgrade(),
-        outboxes: BTreeMap::new(),
+        members: BTreeMap::new(),
         audience: None,
         figures,
         next_account: now,
@@ -154,14 +166,16 @@ impl Task {
                 .room
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
-            let reading = !self.room.is_saturated();
-            if self.stage == Stage::Stopping && self.inbox.is_empty() && self.work.is_idle() {
+            let saturated = self.room.is_saturated();
+            let has_mail = !self.mail.is_empty();
+            if self.stage == Stage::Stopping && !has_mail && self.inbox.is_empty() && self.work.is_idle() {
                 return;
             }
             let event = tokio::select! {
                 biased;
                 event = self.work.next(), if !self.work.is_idle() => Some(event),
-                _ = self.inbox.recv_many(&mut received, BATCH_MAX), if reading => None,
+                () = std::future::ready(()), if has_mail && !saturated => None,
+                _ = self.inbox.recv_many(&mut received, BATCH_MAX), if !has_mail && !saturated => None,
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Woke),
             };
             let now = self.hub.now();
@@ -169,7 +183,8 @@ impl Task {
                 self.handle(now, event);
             }
             self.mail.extend(received.drain(..));
-            while let Some(mail) = self.mail.pop_front() {
+            while !self.room.is_saturated() {
+                let Some(mail) = self.mail.pop_front() else { break };
                 self.receive(now, mail);
             }
             let mut out = Vec::new();
@@ -181,14 +196,14 @@ impl Task {
 
     fn receive(&mut self, now: Time, mail: Mail) {
         match mail {
-            Mail::Join(join, outbox) => {
-                self.outboxes.insert(join.session, outbox);
+            Mail::Join(join, member) => {
+                self.members.insert(join.session, member);
                 self.audience = None;
                 self.handle(now, Event::Joined(join));
             }
             Mail::Event(Event::Left { session }) => {
                 self.handle(now, Event::Left { session });
-                self.outboxes.remove(&session);
+                self.members.remove(&session);
                 self.audience = None;
             }
             Mail::Event(event) => self.handle(now, event),
@@ -222,8 +237,9 @@ impl Task {
                 }
                 Effect::Dismiss { session, frame } => {
                     let number = self.number;
-                    self.with(session, |outbox| outbox.dismiss(number, frame));
-                    self.outboxes.remove(&session);
+                    if let Some(member) = self.members.remove(&session) {
+                        member.outbox.dismiss(number, member.join, frame);
+                    }
                 }
                 Effect::Disconnect { session, code, text } => {
                     tracing::warn!(document = %self.document, %session, code = code.number(), text, "disconnected by a room");
@@ -235,7 +251,7 @@ impl Task {
                         outbox.push(error.encode());
                         outbox.close(code, text);
                     });
-                    self.outboxes.remove(&session);
+                    self.members.remove(&session);
                 }
                 Effect::Close => self.stage = Stage::Closed,
                 work => self.work.start(work),
@@ -261,7 +277,7 @@ impl Task {
             sessions: to.clone(),
             outboxes: to
                 .iter()
-                .filter_map(|session| self.outboxes.get(session).cloned())
+                .filter_map(|session| Some(self.members.get(session)?.outbox.clone()))
                 .collect(),
         });
         for outbox in &self.audience.insert(audience).outboxes {
@@ -275,18 +291,23 @@ impl Task {
     }
 
     fn with(&self, session: SessionId, act: impl FnOnce(&Outbox)) {
-        if let Some(outbox) = self.outboxes.get(&session) {
-            act(outbox);
+        if let Some(member) = self.members.get(&session) {
+            act(&member.outbox);
         }
     }
 
     fn tell_when_drained(&self, session: SessionId) {
-        if let (Some(outbox), Some(inbox)) = (self.outboxes.get(&session), self.own_inbox.upgrade()) {
-            outbox.tell_when_drained(self.number, &inbox);
+        if let (Some(member), Some(inbox)) = (self.members.get(&session), self.own_inbox.upgrade()) {
+            member.outbox.tell_when_drained(self.number, &inbox);
         }
     }
 
     fn report(&mut self, now: Time) {
+        let (tally, metrics) = (self.room.take_tally(), self.hub.metrics());
+        metrics.edits_acked.inc_by(tally.acked);
+        for (code, count) in tally.rejected {
+            metrics.reject(&code, count);
+        }
         if now >= self.next_account {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
             let memory = self.room.memory_bytes() as u64;
@@ -304,8 +325,8 @@ impl Task {
         tracing::error!(document = %self.document, "the room panicked; its members will open it anew");
         self.hub.metrics().room_panics.inc();
         let frame = self.closed(Some(self.number));
-        for outbox in self.outboxes.values() {
-            outbox.dismiss(self.number, frame.clone());
+        for member in self.members.values() {
+            member.outbox.dismiss(self.number, member.join, frame.clone());
         }
     }
 
@@ -333,8 +354,8 @@ impl Task {
             .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
         self.inbox.close();
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
-            if let Mail::Join(_, outbox) = mail {
-                outbox.dismiss(self.number, self.closed(None));
+            if let Mail::Join(_, member) = mail {
+                member.outbox.dismiss(self.number, member.join, self.closed(None));
             }
         }
     }

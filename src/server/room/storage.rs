@@ -41,6 +41,9 @@ pub enum CompactError {
     /// The log does not replay into the index.
     #[error("the log does not replay")]
     Replay,
+    /// Somebody else has compacted the document meanwhile.
+    #[error("there is a newer snapshot already")]
+    Stale,
 }
 
 /// One document in the store.
@@ -138,9 +141,7 @@ impl Storage {
                         offset: end,
                     }
                 } else {
-                    Source::Log {
-                        from: snapshot.position,
-                    }
+                    Source::log(snapshot.position)
                 };
                 // A snapshot is deflated in itself.
                 Ok(Slice {
@@ -151,13 +152,13 @@ impl Storage {
                     next,
                 })
             }
-            Source::Log { from } => {
-                let bytes_max = self.limits.part_bytes_max.saturating_sub(LARGEST_OVERSHOOT).max(1);
+            Source::Log { from, offset } => {
+                let bytes_max = self.limits.part_bytes_max;
                 let piece = self
                     .store
-                    .read_log(&self.document, from, to, bytes_max)
+                    .read_log(&self.document, from, to, offset.saturating_add(bytes_max))
                     .map_err(read_failure)?;
-                Ok(pack(piece, deflate))
+                Ok(pack(&piece, from, offset, bytes_max, deflate))
             }
         }
     }
@@ -227,11 +228,14 @@ impl Storage {
         let (index, bytes_before) = self.index_at(position)?;
         let index = index.encode();
         let heads = document.heads();
-        let former = self
+        let former: Option<u64> = self
             .store
             .meta(&self.document)?
             .and_then(|meta| meta.snapshot)
             .map(|former| former.generation);
+        if former.is_some_and(|former| former >= generation) {
+            return Err(CompactError::Stale);
+        }
         for batch in self.store.leftovers(&self.document, former.as_slice())? {
             commit(batch)?;
         }
@@ -383,9 +387,6 @@ pub fn verify(stored: &Stored, snapshot: &Bytes) -> Result<(), String> {
     Ok(())
 }
 
-/// A log piece stops after the change that reaches its size, and changes are at most a message long.
-const LARGEST_OVERSHOOT: u64 = 4 << 10;
-
 /// What is stored was within the limits when it came, whatever they are today.
 fn stored_limits() -> Limits {
     Limits {
@@ -413,13 +414,28 @@ fn as_snapshot(snapshot: &SnapshotMeta, meta: &Meta) -> Snapshot {
     }
 }
 
-fn pack(piece: LogSlice, deflate: bool) -> Slice {
-    let plain_bytes = piece.entries.iter().map(|entry| entry.change.len()).sum();
-    let mut plain = BytesMut::with_capacity(plain_bytes);
-    piece
-        .entries
-        .iter()
-        .for_each(|entry| plain.extend_from_slice(&entry.change));
+/// At most `bytes_max` bytes of `piece` from byte `offset` of its first change, at `from`.
+fn pack(piece: &LogSlice, from: Position, offset: u64, bytes_max: u64, deflate: bool) -> Slice {
+    let mut plain = BytesMut::new();
+    let mut next = Source::log(piece.next);
+    for (number, entry) in (0..).zip(&piece.entries) {
+        let begin = if number == 0 {
+            offset.min(entry.change.len() as u64)
+        } else {
+            0
+        };
+        let free = bytes_max - plain.len() as u64;
+        let end = (entry.change.len() as u64).min(begin + free);
+        plain.extend_from_slice(&entry.change[begin as usize..end as usize]);
+        if end < entry.change.len() as u64 {
+            next = Source::Log {
+                from: from.plus(number),
+                offset: end,
+            };
+            break;
+        }
+    }
+    let plain_bytes = plain.len();
     let deflated = (deflate && plain_bytes >= DEFLATE_BYTES_MIN).then(|| {
         let mut encoder = DeflateEncoder::new(Vec::with_capacity(plain_bytes / 2), Compression::fast());
         encoder
@@ -436,7 +452,7 @@ fn pack(piece: LogSlice, deflate: bool) -> Slice {
         bytes,
         plain_bytes: plain_bytes as u64,
         log_bytes_before: piece.bytes_before,
-        next: Source::Log { from: piece.next },
+        next,
     }
 }
 

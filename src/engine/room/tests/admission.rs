@@ -15,7 +15,8 @@ fn e4_e5_nothing_is_acknowledged_or_shown_before_it_is_stored() {
     let mut bench = Bench::open();
     bench.join(1);
     bench.join(2);
-    (bench.told(1), bench.told(2));
+    bench.told(1);
+    bench.told(2);
     bench.edit(1, 7, &typed(1, 2));
     bench.settle();
     assert_eq!(kinds(&bench.take()), ["append"]);
@@ -33,7 +34,8 @@ fn e8_while_one_record_is_synced_the_next_gathers_and_goes_out_as_one_diff() {
     let mut bench = Bench::open();
     bench.join(1);
     bench.join(2);
-    (bench.told(1), bench.told(2));
+    bench.told(1);
+    bench.told(2);
     let (ours, theirs) = (typed(1, 3), typed(2, 1));
     bench.edit(1, 1, &ours[..1]);
     bench.settle();
@@ -109,7 +111,8 @@ fn e18_an_edit_waits_for_the_changes_it_depends_on() {
     let mut bench = Bench::open_with(limits, Tuning::default());
     bench.join(1);
     bench.join(2);
-    (bench.told(1), bench.told(2));
+    bench.told(1);
+    bench.told(2);
     let changes = typed(1, 5);
     bench.edit(2, 3, &changes[2..3]);
     bench.edit(2, 2, &changes[1..2]);
@@ -119,6 +122,25 @@ fn e18_an_edit_waits_for_the_changes_it_depends_on() {
     bench.edit(1, 1, &changes[..1]);
     assert_eq!(bench.store(), [3]);
     assert_eq!(bench.told(2), ["ack 2 at 3", "ack 3 at 3", "diff of 3 to 3"]);
+}
+
+#[test]
+fn e18_a_long_chain_of_waiting_edits_is_worked_off_without_using_up_the_stack() {
+    const CHAIN: usize = 1_500;
+    let limits = Limits {
+        waiting_changes_max: CHAIN as u64,
+        edits_burst: u64::MAX >> 20,
+        ..Limits::default()
+    };
+    let mut bench = Bench::open_with(limits, Tuning::default());
+    bench.join(1);
+    bench.join(2);
+    let changes = typed(1, CHAIN);
+    for (number, change) in changes.iter().enumerate().skip(1).rev() {
+        bench.edit(2, number as u64, std::slice::from_ref(change));
+    }
+    bench.edit(1, 1, &changes[..1]);
+    assert_eq!(bench.store(), [CHAIN]);
 }
 
 #[test]
@@ -191,6 +213,27 @@ fn e21_a_large_change_is_decoded_elsewhere_and_one_over_the_limit_is_rejected() 
     );
     assert_eq!(bench.store(), [1]);
     assert_eq!(bench.told(1), ["ack 1 at 1", "diff of 1 to 1"]);
+}
+
+#[test]
+fn e21_the_operations_of_an_edit_count_in_all() {
+    let limits = Limits {
+        ops_per_change_max: 20,
+        ..Limits::default()
+    };
+    let mut bench = Bench::open_with(limits, Tuning::default());
+    bench.join(1);
+    bench.told(1);
+    let changes = pasted(&["0123456789", "0123456789"]);
+    bench.edit(1, 1, &changes);
+    assert_eq!(bench.told(1), ["reject 1 limit"]);
+    bench.edit(1, 2, &changes[..1]);
+    assert_eq!(bench.told(1), ["reject 2 after_reject"], "its actor is remembered");
+    bench.join(2);
+    bench.told(2);
+    bench.edit(2, 1, &changes[..1]);
+    bench.edit(2, 2, &changes[1..]);
+    assert_eq!(bench.store(), [2], "apart they are small enough");
 }
 
 #[test]

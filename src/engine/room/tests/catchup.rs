@@ -26,9 +26,7 @@ fn slice(next: Source) -> Result<Slice, ReadFailure> {
 }
 
 fn log(from: u64) -> Source {
-    Source::Log {
-        from: Position::new(from),
-    }
+    Source::log(Position::new(from))
 }
 
 /// A room with ten stored changes by member 9, who has left.
@@ -165,6 +163,48 @@ fn o16_a_lagging_member_gets_nothing_until_it_has_drained() {
     bench.edit(1, 3, &changes[2..]);
     bench.store();
     assert_eq!(bench.told(2), ["diff of 1 to 3"]);
+}
+
+#[test]
+fn the_last_step_to_the_present_needs_no_reading() {
+    let mut bench = written();
+    bench.join(2);
+    bench.join_from(1, Some(at(10)));
+    bench.told(1);
+    let more = typed(1, 11);
+    bench.edit(1, 1, &more[10..]);
+    assert_eq!(bench.store(), [1]);
+    let ticket = bench.ticket;
+    let result = slice(log(10));
+    bench.feed(Event::Read {
+        session: SessionId::new(2),
+        ticket,
+        result,
+    });
+    assert_eq!(bench.told(2), ["opened at 11", "part", "part to 11"]);
+}
+
+#[test]
+fn o9_a_batch_larger_than_a_queue_travels_in_parts() {
+    let limits = Limits {
+        send_queue_bytes_max: 100,
+        ..Limits::default()
+    };
+    let mut bench = Bench::open_with(limits, Tuning::default());
+    bench.join(1);
+    bench.told(1);
+    bench.edit(1, 1, &typed(1, 3));
+    assert_eq!(bench.store(), [3]);
+    assert_eq!(bench.told(1), ["ack 1 at 3"], "no diff");
+    assert_eq!(reads(&mut bench), [(log(0), 3)]);
+    let ticket = bench.ticket;
+    let result = slice(log(3));
+    bench.feed(Event::Read {
+        session: SessionId::new(1),
+        ticket,
+        result,
+    });
+    assert_eq!(bench.told(1), ["part to 3"]);
 }
 
 #[test]

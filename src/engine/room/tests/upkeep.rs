@@ -165,7 +165,8 @@ fn r1_r2_a_change_that_does_not_merge_resets_the_room_and_its_sender_leaves_for_
         _ => None,
     });
     assert_eq!(bad, Some((vec![Position::new(3), Position::new(4)], Position::new(6))));
-    (bench.told(1), bench.told(2));
+    bench.told(1);
+    bench.told(2);
     bench.edit(1, 9, &typed(3, 1));
     assert_eq!(bench.told(1), ["reject 9 unavailable"]);
     bench.feed(Event::Quarantined);

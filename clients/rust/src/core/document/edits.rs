@@ -128,7 +128,7 @@ impl Document {
         let Phase::Live { room, .. } = self.phase else { return };
         while (self.in_flight.len() as u64) < site.own_limits.edits_in_flight_max {
             let id = EditId::new(*site.next_edit);
-            let changes = self.pack(id, bytes_max);
+            let changes = self.pack(id, bytes_max, site.limits.ops_per_change_max);
             if changes.is_empty() {
                 return;
             }
@@ -140,12 +140,14 @@ impl Document {
 
     /// The next changes of one actor that go into one edit. None beyond one that is under way in another edit: that one may
     /// wait at the server for a change in this edit, which would wait for that one.
-    fn pack(&mut self, id: EditId, bytes_max: u64) -> Vec<Bytes> {
-        let (mut changes, mut bytes, mut actor) = (Vec::new(), 0, None);
+    fn pack(&mut self, id: EditId, bytes_max: u64, ops_max: u64) -> Vec<Bytes> {
+        let (mut changes, mut bytes, mut ops, mut actor) = (Vec::new(), 0, 0, None);
         for own in self.replica.own_mut().skip_while(|own| own.edit.is_some()) {
             bytes += own.bytes.len() as u64 + CHANGE_OVERHEAD_BYTES;
+            ops += own.change.len() as u64;
+            let fits = bytes <= bytes_max && (ops <= ops_max || changes.is_empty());
             let same_actor = actor.as_ref().is_none_or(|actor| actor == own.change.actor_id());
-            if own.edit.is_some() || !same_actor || changes.len() == EDIT_CHANGES_MAX || bytes > bytes_max {
+            if own.edit.is_some() || !same_actor || changes.len() == EDIT_CHANGES_MAX || !fits {
                 break;
             }
             actor.get_or_insert_with(|| own.change.actor_id().clone());
