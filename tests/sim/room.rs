@@ -140,7 +140,8 @@ impl Task {
             for link in std::mem::take(&mut self.waiting) {
                 context.after(0, Happening::Connection { link });
             }
-            if context.room_panics > 0 {
+            // Rather over several messages, which a room that is loading or merging gathers.
+            if context.room_panics > 0 && (mail.len() > 1 || context.random.percent(20)) {
                 context.room_panics -= 1;
                 // It panics over the first message; the others are still to be answered.
                 if let Some(Mail::Join(join, postbox)) = mail.pop_front() {
