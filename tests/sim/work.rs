@@ -203,10 +203,17 @@ impl Work {
                 document,
                 position,
                 generation,
+                needed_from,
                 ..
             } => self.write(context, move |storage, snapshots, commit| {
                 let commit = |batch| commit.durably(batch);
-                match storage.compact(&document, position, generation, kept, &commit) {
+                match storage.compact(
+                    &document,
+                    position,
+                    generation,
+                    kept.at_least_from(position, needed_from),
+                    &commit,
+                ) {
                     Ok(snapshot) => {
                         lock(snapshots).extend(storage.current_snapshot().ok().flatten());
                         Event::Compacted(Some(snapshot))

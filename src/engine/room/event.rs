@@ -180,6 +180,8 @@ pub enum Effect {
         generation: u64,
         /// The former one, which readers may still need.
         former: Option<u64>,
+        /// The log from here on is still being read by a member.
+        needed_from: Option<Position>,
     },
     /// Delete a former snapshot: nobody reads it any more.
     Discard {

@@ -160,6 +160,18 @@ impl Member {
         }
     }
 
+    /// Where in the log the member reads, or will read on.
+    pub(super) fn log_needed_from(&self) -> Option<Position> {
+        match &self.standing {
+            Standing::Reading(stream, _) | Standing::Draining(stream) => match stream.source {
+                Source::Log { from, .. } => Some(from),
+                Source::Snapshot { .. } => None,
+            },
+            Standing::Lagging { at } => Some(*at),
+            Standing::Joining(_) | Standing::Live => None,
+        }
+    }
+
     /// Queues an edit; gives it back when the queue is full.
     pub(super) fn queue(&mut self, edit: RawEdit) -> Result<(), RawEdit> {
         let bytes = edit.bytes();

@@ -3,7 +3,7 @@
 //! One piece of heavy work at a time. A merge that throws a change out leads to a reset: the culprits leave the log in one
 //! store batch, under a new epoch, and every member opens the document anew.
 
-use super::{Effect, Live, Merged, Phase, Room, Snapshot, Tuning};
+use super::{Effect, Live, Member, Merged, Phase, Room, Snapshot, Tuning};
 use crate::engine::{document::Document, time::Time};
 use std::collections::VecDeque;
 use syncline_protocol::{CloseCode, Position, SessionId, native::ClosedCode};
@@ -253,6 +253,7 @@ impl Room {
                 position,
                 generation,
                 former,
+                needed_from: self.members.values().filter_map(Member::log_needed_from).min(),
             });
         }
         if closing {

@@ -157,11 +157,13 @@ impl Work {
                 document,
                 position,
                 generation,
+                needed_from,
                 ..
             } => {
                 self.run(Kind::Merge, Event::Compacted(None), move |storage, workers| {
                     let commit = |batch| workers.commit(batch);
-                    let result = storage.compact(&document, position, generation, workers.log_kept, &commit);
+                    let kept = workers.log_kept.at_least_from(position, needed_from);
+                    let result = storage.compact(&document, position, generation, kept, &commit);
                     match result {
                         Ok(snapshot) => {
                             lock(&snapshots).extend(storage.current_snapshot().ok().flatten());

@@ -32,6 +32,21 @@ pub struct LogKept {
     pub bytes: u64,
 }
 
+impl LogKept {
+    /// The same, but for a snapshot at `position` keeping everything from `needed_from` on, however much that is.
+    #[must_use]
+    pub fn at_least_from(self, position: Position, needed_from: Option<Position>) -> Self {
+        let Some(needed) = needed_from.filter(|needed| *needed < position) else {
+            return self;
+        };
+        let changes = position.number() - needed.number() + 1;
+        Self {
+            changes: self.changes.max(changes),
+            bytes: u64::MAX,
+        }
+    }
+}
+
 impl Default for LogKept {
     fn default() -> Self {
         Self {
