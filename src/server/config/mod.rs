@@ -44,7 +44,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How to log.
     pub log: LogConfig,
-    /// The memory of rooms, in bytes; the least recently used are closed first.
+    /// The memory of rooms, in bytes; beyond it rooms let go of what can be loaded again, the longest unused first, and no
+    /// further document is opened.
     pub rooms_memory_bytes_max: u64,
     /// A room without members is closed after this time.
     pub room_idle_timeout_ms: u64,
