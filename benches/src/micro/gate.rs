@@ -43,10 +43,10 @@ impl Course {
         let history = History::paper(keystrokes)?;
         let mut index = Index::default();
         let mut steps = Steps::default();
-        for change in &history.base.changes {
-            steps.pass(&mut index, change)?;
+        for batch in history.base.changes.chunks(EDITS) {
+            batch.iter().try_for_each(|change| steps.pass(&mut index, change))?;
+            index.settle(index.position());
         }
-        index.settle(index.position());
         let Merge::Whole(document) = Document::default().merge(&history.base.changes) else {
             bail!("the history does not merge");
         };
@@ -72,13 +72,14 @@ impl Course {
         let ops = self.ops() as f64;
         let (stored, encode_us) = once_us(|| self.index.encode());
         let (loaded, decode_us) = once_us(|| Index::decode(&stored));
-        ensure!(loaded.is_ok(), "the stored index does not load");
+        let loaded = loaded.context("the stored index does not load")?;
         let mut index = self.index.clone();
         // One writer at the heads, then another who has seen nothing of the first.
         let alone = self.pass(&mut index, 0)?;
         let beside = self.pass(&mut index, 1)?;
         Ok(vec![
             ("index_memory_bytes_per_op", self.index.memory_bytes() as f64 / ops),
+            ("index_loaded_bytes_per_op", loaded.memory_bytes() as f64 / ops),
             ("index_stored_bytes_per_op", stored.len() as f64 / ops),
             ("index_build_us_per_change", self.index_build_us),
             ("index_encode_ms", encode_us / 1_000.0),
