@@ -85,10 +85,13 @@ impl Storage {
             });
         };
         let mut index = stored_index(&stored.index)?;
-        for entry in stored.records.iter().flat_map(|record| &record.entries) {
-            replay(&mut index, entry).ok_or(LoadFailure::Damaged)?;
+        for record in &stored.records {
+            for entry in &record.entries {
+                replay(&mut index, entry).ok_or(LoadFailure::Damaged)?;
+            }
+            // What is replayed is never taken back, so how to take it back need not be remembered.
+            index.settle(index.position());
         }
-        index.settle(index.position());
         if index.position() != stored.end {
             return Err(LoadFailure::Damaged);
         }
