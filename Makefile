@@ -2,8 +2,6 @@
 
 CARGO ?= cargo
 
-SEEDS ?= 10000
-
 .PHONY: run test format lint engine docs tests sim bench
 
 # Builds the server and starts it without authentication, on loopback only.
