@@ -4,9 +4,12 @@ CARGO ?= cargo
 
 .PHONY: run test format lint engine docs tests sim bench
 
-# Builds the server and starts it without authentication, on loopback only.
+# Builds the server and starts it without authentication, on loopback only. Optimised, but without the minutes that linking
+# across crates takes: `make run PROFILE=release` for that.
+PROFILE ?= trials
+
 run:
-	$(CARGO) run --release --locked -- serve --dev
+	$(CARGO) run --profile $(PROFILE) --locked -- serve --dev
 
 # Everything that must hold before a change goes in.
 test: format lint engine docs tests
