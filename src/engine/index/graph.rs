@@ -208,6 +208,12 @@ impl Graph {
         self.recent.iter()
     }
 
+    /// The position of the first recent change of which this holds.
+    pub(in crate::engine) fn recent_position(&self, holds: impl Fn(&Node) -> bool) -> Option<u32> {
+        let first = self.recent.iter().position(holds)?;
+        Some(self.front + first as u32)
+    }
+
     /// What a recent change depends on, unless it is not recent or a dependency has been let go of since.
     pub(in crate::engine) fn deps_of(&self, hash: &ChangeHash) -> Option<Vec<ChangeHash>> {
         let position = self.find(hash)?;

@@ -7,7 +7,7 @@ mod ops;
 
 pub use codec::IndexError;
 pub use graph::RECENT_CHANGES_MAX;
-pub(in crate::engine) use graph::{Graph, POSITION_MAX, Past};
+pub(in crate::engine) use graph::{Graph, Node, POSITION_MAX, Past};
 pub(in crate::engine) use ops::{ActorNumber, GlobalOpId, Kind, KnownOp, Object, ObjectNumber, ROOT, Slot};
 
 use crate::engine::gate::{Action, Decoded, Key, ObjectType, OpId, Subject};
