@@ -3,13 +3,13 @@
 use crate::{
     engine::{
         gate::Subject,
-        room::{Event, Join, Tuning},
+        room::{Event, Tuning},
         time::Time,
     },
     server::{
         clock::Clock,
         metrics::Metrics,
-        room::{self, Handle, Mail, Member, workers::Workers},
+        room::{self, Handle, Mail, workers::Workers},
     },
 };
 use dashmap::{DashMap, Entry};
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 use syncline_protocol::{DocumentId, Limits, RoomNumber};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// How often the rooms' memory is added up.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,26 +69,6 @@ impl Hub {
             stopping: AtomicBool::new(false),
             unlisted: Notify::new(),
         })
-    }
-
-    /// Sends a joining session to its document's room, which is opened if need be. Answers with the room and its inbox.
-    ///
-    /// # Errors
-    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
-    pub async fn join(
-        self: &Arc<Self>,
-        document: &DocumentId,
-        join: Join,
-        member: &Member,
-    ) -> Result<(RoomNumber, mpsc::Sender<Mail>), Unavailable> {
-        loop {
-            let handle = self.room(document)?;
-            match handle.inbox.send(Mail::Join(join.clone(), member.clone())).await {
-                Ok(()) => return Ok((handle.number, handle.inbox)),
-                // The room closed in this moment, and is about to be unlisted.
-                Err(_) => self.unlist(document, handle.number),
-            }
-        }
     }
 
     /// Takes a seat for a connection of `subject`, unless `seats_max` are taken.
@@ -171,7 +151,11 @@ impl Hub {
         self.unlisted.notify_one();
     }
 
-    fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
+    /// The document's room, which is opened if need be.
+    ///
+    /// # Errors
+    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
+    pub fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Unavailable);
         }

@@ -4,14 +4,13 @@
 //! to date from the log once it has drained. Frames that may not (acks, replies) always enter: they are few, because a
 //! connection whose queue is full is not read from.
 
-use crate::server::room::Mail;
 use bytes::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use syncline_protocol::{CloseCode, RoomNumber, SessionId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// Above this multiple of its limit the queue's connection is not read from.
 const READ_STOPS_AT: usize = 2;
@@ -52,7 +51,6 @@ struct Queue {
 #[derive(Debug)]
 struct Waiting {
     room: RoomNumber,
-    inbox: mpsc::Sender<Mail>,
     mark: u64,
 }
 
@@ -81,6 +79,11 @@ pub enum Notice {
         room: RoomNumber,
         /// Which of the session's joins this ends.
         join: JoinNumber,
+    },
+    /// All that was queued when this room asked is written out.
+    Drained {
+        /// Which room.
+        room: RoomNumber,
     },
 }
 
@@ -128,15 +131,17 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Tells `room` by `Drained` when all that is queued now has been written out, whatever is queued after it.
-    pub fn tell_when_drained(&self, room: RoomNumber, inbox: &mpsc::Sender<Mail>) {
+    /// Tells `room` by [`Notice::Drained`] when all that is queued now has been written out, whatever is queued after it.
+    pub fn tell_when_drained(&self, room: RoomNumber) {
         let mut queue = self.queue();
-        if !queue.closed && queue.waiting.iter().all(|waiting| waiting.room != room) {
-            let (inbox, mark) = (inbox.clone(), queue.queued_in_all);
-            queue.waiting.push(Waiting { room, inbox, mark });
+        if queue.closed || queue.waiting.iter().any(|waiting| waiting.room == room) {
+            return;
         }
+        let mark = queue.queued_in_all;
+        queue.waiting.push(Waiting { room, mark });
+        queue.notice_drained();
         drop(queue);
-        self.filled.notify_one();
+        self.noticed.notify_one();
     }
 
     /// Queues the `closed` frame of a room, and tells the session that it is out.
@@ -165,10 +170,6 @@ impl Outbox {
             let filled = self.filled.notified();
             let items = {
                 let mut queue = self.queue();
-                let reached = queue.waiting.iter().any(|waiting| waiting.mark <= queue.written_in_all);
-                if queue.items.is_empty() && reached {
-                    return VecDeque::new();
-                }
                 std::mem::take(&mut queue.items)
             };
             if !items.is_empty() {
@@ -178,17 +179,15 @@ impl Outbox {
         }
     }
 
-    /// `bytes` of what was taken are written out. Answers with the rooms that waited for no more than that.
-    pub fn written(&self, bytes: usize) -> Vec<(RoomNumber, mpsc::Sender<Mail>)> {
+    /// `bytes` of what was taken are written out: rooms that waited for no more than that are told.
+    pub fn written(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.bytes = queue.bytes.saturating_sub(bytes);
         queue.written_in_all += bytes as u64;
-        let written = queue.written_in_all;
-        let reached = queue.waiting.extract_if(.., |waiting| waiting.mark <= written);
-        let rooms = reached.map(|waiting| (waiting.room, waiting.inbox)).collect();
+        queue.notice_drained();
         drop(queue);
         self.drained.notify_one();
-        rooms
+        self.noticed.notify_one();
     }
 
     /// Whether the connection is being closed: nothing that still comes in counts.
@@ -230,6 +229,13 @@ impl Queue {
         self.bytes += item.bytes();
         self.queued_in_all += item.bytes() as u64;
         self.items.push_back(item);
+    }
+
+    fn notice_drained(&mut self) {
+        let written = self.written_in_all;
+        let reached = self.waiting.extract_if(.., |waiting| waiting.mark <= written);
+        self.notices
+            .extend(reached.map(|waiting| Notice::Drained { room: waiting.room }));
     }
 }
 

@@ -35,7 +35,7 @@ use syncline_protocol::{
 use tokio::sync::mpsc;
 use work::Work;
 
-/// Messages that may wait for a room; whoever sends one more waits, and reads nothing meanwhile.
+/// Messages that may wait for a room; whoever sends one more keeps it ([`crate::server::post`]).
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
@@ -82,6 +82,8 @@ pub struct Figures {
     pub members: AtomicU64,
     /// When it last had mail, on the server's clock.
     pub active_ms: AtomicU64,
+    /// Mail that connections keep for it, because its inbox was full.
+    pub parked: AtomicU64,
 }
 
 /// A room's task.
@@ -93,8 +95,6 @@ pub(super) struct Task {
     inbox: mpsc::Receiver<Mail>,
     /// Taken out of the inbox and not looked at yet: what is left here when the room panics still needs an answer.
     mail: VecDeque<Mail>,
-    /// For answers that connections send on a room's behalf.
-    own_inbox: mpsc::WeakSender<Mail>,
     members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
@@ -125,7 +125,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
     let figures = Arc::new(Figures::default());
     let handle = Handle {
         number,
-        inbox: sender.clone(),
+        inbox: sender,
         figures: figures.clone(),
     };
     let mut out = Vec::new();
@@ -139,14 +139,12 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         hub: hub.clone(),
         inbox,
         mail: VecDeque::new(),
-        own_inbox: sender.downgrade(),
         members: BTreeMap::new(),
         audience: None,
         figures,
         next_account: now,
         stage: Stage::Running,
     };
-    drop(sender);
     hub.spawn(async move {
         task.perform(out);
         if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
@@ -156,6 +154,31 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         task.end();
     });
     handle
+}
+
+/// The `closed` frame of a room that has ended without its members' doing.
+pub(super) fn ended(document: &DocumentId, room: Option<RoomNumber>) -> Bytes {
+    let closed = ServerMessage::Closed {
+        room,
+        document: document.clone(),
+        code: ClosedCode::Unavailable,
+        text: "the room has ended; open the document again".to_owned(),
+    };
+    closed.encode()
+}
+
+impl Mail {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let payload = match self {
+            Self::Join(join, _) => size_of_val(&join.heads[..]),
+            Self::Event(Event::Edited(edit)) => edit.changes().iter().map(Bytes::len).sum(),
+            Self::Event(Event::Shown { state, .. }) => state.as_ref().map_or(0, Bytes::len),
+            Self::Event(Event::Signalled { payload, .. }) => payload.len(),
+            Self::Event(_) | Self::Stop => 0,
+        };
+        size_of::<Self>() + payload
+    }
 }
 
 impl Task {
@@ -168,7 +191,7 @@ impl Task {
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
             let saturated = self.room.is_saturated();
             let has_mail = !self.mail.is_empty();
-            if self.stage == Stage::Stopping && !has_mail && self.inbox.is_empty() && self.work.is_idle() {
+            if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && self.work.is_idle() {
                 return;
             }
             let event = tokio::select! {
@@ -192,6 +215,11 @@ impl Task {
             self.perform(out);
             self.report(now);
         }
+    }
+
+    /// Whether no mail is on its way. What is parked is counted until it is in the inbox, so it is looked at first.
+    fn nothing_comes(&self) -> bool {
+        self.figures.parked.load(Ordering::Acquire) == 0 && self.inbox.is_empty()
     }
 
     fn receive(&mut self, now: Time, mail: Mail) {
@@ -297,9 +325,7 @@ impl Task {
     }
 
     fn tell_when_drained(&self, session: SessionId) {
-        if let (Some(member), Some(inbox)) = (self.members.get(&session), self.own_inbox.upgrade()) {
-            member.outbox.tell_when_drained(self.number, &inbox);
-        }
+        self.with(session, |outbox| outbox.tell_when_drained(self.number));
     }
 
     fn report(&mut self, now: Time) {
@@ -324,20 +350,10 @@ impl Task {
     fn broke(&mut self) {
         tracing::error!(document = %self.document, "the room panicked; its members will open it anew");
         self.hub.metrics().room_panics.inc();
-        let frame = self.closed(Some(self.number));
+        let frame = ended(&self.document, Some(self.number));
         for member in self.members.values() {
             member.outbox.dismiss(self.number, member.join, frame.clone());
         }
-    }
-
-    fn closed(&self, room: Option<RoomNumber>) -> Bytes {
-        let closed = ServerMessage::Closed {
-            room,
-            document: self.document.clone(),
-            code: ClosedCode::Unavailable,
-            text: "the room has ended; open the document again".to_owned(),
-        };
-        closed.encode()
     }
 
     /// Waits for what is under way: the next room of the document must not read, nor rewrite, what this one still writes.
@@ -355,7 +371,7 @@ impl Task {
         self.inbox.close();
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, member) = mail {
-                member.outbox.dismiss(self.number, member.join, self.closed(None));
+                member.outbox.dismiss(self.number, member.join, ended(&self.document, None));
             }
         }
     }
