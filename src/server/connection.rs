@@ -69,7 +69,11 @@ impl fmt::Debug for Admission {
 pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
     let id = SessionId::new(random_number());
     let limits = server.limits();
-    let outbox = Arc::new(Outbox::new(id, limits.send_queue_bytes_max));
+    let outbox = Arc::new(Outbox::new(
+        id,
+        limits.send_queue_bytes_max,
+        limits.subject_queue_bytes_max,
+    ));
     let (sink, stream) = socket.split();
     let mut reader = Reader {
         session: Session::new(id, limits, Time::from_ms(admission.accepted_at_ms)),
@@ -258,12 +262,10 @@ impl Reader {
     fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref())),
-            Effect::Join { document, join } => {
-                match self.post.join(&self.server.hub, &document, &join, &self.outbox) {
-                    Ok(room) => Some(Event::Bound { document, room }),
-                    Err(_) => Some(Event::Unbound { document }),
-                }
-            }
+            Effect::Join { document, join } => match self.post.join(&self.server.hub, &document, &join, &self.outbox) {
+                Ok(room) => Some(Event::Bound { document, room }),
+                Err(_) => Some(Event::Unbound { document }),
+            },
             Effect::Tell { room, event } => {
                 self.post.tell(room, event);
                 None
@@ -305,7 +307,9 @@ impl Reader {
                 .server
                 .hub
                 .seat(&grant.subject, self.server.config.limits.sessions_per_subject_max);
-            if self.seat.is_none() {
+            if let Some(seat) = &self.seat {
+                self.outbox.share(seat.queues.clone());
+            } else {
                 let text = "this subject has too many connections; close one first".to_owned();
                 return Event::Refused {
                     code: CloseCode::Overloaded,

@@ -9,6 +9,7 @@ use crate::{
     server::{
         clock::Clock,
         metrics::Metrics,
+        outbox::Shared,
         room::{self, Handle, Mail, workers::Workers},
     },
 };
@@ -38,7 +39,7 @@ pub struct Hub {
     /// The sum of what the rooms report.
     memory_bytes: AtomicU64,
     memory_bytes_max: u64,
-    seats: DashMap<Subject, u64>,
+    seats: DashMap<Subject, Seats>,
     stopping: AtomicBool,
     unlisted: Notify,
 }
@@ -52,6 +53,15 @@ pub struct Unavailable;
 pub struct Seat {
     hub: Arc<Hub>,
     subject: Subject,
+    /// What the subject's queues hold together.
+    pub queues: Arc<Shared>,
+}
+
+/// The connections of a subject.
+#[derive(Default)]
+struct Seats {
+    taken: u64,
+    queues: Arc<Shared>,
 }
 
 impl Hub {
@@ -73,14 +83,15 @@ impl Hub {
 
     /// Takes a seat for a connection of `subject`, unless `seats_max` are taken.
     pub fn seat(self: &Arc<Self>, subject: &Subject, seats_max: u64) -> Option<Seat> {
-        let mut taken = self.seats.entry(subject.clone()).or_insert(0);
-        if *taken >= seats_max {
+        let mut seats = self.seats.entry(subject.clone()).or_default();
+        if seats.taken >= seats_max {
             return None;
         }
-        *taken += 1;
+        seats.taken += 1;
         Some(Seat {
             hub: self.clone(),
             subject: subject.clone(),
+            queues: seats.queues.clone(),
         })
     }
 
@@ -219,8 +230,8 @@ impl Hub {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Entry::Occupied(mut seats) = self.hub.seats.entry(self.subject.clone()) {
-            *seats.get_mut() -= 1;
-            if *seats.get() == 0 {
+            seats.get_mut().taken -= 1;
+            if seats.get().taken == 0 {
                 seats.remove();
             }
         }

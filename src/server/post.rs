@@ -11,11 +11,7 @@ use crate::{
         room::{Figures, Handle, Mail, Member, ended},
     },
 };
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
@@ -278,7 +274,13 @@ mod tests {
 
     fn tell(post: &mut Post, room: u64, byte: u8) {
         let state = Some(vec![byte].into());
-        post.tell(RoomNumber::new(room), Event::Shown { session: SESSION, state });
+        post.tell(
+            RoomNumber::new(room),
+            Event::Shown {
+                session: SESSION,
+                state,
+            },
+        );
     }
 
     fn taken(mail: &mut Receiver<Mail>) -> Option<u8> {
@@ -332,7 +334,13 @@ mod tests {
         for room in 1..=3 {
             tell(&mut post, room, 0);
             let payload = vec![0; PARKED_BYTES_MAX / 2].into();
-            post.tell(RoomNumber::new(room), Event::Signalled { session: SESSION, payload });
+            post.tell(
+                RoomNumber::new(room),
+                Event::Signalled {
+                    session: SESSION,
+                    payload,
+                },
+            );
             assert_eq!(post.is_full(), room > 1, "{room}");
         }
     }

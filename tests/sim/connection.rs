@@ -123,7 +123,11 @@ impl Connection {
     pub(crate) fn new(link: LinkId, client: usize, context: &mut Context) -> Self {
         let id = SessionId::new(context.random.number() >> 11);
         let limits = Arc::new(context.plan.limits.clone());
-        let outbox = Arc::new(Outbox::new(id, limits.send_queue_bytes_max));
+        let outbox = Arc::new(Outbox::new(
+            id,
+            limits.send_queue_bytes_max,
+            limits.subject_queue_bytes_max,
+        ));
         context.say(format_args!(
             "client {client} is connected as session {id} by link {link}"
         ));

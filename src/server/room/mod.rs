@@ -4,6 +4,7 @@
 //! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
 
 pub mod storage;
+mod turns;
 mod work;
 pub mod workers;
 
@@ -33,6 +34,7 @@ use syncline_protocol::{
     native::{ClosedCode, ServerMessage},
 };
 use tokio::sync::mpsc;
+use turns::Turns;
 use work::Work;
 
 /// Messages that may wait for a room; whoever sends one more keeps it ([`crate::server::post`]).
@@ -98,6 +100,9 @@ pub(super) struct Task {
     members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
+    turns: Turns,
+    /// Joins that wait for the session's queue to drain, the last one of each.
+    joining: BTreeMap<SessionId, Join>,
     figures: Arc<Figures>,
     /// When its memory is to be added up again: that takes longer than a small batch.
     next_account: Time,
@@ -141,6 +146,8 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         mail: VecDeque::new(),
         members: BTreeMap::new(),
         audience: None,
+        turns: Turns::default(),
+        joining: BTreeMap::new(),
         figures,
         next_account: now,
         stage: Stage::Running,
@@ -203,7 +210,10 @@ impl Task {
             };
             let now = self.hub.now();
             if let Some(event) = event {
+                let answered = turns::answered(&event);
                 self.handle(now, event);
+                let next = answered.and_then(|turn| self.turns.answered(turn, self.number));
+                self.perform(next.into_iter().collect());
             }
             self.mail.extend(received.drain(..));
             while !self.room.is_saturated() {
@@ -225,14 +235,33 @@ impl Task {
     fn receive(&mut self, now: Time, mail: Mail) {
         match mail {
             Mail::Join(join, member) => {
-                self.members.insert(join.session, member);
+                let session = join.session;
+                let crowded = member.outbox.is_crowded();
+                self.members.insert(session, member);
                 self.audience = None;
-                self.handle(now, Event::Joined(join));
+                if crowded {
+                    self.joining.insert(session, join);
+                    self.tell_when_drained(session);
+                } else {
+                    self.joining.remove(&session);
+                    self.handle(now, Event::Joined(join));
+                }
             }
             Mail::Event(Event::Left { session }) => {
                 self.handle(now, Event::Left { session });
                 self.members.remove(&session);
+                self.joining.remove(&session);
+                self.turns.forget(session);
                 self.audience = None;
+            }
+            Mail::Event(Event::Drained { session }) => {
+                if let Some(join) = self.joining.remove(&session) {
+                    self.handle(now, Event::Joined(join));
+                } else if let Some(read) = self.turns.drained(session) {
+                    self.perform(vec![read]);
+                } else {
+                    self.handle(now, Event::Drained { session });
+                }
             }
             Mail::Event(event) => self.handle(now, event),
             Mail::Stop => self.stage = Stage::Stopping,
@@ -282,13 +311,28 @@ impl Task {
                     self.members.remove(&session);
                 }
                 Effect::Close => self.stage = Stage::Closed,
-                work => self.work.start(work),
+                work => self.start(work),
             }
         }
         let now = self.hub.now();
         for (session, at) in lagging {
             self.handle(now, Event::Lagged { session, at });
             self.tell_when_drained(session);
+        }
+    }
+
+    fn start(&mut self, work: Effect) {
+        let session = match &work {
+            Effect::Read { session, .. } | Effect::Decode { session, .. } | Effect::Prove { session, .. } => {
+                Some(*session)
+            }
+            _ => None,
+        };
+        let member = session.and_then(|session| self.members.get(&session));
+        let outbox = member.map(|member| &member.outbox);
+        let part_bytes = usize::try_from(self.hub.limits().part_bytes_max).unwrap_or(usize::MAX);
+        if let Some(work) = self.turns.ask(work, self.number, outbox, part_bytes) {
+            self.work.start(work);
         }
     }
 
@@ -350,6 +394,7 @@ impl Task {
     fn broke(&mut self) {
         tracing::error!(document = %self.document, "the room panicked; its members will open it anew");
         self.hub.metrics().room_panics.inc();
+        self.joining.clear();
         let frame = ended(&self.document, Some(self.number));
         for member in self.members.values() {
             member.outbox.dismiss(self.number, member.join, frame.clone());
@@ -369,9 +414,19 @@ impl Task {
         self.hub
             .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
         self.inbox.close();
+        self.turns.end(self.number);
+        for session in std::mem::take(&mut self.joining).into_keys() {
+            if let Some(member) = self.members.remove(&session) {
+                member
+                    .outbox
+                    .dismiss(self.number, member.join, ended(&self.document, None));
+            }
+        }
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, member) = mail {
-                member.outbox.dismiss(self.number, member.join, ended(&self.document, None));
+                member
+                    .outbox
+                    .dismiss(self.number, member.join, ended(&self.document, None));
             }
         }
     }
