@@ -3,13 +3,14 @@
 use crate::{
     engine::{
         gate::Subject,
-        room::{Event, Join, Tuning},
+        room::{Event, Tuning},
         time::Time,
     },
     server::{
         clock::Clock,
         metrics::Metrics,
-        room::{self, Handle, Mail, Member, workers::Workers},
+        outbox::Shared,
+        room::{self, Handle, Mail, workers::Workers},
     },
 };
 use dashmap::{DashMap, Entry};
@@ -23,7 +24,7 @@ use std::{
     time::Duration,
 };
 use syncline_protocol::{DocumentId, Limits, RoomNumber};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// How often the rooms' memory is added up.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub struct Hub {
     /// The sum of what the rooms report.
     memory_bytes: AtomicU64,
     memory_bytes_max: u64,
-    seats: DashMap<Subject, u64>,
+    seats: DashMap<Subject, Seats>,
     stopping: AtomicBool,
     unlisted: Notify,
 }
@@ -52,6 +53,15 @@ pub struct Unavailable;
 pub struct Seat {
     hub: Arc<Hub>,
     subject: Subject,
+    /// What the subject's queues hold together.
+    pub queues: Arc<Shared>,
+}
+
+/// The connections of a subject.
+#[derive(Default)]
+struct Seats {
+    taken: u64,
+    queues: Arc<Shared>,
 }
 
 impl Hub {
@@ -71,36 +81,17 @@ impl Hub {
         })
     }
 
-    /// Sends a joining session to its document's room, which is opened if need be. Answers with the room and its inbox.
-    ///
-    /// # Errors
-    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
-    pub async fn join(
-        self: &Arc<Self>,
-        document: &DocumentId,
-        join: Join,
-        member: &Member,
-    ) -> Result<(RoomNumber, mpsc::Sender<Mail>), Unavailable> {
-        loop {
-            let handle = self.room(document)?;
-            match handle.inbox.send(Mail::Join(join.clone(), member.clone())).await {
-                Ok(()) => return Ok((handle.number, handle.inbox)),
-                // The room closed in this moment, and is about to be unlisted.
-                Err(_) => self.unlist(document, handle.number),
-            }
-        }
-    }
-
     /// Takes a seat for a connection of `subject`, unless `seats_max` are taken.
     pub fn seat(self: &Arc<Self>, subject: &Subject, seats_max: u64) -> Option<Seat> {
-        let mut taken = self.seats.entry(subject.clone()).or_insert(0);
-        if *taken >= seats_max {
+        let mut seats = self.seats.entry(subject.clone()).or_default();
+        if seats.taken >= seats_max {
             return None;
         }
-        *taken += 1;
+        seats.taken += 1;
         Some(Seat {
             hub: self.clone(),
             subject: subject.clone(),
+            queues: seats.queues.clone(),
         })
     }
 
@@ -171,7 +162,11 @@ impl Hub {
         self.unlisted.notify_one();
     }
 
-    fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
+    /// The document's room, which is opened if need be.
+    ///
+    /// # Errors
+    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
+    pub fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Unavailable);
         }
@@ -235,8 +230,8 @@ impl Hub {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Entry::Occupied(mut seats) = self.hub.seats.entry(self.subject.clone()) {
-            *seats.get_mut() -= 1;
-            if *seats.get() == 0 {
+            seats.get_mut().taken -= 1;
+            if seats.get().taken == 0 {
                 seats.remove();
             }
         }

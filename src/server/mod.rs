@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod hub;
 pub mod metrics;
 pub mod outbox;
+pub mod post;
 pub mod room;
 pub mod store;
 pub mod telemetry;

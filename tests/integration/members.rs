@@ -60,6 +60,31 @@ fn h1_the_server_selects_the_subprotocol() {
 }
 
 #[test]
+fn o26_a_full_document_lets_nobody_else_in_until_somebody_leaves() {
+    let server = TestServer::start("[limits]\nmembers_per_room_max = 2\n");
+    let (mut anna, mut ben, room) = two(&server);
+    let mut carl = Peer::connect(server.address, None);
+    let refused = |peer: &mut Peer| {
+        peer.ask("notes", None);
+        loop {
+            match peer.hear().expect("the connection stays") {
+                ServerMessage::Closed { room: None, code, .. } => break code,
+                ServerMessage::Opened(_) => panic!("a third member"),
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(refused(&mut carl), ClosedCode::Limit);
+    carl.open("others", None);
+    assert_eq!(ben.open("notes", None).opened.room, room, "a member may begin anew");
+    ben.say(&ClientMessage::Leave { room });
+    ben.edit(room, 1, Vec::new());
+    assert_eq!(ben.hear_answer(1), Err("not_open".into()), "the leave is read");
+    assert_eq!(carl.open("notes", None).opened.room, room);
+    assert_eq!(anna.hear_all(room), Vec::new(), "and nobody is disturbed");
+}
+
+#[test]
 fn l1_l2_the_defaults_are_the_ones_that_are_written_down() {
     let server = TestServer::start("");
     let mut peer = Peer::silent(server.address);

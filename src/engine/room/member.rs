@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
-use syncline_protocol::{ChangeHash, EditId, Position};
+use syncline_protocol::{ChangeHash, EditId, Position, SessionId};
 
 /// Edits of one member that wait behind one that takes long. One more is rejected as `unavailable`.
 pub(super) const QUEUED_EDITS_MAX: usize = 1_000;
@@ -26,6 +26,8 @@ pub(super) struct Member {
     pub(super) person: Arc<Person>,
     pub(super) deflate: bool,
     pub(super) standing: Standing,
+    /// The last session whose presence it was sent since it is live, when more are to come.
+    pub(super) shown_up_to: Option<SessionId>,
     /// What is being found out about the member's oldest unsettled edit; later ones queue behind it.
     pub(super) busy: Option<Busy>,
     queued: VecDeque<RawEdit>,
@@ -127,6 +129,7 @@ impl Member {
             person,
             deflate,
             standing,
+            shown_up_to: None,
             busy: None,
             queued: VecDeque::new(),
             queued_bytes: 0,

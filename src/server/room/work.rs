@@ -1,5 +1,5 @@
 //! The work of one room that runs elsewhere, each piece with the event that answers it. Bounded by the engine: one append, one
-//! merge or compaction, and per member one read and one decoding or proof.
+//! merge or compaction; and by [`super::turns`]: per member one read, one decoding, one proof.
 
 use crate::{
     engine::{
