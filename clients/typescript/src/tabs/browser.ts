@@ -3,7 +3,7 @@
  * this machine's has no Web Locks) it acts as if it were alone: locks hold within the page, and nothing is heard. Pages that do not
  * see each other send the same stored changes twice at worst; the server takes them once ([E3]).
  */
-import { LocalLocks } from "./local.js";
+import { MemoryOrigin } from "./memory.js";
 import type { Channel, Lock, Tabs } from "./tabs.js";
 
 /** What the pages of this origin share. */
@@ -51,8 +51,8 @@ function hold(held: (lock: Lock) => void): Promise<void> {
   return new Promise((release) => held({ release: () => release() }));
 }
 
-/** Locks of pages without Web Locks: shared by all users within the page. */
-const PAGE_LOCKS = new LocalLocks();
+/** The locks of a page without Web Locks: they hold among its own users. */
+const PAGE_LOCKS: Tabs = new MemoryOrigin().page();
 
 const DEAF: Channel = { post: () => undefined, close: () => undefined };
 
