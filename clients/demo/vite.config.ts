@@ -47,6 +47,7 @@ function preloadWasm(): Plugin {
         return wasm.map((name) => ({
           tag: "link",
           attrs: { rel: "preload", as: "fetch", type: "application/wasm", crossorigin: true, href: `./${name}` },
+          injectTo: "head" as const,
         }));
       },
     },

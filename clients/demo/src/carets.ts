@@ -90,7 +90,10 @@ class CaretWidget extends WidgetType {
 
   override eq(other: CaretWidget): boolean {
     const [one, two] = [this.#person, other.#person];
-    return one.session === two.session && one.name === two.name && one.color === two.color;
+    // The name is shown for a moment whenever the caret has moved by itself, not with the text: then it is another element.
+    return (
+      one.session === two.session && one.name === two.name && one.color === two.color && one.caret?.head === two.caret?.head
+    );
   }
 
   override toDOM(): HTMLElement {

@@ -8,6 +8,7 @@ import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view
 import type { ChangeError, DocHandle } from "@syncline/client";
 import { bindText } from "./binding";
 import { carets, placeCarets, readCaret } from "./carets";
+import { headings } from "./headings";
 import type { Board } from "./model";
 import type { Caret, Person } from "./visitor";
 
@@ -56,6 +57,7 @@ export function makeEditor(handle: DocHandle<Board>, hears: EditorHears): Editor
         EditorView.contentAttributes.of({ "aria-label": "Shared text", autocapitalize: "sentences", spellcheck: "true" }),
         writable.of(readOnly(false)),
         carets,
+        headings,
         theme,
         binding.extension,
         EditorView.updateListener.of((update) => {
@@ -105,6 +107,10 @@ const theme = EditorView.theme({
   ".cm-scroller": { fontFamily: "var(--text-font)", fontSize: "var(--text-size)", lineHeight: "1.7", overflow: "auto" },
   ".cm-content": { padding: "var(--text-space)", caretColor: "var(--accent)", maxWidth: "44rem", margin: "0 auto" },
   ".cm-line": { padding: "0" },
+  ".cm-heading": { fontFamily: "var(--font)", fontWeight: "680", letterSpacing: "-.015em", lineHeight: "1.35" },
+  ".cm-heading-1": { fontSize: "1.625em", padding: ".25em 0 .2em" },
+  ".cm-heading-2": { fontSize: "1.1875em", padding: ".4em 0 .1em" },
+  ".cm-item": { paddingLeft: "1em", textIndent: "-1em" },
   ".cm-placeholder": { color: "var(--quiet)" },
   ".cm-cursor": { borderLeft: "2px solid var(--accent)", marginLeft: "-1px" },
   ".cm-selectionBackground": { backgroundColor: "var(--selection) !important" },
@@ -113,6 +119,7 @@ const theme = EditorView.theme({
     position: "relative",
     borderLeft: "2px solid var(--person)",
     margin: "0 -1px",
+    textIndent: "0",
     pointerEvents: "none",
   },
   ".cm-other-name": {
@@ -126,7 +133,9 @@ const theme = EditorView.theme({
     backgroundColor: "var(--person)",
     whiteSpace: "nowrap",
     userSelect: "none",
+    animation: "leave 4s forwards",
   },
+  "@keyframes leave": { "0%, 80%": { opacity: "1" }, "100%": { opacity: "0" } },
   ...Object.fromEntries(
     Array.from({ length: 8 }, (_none, color) => [`.person-${color}`, { "--person": `var(--person-${color})` }]),
   ),

@@ -1,7 +1,7 @@
 /** Starts the page: the token out of the address, Automerge's WebAssembly, the client, and what is seen of it. */
 import { initializeWasm } from "@automerge/automerge";
 import wasm from "@automerge/automerge/automerge.wasm?url";
-import { Client } from "@syncline/client";
+import { browserTabs, Client, indexedDbStorage } from "@syncline/client";
 import { keep } from "./keep";
 import { showPage, wasSwitchedOff } from "./page";
 import { readRoute } from "./route";
@@ -12,7 +12,7 @@ const route = readRoute(location.href);
 if (route.token !== undefined) keep("tab", "token", route.token);
 if (location.href !== route.address) history.replaceState(null, "", route.address);
 
-await initializeWasm(fetch(wasm));
+await initializeWasm(wasm);
 
 const desk = makeTokenDesk(() => {
   // A client that was made without a token has no use for one.
@@ -21,6 +21,8 @@ const desk = makeTokenDesk(() => {
 });
 const client = new Client({
   url: new URL("sync", location.href.split(/[?#]/)[0]).href.replace(/^http/, "ws"),
+  storage: indexedDbStorage(),
+  tabs: browserTabs(),
   offline: wasSwitchedOff(),
   ...(desk.source === undefined ? {} : { token: desk.source }),
 });

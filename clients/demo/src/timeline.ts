@@ -57,7 +57,7 @@ export function makeHistory(
   const range = h("input", { type: "range", min: 0, step: 1, "aria-label": "Changes", class: "range" });
   const place = h("output", { class: "place" });
   const back = h("button", { class: "small", type: "button", onclick: () => bring() }, "Bring back");
-  const now = h("button", { class: "small", type: "button", onclick: () => close() }, "To the present");
+  const now = h("button", { class: "small", type: "button", onclick: () => close() }, "Close");
   const bar = h("div", { class: "history-bar", role: "group", "aria-label": "History", hidden: true }, range, place, back, now);
   const button = h(
     "button",

@@ -3,7 +3,7 @@
  * frame around it belongs to the page.
  */
 import { ChangeError, type Client, type DocHandle } from "@syncline/client";
-import { makeCards } from "./cards";
+import { Cards } from "./cards";
 import { h, say } from "./dom";
 import { makeDrafts } from "./drafts";
 import { makeEditor, type Editor } from "./editor";
@@ -60,7 +60,7 @@ class View implements DocumentView {
   readonly #reader = makeReaderSign();
   readonly #light = makeLight();
   readonly #people = makePeople((name) => this.#introduce({ ...this.#self, name }));
-  readonly #cards = makeCards({
+  readonly #cards = new Cards({
     change: (write) => this.#change(write),
     moved: (card) => this.#show({ card }),
     makeId,
