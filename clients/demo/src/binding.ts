@@ -79,7 +79,7 @@ function show(view: EditorView, handle: DocHandle<Board>): void {
 const REMOTE: TransactionSpec = { annotations: [fromDocument.of(true), Transaction.addToHistory.of(false)] };
 
 /** The patches of the text as one set; undefined if they say something that is no splice, or are too many. */
-function fromPatches(patches: readonly Automerge.Patch[], length: number): ChangeSet | undefined {
+export function fromPatches(patches: readonly Automerge.Patch[], length: number): ChangeSet | undefined {
   const own = patches.filter(({ path }) => path[0] === "text");
   if (own.length > PATCHES_MAX) return undefined;
   let changes = ChangeSet.empty(length);

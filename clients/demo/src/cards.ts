@@ -94,13 +94,13 @@ export class Cards implements CardHears {
     const index = this.#indexOf(id) + step;
     if (index < 0 || index >= this.#shown.length) return;
     const focused = document.activeElement;
-    const isMoved = this.#page.change((board) => moveCard(board, id, index));
+    const isMoved = this.#page.change((board) => moveCard(board, this.#shown, id, index));
     if (isMoved && focused instanceof HTMLElement) focused.focus();
   }
 
   addAfter(id: string): void {
     const added = this.#page.makeId();
-    if (this.#page.change((board) => addCard(board, added, "", id))) this.#rows.get(added)?.focus();
+    if (this.#page.change((board) => addCard(board, this.#shown, added, "", id))) this.#rows.get(added)?.focus();
   }
 
   remove(id: string): void {
@@ -124,14 +124,14 @@ export class Cards implements CardHears {
   dropOn(id: string): void {
     const moved = this.#dragged;
     const index = this.#indexOf(id);
-    if (moved !== undefined && moved !== id) this.#page.change((board) => moveCard(board, moved, index));
+    if (moved !== undefined && moved !== id) this.#page.change((board) => moveCard(board, this.#shown, moved, index));
   }
 
   #addFresh(): void {
     const text = this.#fresh.value.trim();
     if (text === "") return;
     const id = this.#page.makeId();
-    if (!this.#page.change((board) => addCard(board, id, text))) return;
+    if (!this.#page.change((board) => addCard(board, this.#shown, id, text))) return;
     this.#fresh.value = "";
     this.#form.scrollIntoView({ block: "nearest" });
   }

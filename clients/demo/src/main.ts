@@ -5,7 +5,7 @@ import { browserTabs, Client, indexedDbStorage } from "@syncline/client";
 import { keep } from "./keep";
 import { showPage, wasSwitchedOff } from "./page";
 import { readRoute } from "./route";
-import { makeTokenDesk } from "./token";
+import { TokenDesk } from "./token";
 import "./style.css";
 
 const route = readRoute(location.href);
@@ -14,7 +14,7 @@ if (location.href !== route.address) history.replaceState(null, "", route.addres
 
 await initializeWasm(wasm);
 
-const desk = makeTokenDesk(() => {
+const desk = new TokenDesk(() => {
   // A client that was made without a token has no use for one.
   if (desk.source === undefined) location.reload();
   else client.goOnline();

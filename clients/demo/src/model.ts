@@ -45,19 +45,18 @@ export function readCards(board: Partial<Board>): PlacedCard[] {
   return placed.sort((one, other) => one.place - other.place || (one.id < other.id ? -1 : 1));
 }
 
-/** Puts a card at the end, or right after another. */
-export function addCard(board: Board, id: string, text: string, after?: string): void {
+/** Puts a card at the end of `cards`, which are those of the document, or right after another. */
+export function addCard(board: Board, cards: readonly PlacedCard[], id: string, text: string, after?: string): void {
   if (typeof board.cards !== "object") board.cards = {};
-  const cards = readCards(board);
   const index = after === undefined ? cards.length : cards.findIndex((card) => card.id === after) + 1;
   board.cards[id] = { text, done: false, place: placeAt(board, cards, index) };
 }
 
-/** Brings a card to where it is the `index`th of all. */
-export function moveCard(board: Board, id: string, index: number): void {
+/** Brings a card of `cards`, which are those of the document, to where it is the `index`th. */
+export function moveCard(board: Board, cards: readonly PlacedCard[], id: string, index: number): void {
   const card = board.cards[id];
   if (card === undefined) return;
-  const others = readCards(board).filter((other) => other.id !== id);
+  const others = cards.filter((other) => other.id !== id);
   card.place = placeAt(board, others, Math.max(0, Math.min(index, others.length)));
 }
 

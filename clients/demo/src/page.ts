@@ -60,10 +60,9 @@ class Page {
     );
     root.replaceChildren(
       h("header", { class: "head" }, brand, where, this.#head, this.#network.element),
-      this.#notices.element,
+      h("div", {}, desk.element, this.#notices.element),
       this.#main,
       h("footer", { class: "foot" }, this.#foot, this.#figures.element),
-      desk.element,
     );
     client.on("status", (status) => this.#stand(status));
     client.on("error", (error) => this.#fail(error));
@@ -91,6 +90,8 @@ class Page {
     });
     this.#notices.hide("refused");
     this.#view = view;
+    // For the console: `syncline.handle.doc()`.
+    Object.assign(globalThis, { syncline: { client: this.#client, handle: view.handle } });
     this.#head.replaceChildren(...view.head);
     this.#main.replaceChildren(...view.main);
     this.#foot.replaceChildren(...view.foot);
@@ -119,9 +120,7 @@ class Page {
     }
     if (status.state !== "rejected") return;
     if (status.code === UNAUTHORISED) {
-      this.#desk.ask(`The server did not take the token: ${status.reason}.`);
-      const enter = { label: "Enter a token", run: () => this.#desk.ask("The server wants to know who you are.") };
-      this.#notices.show("rejected", { text: "Not connected: the server wants another token.", tone: "warn", actions: [enter] });
+      this.#desk.ask(`The server does not let this page in: ${status.reason}.`);
     } else {
       const again = { label: "Try again", run: () => this.#client.goOnline() };
       const text = `The server has ended the connection: ${status.reason} (${status.code})`;

@@ -6,22 +6,15 @@ import { h } from "./dom";
 import { keep, recall } from "./keep";
 
 /** The token of this tab, and the way to a new one. */
-export interface TokenDesk {
-  /** The dialog that asks; it is put into the page once. */
+export class TokenDesk {
+  /** A line that says that a token is wanted, and the dialog that takes it. */
   readonly element: HTMLElement;
   /** What the client calls; undefined for a server in development mode, as far as the page knows. */
   readonly source: (() => Promise<string>) | undefined;
-  /** Shows the dialog. */
-  ask(why: string): void;
-  /** Takes the dialog away, because a token was accepted. */
-  settle(): void;
-}
 
-/** Makes the desk. `given` hears of a token that was typed in. */
-export function makeTokenDesk(given: () => void): TokenDesk {
-  const initial = recall("tab", "token");
-  const waiting = new Set<(token: string) => void>();
-  const field = h("textarea", {
+  readonly #given: () => void;
+  readonly #waiting = new Set<(token: string) => void>();
+  readonly #field = h("textarea", {
     id: "token",
     rows: 4,
     required: true,
@@ -29,54 +22,71 @@ export function makeTokenDesk(given: () => void): TokenDesk {
     autocomplete: "off",
     autocapitalize: "off",
   });
-  const why = h("p", { class: "why", id: "token-why" });
-  const take = (event: SubmitEvent): void => {
+  readonly #why = h("p", { class: "why", id: "token-why" });
+  readonly #dialog: HTMLDialogElement;
+  readonly #line: HTMLElement;
+
+  /** `given` hears of a token that was typed in. */
+  constructor(given: () => void) {
+    this.#given = given;
+    this.source = recall("tab", "token") === undefined ? undefined : () => this.#next();
+    const enter = h("button", { class: "small", type: "button", onclick: () => this.#dialog.showModal() }, "Enter a token");
+    const text = h("p", {}, "Not connected: the server wants a token.");
+    this.#line = h("div", { class: "notice warn", "data-notice": "token", hidden: true }, text, enter);
+    this.#dialog = this.#makeDialog();
+    this.element = h("div", { class: "notices", role: "status" }, this.#line, this.#dialog);
+  }
+
+  /** Asks for a token. */
+  ask(why: string): void {
+    this.#why.textContent = why;
+    this.#line.hidden = false;
+    if (!this.#dialog.open) this.#dialog.showModal();
+  }
+
+  /** A token was accepted: nothing is asked any more. */
+  settle(): void {
+    this.#line.hidden = true;
+    this.#dialog.close();
+  }
+
+  async #next(): Promise<string> {
+    const token = recall("tab", "token");
+    const expiresAt = readClaims(token).expiresAt ?? Infinity;
+    if (token !== undefined && expiresAt > Date.now()) return token;
+    this.ask("Your token has run out. What you write meanwhile is kept in this browser.");
+    return new Promise((resolve) => this.#waiting.add(resolve));
+  }
+
+  #take(event: SubmitEvent): void {
     event.preventDefault();
-    const token = field.value.trim();
+    const token = this.#field.value.trim();
     if (token === "") return;
     keep("tab", "token", token);
-    field.value = "";
-    dialog.close();
-    for (const resolve of waiting) resolve(token);
-    waiting.clear();
-    given();
-  };
-  const later = h("button", { type: "button", onclick: () => dialog.close() }, "Later");
-  const dialog = h(
-    "dialog",
-    { class: "dialog", "aria-labelledby": "token-title", "aria-describedby": "token-why" },
-    h(
-      "form",
-      { onsubmit: take },
-      h("h2", { id: "token-title" }, "A token is needed"),
-      why,
-      h("label", { for: "token" }, "Token"),
-      field,
-      h("p", { class: "hint" }, "Whoever runs this server makes one with ", h("code", {}, "syncline token"), "."),
-      h("p", { class: "dialog-actions" }, later, h("button", { class: "main", type: "submit" }, "Go on")),
-    ),
-  );
+    this.#field.value = "";
+    this.#dialog.close();
+    for (const resolve of this.#waiting) resolve(token);
+    this.#waiting.clear();
+    this.#given();
+  }
 
-  const ask = (reason: string): void => {
-    why.textContent = reason;
-    if (!dialog.open) dialog.showModal();
-  };
-
-  const source = async (): Promise<string> => {
-    const token = recall("tab", "token");
-    if (token !== undefined && !(Number(readClaims(token).expiresAt) <= Date.now())) return token;
-    ask("Your token has run out. What you write meanwhile is kept in this browser.");
-    return new Promise((resolve) => waiting.add(resolve));
-  };
-
-  return {
-    element: dialog,
-    source: initial === undefined ? undefined : source,
-    ask,
-    settle() {
-      if (waiting.size === 0 && dialog.open) dialog.close();
-    },
-  };
+  #makeDialog(): HTMLDialogElement {
+    const later = h("button", { type: "button", onclick: () => this.#dialog.close() }, "Later");
+    return h(
+      "dialog",
+      { class: "dialog", "aria-labelledby": "token-title", "aria-describedby": "token-why" },
+      h(
+        "form",
+        { onsubmit: (event: SubmitEvent) => this.#take(event) },
+        h("h2", { id: "token-title" }, "A token is needed"),
+        this.#why,
+        h("label", { for: "token" }, "Token"),
+        this.#field,
+        h("p", { class: "hint" }, "Whoever runs this server makes one with ", h("code", {}, "syncline token"), "."),
+        h("p", { class: "dialog-actions" }, later, h("button", { class: "main", type: "submit" }, "Go on")),
+      ),
+    );
+  }
 }
 
 /** What a token says of its bearer, unchecked: the server checks it. */

@@ -27,6 +27,7 @@ export interface Surroundings {
 
 /** A document on the page. */
 export interface DocumentView {
+  readonly handle: DocHandle<Board>;
   /** In the page's head. */
   readonly head: readonly HTMLElement[];
   readonly main: readonly HTMLElement[];
@@ -50,12 +51,12 @@ export function showDocument(documentId: string, page: Surroundings): DocumentVi
 }
 
 class View implements DocumentView {
+  readonly handle: DocHandle<Board>;
   readonly head: readonly HTMLElement[];
   readonly main: readonly HTMLElement[];
   readonly foot: readonly HTMLElement[];
 
   readonly #page: Surroundings;
-  readonly #handle: DocHandle<Board>;
   readonly #ends: (() => void)[] = [];
   readonly #reader = makeReaderSign();
   readonly #light = makeLight();
@@ -81,13 +82,13 @@ class View implements DocumentView {
     this.#page = page;
     this.#self = page.self;
     this.#state = { name: page.self.name, color: page.self.color };
-    this.#handle = page.client.open<Board>(documentId, { initial: EMPTY });
+    this.handle = page.client.open<Board>(documentId, { initial: EMPTY });
     this.#history = makeHistory(
-      this.#handle,
+      this.handle,
       (write) => this.#change(write),
       (isOpen) => this.#toggled(isOpen),
     );
-    this.#drafts = makeDrafts(this.#handle, (text) => page.notices.show("draft", { text, tone: "warn", closes: true }));
+    this.#drafts = makeDrafts(this.handle, (text) => page.notices.show("draft", { text, tone: "warn", closes: true }));
     this.#wait.append(this.#waitWord, this.#progress);
     const text = h("h2", { id: "text-title", class: "pane-title" }, "Text");
     const cards = h("h2", { id: "cards-title", class: "pane-title" }, "Cards");
@@ -106,11 +107,11 @@ class View implements DocumentView {
     this.#editor?.close();
     for (const name of ["reader", "write", "draft", "shape"]) this.#page.notices.hide(name);
     // Whatever fails in it was told as an error of the client.
-    void this.#handle.close().catch(() => undefined);
+    void this.handle.close().catch(() => undefined);
   }
 
   #follow(): void {
-    const handle = this.#handle;
+    const { handle } = this;
     this.#ends.push(
       handle.on("change", () => this.#present()),
       handle.on("status", () => this.#standing()),
@@ -132,8 +133,8 @@ class View implements DocumentView {
 
   /** The document is here: from now on it is edited. */
   #begin(): void {
-    if (this.#editor !== undefined || !this.#handle.isReady) return;
-    const editor = makeEditor(this.#handle, {
+    if (this.#editor !== undefined || !this.handle.isReady) return;
+    const editor = makeEditor(this.handle, {
       moved: (caret) => this.#show({ caret }),
       typedInVain: () => this.#tellReader(),
       refused: (error) => this.#tell(error),
@@ -148,9 +149,9 @@ class View implements DocumentView {
   }
 
   #present(): void {
-    if (!this.#handle.isReady) return;
+    if (!this.handle.isReady) return;
     if (this.#editor === undefined) return this.#begin();
-    const board = this.#handle.doc();
+    const board = this.handle.doc();
     this.#cards.show(board);
     this.#cards.showPeople(this.#others);
     if (readText(board) === undefined) {
@@ -159,10 +160,10 @@ class View implements DocumentView {
   }
 
   #standing(): void {
-    const { status } = this.#handle;
+    const { status } = this.handle;
     const isReader = status.state === "live" && status.access === "read";
     const isReady = this.#editor !== undefined;
-    const isWritable = isReady && !isReader && status.state !== "refused" && readText(this.#handle.doc()) !== undefined;
+    const isWritable = isReady && !isReader && status.state !== "refused" && readText(this.handle.doc()) !== undefined;
     this.#reader.hidden = !isReader;
     this.#editor?.setReadOnly(!isWritable);
     this.#cards.setReadOnly(!isWritable);
@@ -179,7 +180,7 @@ class View implements DocumentView {
       this.#progress.hidden = true;
       say(this.#waitWord, this.#whyWaiting());
     }
-    if (status.state === "refused") this.#page.refused(this.#handle.documentId, status.code, status.reason);
+    if (status.state === "refused") this.#page.refused(this.handle.documentId, status.code, status.reason);
   }
 
   #whyWaiting(): string {
@@ -190,7 +191,7 @@ class View implements DocumentView {
 
   #change(write: (board: Board) => void): boolean {
     try {
-      this.#handle.change((board) => write(board));
+      this.handle.change((board) => write(board));
       return true;
     } catch (error) {
       if (!(error instanceof ChangeError)) throw error;
@@ -229,12 +230,12 @@ class View implements DocumentView {
       ...(caret === undefined ? {} : { caret }),
       ...(card === undefined ? {} : { card }),
     };
-    this.#handle.presence.set(this.#state);
+    this.handle.presence.set(this.#state);
   }
 
   /** Takes in who else is here. Of two with one colour the one who came later takes another. */
   #meet(): void {
-    this.#others = [...this.#handle.presence.others.values()].map(readPerson);
+    this.#others = [...this.handle.presence.others.values()].map(readPerson);
     const own = this.#page.client.session ?? Infinity;
     if (this.#others.some(({ color, session }) => color === this.#self.color && session < own)) {
       const color = freeColor(this.#self.color, this.#others);
