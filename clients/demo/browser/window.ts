@@ -39,7 +39,11 @@ export class Window {
 
   /** Opens the page and waits for nothing. */
   static async visit(context: BrowserContext, server: Server, documentId: string, token?: string): Promise<Window> {
-    const page = await context.newPage();
+    return Window.take(await context.newPage(), server, documentId, token);
+  }
+
+  /** Opens the page in a tab that is there already. */
+  static async take(page: Page, server: Server, documentId: string, token?: string): Promise<Window> {
     page.setDefaultTimeout(PATIENCE_MS);
     page.setDefaultNavigationTimeout(PATIENCE_MS);
     await page.goto(`${server.url}/${token === undefined ? "" : `?token=${token}`}#${documentId}`);
@@ -66,6 +70,11 @@ export class Window {
 
   async ready(): Promise<void> {
     await this.editor.waitFor();
+  }
+
+  /** How long after its load had begun the document could be edited. */
+  editableAfterMs(): Promise<number> {
+    return this.page.evaluate(() => performance.getEntriesByName("editable").at(-1)?.startTime ?? Infinity);
   }
 
   /** Types where the caret is put first. */

@@ -92,6 +92,10 @@ export function makeHistory(
     frame = requestAnimationFrame(show);
   });
 
+  bar.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") close();
+  });
+
   const open = (): void => {
     timeline = readTimeline(handle.doc());
     range.max = String(timeline.length);
