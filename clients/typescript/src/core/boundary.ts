@@ -2,7 +2,7 @@
 import type { Patch } from "@automerge/automerge";
 import type { ClientErrorKind, ConnectionStatus, DocumentStatus, Draft } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
-import type { Kept, KeptDraft, KeptEdit } from "./kept.js";
+import type { Kept, KeptEdit } from "./kept.js";
 import type { Cursor, Hash } from "../wire/messages.js";
 
 /** What happened. */
@@ -32,6 +32,8 @@ export type Event =
   | { readonly type: "adopted"; readonly document: string; readonly edits: readonly KeptEdit[] }
   /** This page writes the stored replica from now on, or, with null, no more. `stored` is what is there. */
   | { readonly type: "keeper"; readonly document: string; readonly stored: Stored | null }
+  /** Whose token the app has given; empty without authentication. */
+  | { readonly type: "user"; readonly user: string }
   /** Write what waits to be stored at once. */
   | { readonly type: "flush"; readonly document: string }
   | { readonly type: "presence"; readonly document: string; readonly state: Uint8Array | null }
@@ -91,7 +93,7 @@ export type Notice =
     }
   | { readonly type: "presence"; readonly document: string }
   | { readonly type: "signal"; readonly document: string; readonly session: number; readonly payload: Uint8Array }
-  | { readonly type: "draft"; readonly document: string; readonly draft: Draft }
+  | { readonly type: "draft"; readonly document: string; readonly draft: Draft; readonly serial: number }
   | { readonly type: "error"; readonly kind: ClientErrorKind; readonly document?: string; readonly text: string; readonly cause?: unknown };
 
 /** Where a document stands. */
@@ -103,5 +105,3 @@ export interface DocumentState {
   /** Own changes without an answer. */
   readonly unsynced: number;
 }
-
-export type { Kept, KeptDraft, KeptEdit };

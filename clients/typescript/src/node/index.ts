@@ -1,0 +1,2 @@
+/** What only Node has: `@syncline/client/node`. */
+export { nodeTransport } from "./transport.js";
