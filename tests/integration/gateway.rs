@@ -31,7 +31,7 @@ fn probes_metrics_and_the_page_answer() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
         assert!(answer.contains(part), "{path}: {answer}");
     };
-    check("/", "200", "Syncline is running");
+    check("/", "200", "<title>Syncline</title>");
     check("/healthz", "200", "alive");
     check("/readyz", "200", "ready");
     check("/metrics", "200", "syncline_connections_total 4\n");

@@ -4,6 +4,7 @@
 mod address;
 mod http;
 pub mod origin;
+mod page;
 mod slots;
 mod stream;
 pub mod tls;
