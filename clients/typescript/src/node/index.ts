@@ -1,0 +1,2 @@
+/** What only Node has: everything that `@syncline/client/node` exports. */
+export { fileStorage } from "./storage.js";
