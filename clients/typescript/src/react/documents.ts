@@ -4,7 +4,7 @@
  * here is React's; nothing is opened while React renders.
  */
 import type { Doc } from "@automerge/automerge";
-import type { ClientShape as Client } from "../client.js";
+import type { Client } from "../client.js";
 import type { DocHandle } from "../handle.js";
 import type { DocumentStatus, Other, Safety } from "../status.js";
 
