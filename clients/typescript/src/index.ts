@@ -1,8 +1,9 @@
 /**
  * The public face of `@syncline/client`: everything an application may use is exported here, and nothing else is.
  */
-export type { ClientOptions, OpenOptions } from "./client.js";
-export type { DocHandle, Drafts, Presence } from "./handle.js";
+export { Client, type ClientOptions, type OpenOptions } from "./client.js";
+export type { ClientLimits } from "./core/config.js";
+export { DocHandle, type Drafts, type Presence } from "./handle.js";
 export {
   ChangeError,
   ClientError,
@@ -25,3 +26,4 @@ export { StorageError, type Storage, type StorageFault, type StorageWrite } from
 export { browserTabs } from "./tabs/browser.js";
 export type { Channel, Lock, Tabs } from "./tabs/tabs.js";
 export type { Connection, Transport, TransportEvents } from "./transport/transport.js";
+export { webSocketTransport, type SocketLike } from "./transport/websocket.js";

@@ -76,7 +76,7 @@ export function documentsOf(client: Client): Documents {
 }
 
 /** How a component that has not mounted yet sees every document. */
-const OPENING: DocumentView<never> = { doc: undefined, status: { state: "opening" }, safety: "durable", unsyncedChanges: 0, handle: undefined };
+const OPENING: DocumentView<unknown> = { doc: undefined, status: { state: "opening" }, safety: "durable", unsyncedChanges: 0, handle: undefined };
 
 const NOBODY: readonly Other<never>[] = [];
 

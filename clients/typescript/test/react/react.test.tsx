@@ -192,10 +192,10 @@ describe("useSyncStatus", () => {
     const mine = client(server);
     let change: ChangeDocument<Note> = () => undefined;
     render(<StrictMode>{inside(mine, [<Text key="text" give={(given) => (change = given)} />, <Light key="light" />])}</StrictMode>);
-    await waitFor(() => expect(shown("light")).toBe("connected durable 0"));
     await waitFor(() => expect(shown()).toBe("empty (live)"));
-    act(() => mine.goOffline());
-    expect(shown("light")).toBe("offline durable 0");
+    await waitFor(() => expect(shown("light")).toBe("connected durable 0"));
+    await act(async () => mine.goOffline());
+    await waitFor(() => expect(shown("light")).toBe("offline durable 0"));
     act(() => change((doc) => void (doc.text = "offline")));
     expect(shown("light")).toBe("offline local 1");
     act(() => mine.goOnline());
