@@ -14,7 +14,7 @@ use crate::{
         Server,
         gateway::Stream,
         hub::Seat,
-        metrics::CloseLabels,
+        metrics::{CloseLabels, Refused},
         outbox::{Item, Notice, Outbox},
         post::Post,
         room::workers::random_number,
@@ -45,6 +45,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const REASON_BYTES_MAX: usize = 123;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
+/// When a server without memory wants those back that it turns away, so that they do not all come at once.
+const OVERLOADED_RETRY_AFTER_MS: std::ops::Range<u64> = 2_000..6_000;
 
 /// What the gateway knows of a connection that it let in. Its `Debug` form leaves the token out: that must reach no log.
 pub struct Admission {
@@ -303,6 +305,9 @@ impl Reader {
             }
         };
         if self.seat.is_none() {
+            if self.server.hub.is_overloaded() {
+                return self.turn_away();
+            }
             self.seat = self
                 .server
                 .hub
@@ -321,6 +326,18 @@ impl Reader {
             .expires_at_ms
             .map(|at| self.now().plus_ms(at.saturating_sub(unix_ms)));
         Event::Admitted { grant, expires }
+    }
+
+    /// There is no memory for one more; those who are in go on.
+    fn turn_away(&self) -> Event {
+        self.server.metrics.refuse(Refused::Overloaded);
+        let range = OVERLOADED_RETRY_AFTER_MS;
+        let after_ms = range.start + random_number() % (range.end - range.start);
+        self.outbox.push(ServerMessage::Retry { after_ms }.encode());
+        Event::Refused {
+            code: CloseCode::Overloaded,
+            text: "the server has no memory left; come back later".to_owned(),
+        }
     }
 
     fn now(&self) -> Time {

@@ -59,6 +59,35 @@ pub struct Metrics {
     pub resets: Counter,
     /// Documents not opened for lack of memory.
     pub overloads: Counter,
+    /// Replaced files that were taken over, or could not be.
+    pub reloads: Family<ReloadLabels, Counter>,
+}
+
+/// The labels of [`Metrics::reloads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// Of what.
+    pub what: Reloaded,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What is taken over without a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Reloaded {
+    /// The keys for tokens.
+    Keys,
+    /// The TLS certificate.
+    Certificate,
+}
+
+/// How something ended that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Well.
+    Done,
+    /// It was given up.
+    Failed,
 }
 
 /// The label of [`Metrics::refused`].
@@ -85,6 +114,8 @@ pub enum Refused {
     Upgrade,
     /// The server starts or stops.
     NotReady,
+    /// The rooms' memory is used up.
+    Overloaded,
 }
 
 /// The label of [`Metrics::edits_rejected`]: one of the protocol's own codes, never text from outside.
@@ -131,6 +162,7 @@ impl Metrics {
             appends_failed: Counter::default(),
             resets: Counter::default(),
             overloads: Counter::default(),
+            reloads: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -171,6 +203,11 @@ impl Metrics {
             "sessions_closed",
             "Sessions that the server closed",
             metrics.sessions_closed.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Replaced keys and certificates that were taken over, or could not be",
+            metrics.reloads.clone(),
         );
         registry.register("rooms_open", "Rooms that are live", metrics.rooms_open.clone());
         metrics.register_rooms();
@@ -238,6 +275,12 @@ impl Metrics {
     /// Counts something that was turned away.
     pub fn refuse(&self, reason: Refused) {
         self.refused.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// Counts replaced files that were taken over, or could not be.
+    pub fn reloaded(&self, what: Reloaded, done: bool) {
+        let outcome = if done { Outcome::Done } else { Outcome::Failed };
+        self.reloads.get_or_create(&ReloadLabels { what, outcome }).inc();
     }
 
     /// All of them in OpenMetrics text.

@@ -12,6 +12,7 @@ mod hostile;
 mod identity;
 mod lagging;
 mod members;
+mod overload;
 mod peer;
 mod presence;
 mod process;

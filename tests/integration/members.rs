@@ -510,6 +510,37 @@ fn e21_c1_an_edit_over_a_limit_is_rejected_and_the_connection_goes_on() {
 }
 
 #[test]
+fn e21_an_edit_whose_changes_inflate_to_too_much_together_is_rejected() {
+    let server = TestServer::start("[limits]\ninflated_bytes_max = 10000\n");
+    let (mut anna, _ben, room) = two(&server);
+    let mut document = Automerge::new().with_actor(ActorId::from([9]));
+    for key in 0..5 {
+        let mut transaction = document.transaction();
+        transaction
+            .put(ROOT, format!("k{key}"), "x".repeat(4_000))
+            .expect("a put");
+        transaction.commit();
+    }
+    let mut changes = document.get_changes(&[]);
+    let deflated: Vec<Bytes> = changes
+        .iter_mut()
+        .map(|change| change.bytes().into_owned().into())
+        .collect();
+    assert!(
+        deflated.iter().map(Bytes::len).sum::<usize>() < 2_000,
+        "they are small as sent"
+    );
+    anna.edit(room, 1, deflated[..2].to_vec());
+    anna.hear_answer(1).expect("acknowledged");
+    anna.edit(room, 2, deflated[2..].to_vec());
+    anna.hear_answer(2).expect("three are over by one at most");
+    let (mut carl, room) = (Peer::connect(server.address, None), room);
+    carl.open("notes", None);
+    carl.edit(room, 1, [&deflated[..], &deflated[..]].concat());
+    assert_eq!(carl.hear_answer(1), Err("limit".into()));
+}
+
+#[test]
 fn l4_over_the_rate_the_server_reads_more_slowly_and_loses_nothing() {
     let server = TestServer::start("[limits]\nedits_per_second = 20\nedits_burst = 5\n");
     let (mut anna, mut ben, room) = two(&server);

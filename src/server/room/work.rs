@@ -18,11 +18,16 @@ use crate::{
     },
 };
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
-use syncline_protocol::DocumentId;
+use syncline_protocol::{DocumentId, Position};
 use tokio::{sync::oneshot, task::JoinSet};
 
 /// The current snapshot and perhaps a former one that is still read.
 type Snapshots = Arc<Mutex<Vec<SnapshotMeta>>>;
+
+/// What a merge takes for each change besides the document that it begins with: a clone of that, about.
+const MERGE_BYTES_PER_CHANGE: u64 = 160;
+/// What it takes when the document has to be loaded first: the peak while Automerge loads, about.
+const LOAD_BYTES_PER_CHANGE: u64 = 1_000;
 
 pub(super) struct Work {
     workers: Arc<Workers>,
@@ -84,9 +89,13 @@ impl Work {
             Effect::Append(append) => self.append(&append),
             Effect::Load => self.load(),
             Effect::Read { .. } | Effect::Decode { .. } | Effect::Prove { .. } => self.serve_member(effect),
-            Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
-                Event::Merged(storage.merge(base, to))
-            }),
+            Effect::Merge { base, to } => {
+                let bytes = merge_bytes(base.is_some(), to);
+                self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
+                    Event::Merged(storage.merge(base, to))
+                });
+            }
             Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
             Effect::Reply { .. }
             | Effect::Part { .. }
@@ -141,7 +150,9 @@ impl Work {
                 changes,
             } => {
                 let answer = move |holds| Event::Proven { session, ticket, holds };
-                self.run(Kind::Prove, answer(None), move |storage, _| {
+                let bytes = merge_bytes(base.is_some(), to);
+                self.run(Kind::Prove, answer(None), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
                     answer(storage.prove(base, to, &changes))
                 });
             }
@@ -218,6 +229,13 @@ impl Work {
                     tracing::error!(document = %log, "the store is read-only: the document is not opened");
                     return Event::LoadFailed(LoadFailure::Unavailable);
                 }
+                // What cannot be estimated cannot be read either, and opening it says why.
+                let bytes = storage.open_bytes().unwrap_or_default();
+                let Some(_share) = workers.memory.try_take(bytes) else {
+                    tracing::warn!(document = %log, bytes, "the rooms' memory is used up; the document is not opened");
+                    workers.metrics.overloads.inc();
+                    return Event::LoadFailed(LoadFailure::Unavailable);
+                };
                 let current = storage.current_snapshot().ok().flatten();
                 *lock(&snapshots) = current.into_iter().collect();
                 match storage.open(workers.fresh_epoch()) {
@@ -272,6 +290,16 @@ impl Work {
         self.jobs
             .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
     }
+}
+
+/// About how much memory a merge up to `to` takes until it is done.
+fn merge_bytes(has_base: bool, to: Position) -> u64 {
+    let per_change = if has_base {
+        MERGE_BYTES_PER_CHANGE
+    } else {
+        LOAD_BYTES_PER_CHANGE
+    };
+    to.number().saturating_mul(per_change)
 }
 
 fn lock(snapshots: &Snapshots) -> std::sync::MutexGuard<'_, Vec<SnapshotMeta>> {
