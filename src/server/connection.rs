@@ -14,7 +14,7 @@ use crate::{
         Server,
         gateway::Stream,
         hub::Seat,
-        metrics::{CloseLabels, Refused},
+        metrics::{CloseLabels, Refused, TokenLabels},
         outbox::{Item, Notice, Outbox},
         post::Post,
         room::workers::random_number,
@@ -276,16 +276,16 @@ impl Reader {
                 self.outbox.push(frame);
                 None
             }
+            Effect::Closed { code, frame } => {
+                self.server.metrics.closed(&code, 1);
+                self.outbox.push(frame);
+                None
+            }
             Effect::Pause { until } => {
                 self.paused_until = self.paused_until.max(Some(until));
                 None
             }
             Effect::Close { code, text } => {
-                self.server
-                    .metrics
-                    .sessions_closed
-                    .get_or_create(&CloseLabels { code: code.number() })
-                    .inc();
                 tracing::info!(session = %self.session.id(), code = code.number(), text, "closing");
                 self.outbox.close(code, text);
                 None
@@ -298,6 +298,8 @@ impl Reader {
         let grant = match self.server.verifier.admit(token, unix_ms) {
             Ok(grant) => grant,
             Err(error) => {
+                let label = TokenLabels { reason: error };
+                self.server.metrics.tokens_refused.get_or_create(&label).inc();
                 return Event::Refused {
                     code: CloseCode::Unauthorized,
                     text: error.to_string(),
@@ -315,6 +317,7 @@ impl Reader {
             if let Some(seat) = &self.seat {
                 self.outbox.share(seat.queues.clone());
             } else {
+                self.server.metrics.refuse(Refused::FullForSubject);
                 let text = "this subject has too many connections; close one first".to_owned();
                 return Event::Refused {
                     code: CloseCode::Overloaded,
@@ -357,7 +360,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
         for item in items {
             bytes += item.bytes();
             frames += u64::from(matches!(item, Item::Frame(_)));
-            close = matches!(item, Item::Close { .. });
+            if let Item::Close { code, .. } = &item {
+                close = true;
+                let label = CloseLabels { code: code.number() };
+                server.metrics.sessions_closed.get_or_create(&label).inc();
+            }
             match timeout(idle, sink.feed(message(item))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return,

@@ -9,7 +9,7 @@ use crate::{
     server::{
         clock::Clock,
         memory::Memory,
-        metrics::Metrics,
+        metrics::{LoadFault, Metrics},
         outbox::Shared,
         room::{self, Handle, Mail, workers::Workers},
     },
@@ -171,7 +171,7 @@ impl Hub {
         }
         if self.is_overloaded() {
             tracing::warn!(%document, "the rooms' memory is used up; a document was not opened");
-            self.metrics().overloads.inc();
+            self.metrics().load_failed(LoadFault::Memory);
             return Err(Unavailable);
         }
         match self.rooms.entry(document.clone()) {
@@ -219,6 +219,7 @@ impl Hub {
             }
             // A room whose inbox is full is in use.
             if room.inbox.try_send(Mail::Event(Event::Trimmed)).is_ok() {
+                self.metrics().rooms_trimmed.inc();
                 over = over.saturating_sub(room.figures.memory_bytes.load(Ordering::Relaxed));
             }
         }

@@ -6,6 +6,8 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connection;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 pub mod gateway;
 pub mod hub;
 pub mod memory;

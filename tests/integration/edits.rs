@@ -4,6 +4,7 @@ use crate::{
     peer::{Peer, counted, may_write},
     running::TestServer,
 };
+use bytes::Bytes;
 use syncline_protocol::native::Base;
 
 #[test]
@@ -64,4 +65,20 @@ fn o5_a_joiner_gets_the_document_and_a_returning_client_what_it_missed() {
         .expect("the former state");
     replica.load_incremental(&missed.bytes).expect("what was missed");
     assert_eq!(replica.get_heads(), document.get_heads());
+}
+
+#[test]
+fn o13_parts_may_hold_what_the_client_has_and_automerge_ignores_it() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let joined = anna.open("notes", None);
+    let (mut replica, changes) = counted(1, 3);
+    anna.edit(joined.opened.room, 1, changes.clone());
+    anna.hear_answer(1).expect("acknowledged");
+    let again = anna.open("notes", Some(joined.cursor));
+    let own: usize = changes.iter().map(Bytes::len).sum();
+    assert_eq!(again.bytes.len(), own, "the parts hold its own changes");
+    let heads = replica.get_heads();
+    replica.load_incremental(&again.bytes).expect("whole chunks");
+    assert_eq!((replica.get_heads(), replica.get_changes(&[]).len()), (heads, 3));
 }

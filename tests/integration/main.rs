@@ -7,6 +7,7 @@ mod client;
 mod command_line;
 mod durability;
 mod edits;
+mod faults;
 mod gateway;
 mod hostile;
 mod identity;

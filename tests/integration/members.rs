@@ -10,7 +10,7 @@ use std::{thread::sleep, time::Duration};
 use syncline::server::clock::Clock;
 use syncline_protocol::{
     ChangeHash, RoomNumber,
-    native::{Base, ClientMessage, ClosedCode, Open, Packing, ServerMessage, WelcomeLimits},
+    native::{Base, Capability, ClientMessage, ClosedCode, Open, Packing, ServerMessage, WelcomeLimits},
 };
 
 /// What anything here may take: more than five times what is expected.
@@ -82,6 +82,20 @@ fn o26_a_full_document_lets_nobody_else_in_until_somebody_leaves() {
     assert_eq!(ben.hear_answer(1), Err("not_open".into()), "the leave is read");
     assert_eq!(carl.open("notes", None).opened.room, room);
     assert_eq!(anna.hear_all(room), Vec::new(), "and nobody is disturbed");
+}
+
+#[test]
+fn v4_v5_welcome_names_what_both_sides_know_and_nothing_else() {
+    let server = TestServer::start("");
+    for (named, expected) in [
+        (vec![], vec![]),
+        (vec![Capability::Deflate], vec![Capability::Deflate]),
+        (vec![Capability::Other("telepathy".into())], vec![]),
+    ] {
+        let mut peer = Peer::silent(server.address);
+        peer.hello(None, named);
+        assert_eq!(peer.hear_welcome().capabilities, expected);
+    }
 }
 
 #[test]

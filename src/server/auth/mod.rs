@@ -17,6 +17,7 @@ use crate::{
 use claims::Claims;
 use jsonwebtoken::errors::ErrorKind;
 use keys::{Key, Keys};
+use prometheus_client::encoding::EncodeLabelValue;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -47,7 +48,7 @@ pub struct TokenVerifier {
 }
 
 /// Why a token is refused. The texts hold no part of the token, so they may be logged and sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue, thiserror::Error)]
 pub enum AuthError {
     /// No token where one is needed.
     #[error("a token is needed; `syncline token` or your application makes one")]

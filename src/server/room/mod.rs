@@ -201,6 +201,8 @@ impl Task {
     async fn run(&mut self) {
         let mut received = Vec::with_capacity(16);
         while self.stage != Stage::Closed {
+            #[cfg(feature = "failpoints")]
+            crate::server::failpoints::pass(&self.document).await;
             let wake = self
                 .room
                 .next_wakeup()
@@ -348,6 +350,7 @@ impl Task {
             }
         }
         let now = self.hub.now();
+        self.hub.metrics().members_lagged.inc_by(lagging.len() as u64);
         for (session, at) in lagging {
             self.handle(now, Event::Lagged { session, at });
             self.tell_when_drained(session);
@@ -411,6 +414,9 @@ impl Task {
         for (code, count) in tally.rejected {
             metrics.reject(&code, count);
         }
+        for (code, count) in tally.closed {
+            metrics.closed(&code, count);
+        }
         if now >= self.next_account || self.grown_bytes >= ACCOUNT_BYTES {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
             self.grown_bytes = 0;
@@ -433,6 +439,9 @@ impl Task {
         for member in self.members.values() {
             member.outbox.dismiss(self.number, member.join, frame.clone());
         }
+        self.hub
+            .metrics()
+            .closed(&ClosedCode::Unavailable, self.members.len() as u64);
     }
 
     /// Waits for what is under way: the next room of the document must not read, nor rewrite, what this one still writes.

@@ -57,6 +57,16 @@ pub struct Storage {
     limits: Limits,
 }
 
+#[cfg(not(feature = "failpoints"))]
+fn merge(document: &Document, changes: &[Bytes]) -> Merge {
+    document.merge(changes)
+}
+
+#[cfg(feature = "failpoints")]
+fn merge(document: &Document, changes: &[Bytes]) -> Merge {
+    crate::server::failpoints::merge(changes).unwrap_or_else(|| document.merge(changes))
+}
+
 /// Makes a batch durable, and returns once it is.
 pub type Commit<'a> = &'a dyn Fn(Batch) -> Result<(), StoreError>;
 
@@ -207,7 +217,7 @@ impl Storage {
                 Err(_) => return Merged::Failed,
             };
             let changes: Vec<Bytes> = piece.entries.into_iter().map(|entry| entry.change).collect();
-            match document.merge(&changes) {
+            match merge(&document, &changes) {
                 Merge::Whole(merged) => (document, position) = (merged, piece.next),
                 Merge::Bad { culprits, descendants } => {
                     let place = |numbers: Vec<usize>| numbers.into_iter().map(|number| position.plus(number as u64));

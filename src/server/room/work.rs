@@ -7,6 +7,7 @@ use crate::{
         room::{Append, Effect, Event, LoadFailure, Merged, ReadFailure},
     },
     server::{
+        metrics::{LoadFault, MergeFault},
         room::{
             storage::Storage,
             workers::{Kind, Workers},
@@ -93,7 +94,11 @@ impl Work {
                 let bytes = merge_bytes(base.is_some(), to);
                 self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, workers| {
                     let _share = workers.memory.take(bytes);
-                    Event::Merged(storage.merge(base, to))
+                    let merged = storage.merge(base, to);
+                    if let Some(fault) = fault(&merged) {
+                        workers.metrics.merge_failed(fault);
+                    }
+                    Event::Merged(merged)
                 });
             }
             Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
@@ -227,13 +232,14 @@ impl Work {
                 if workers.writer.figures().read_only.load(Ordering::Relaxed) {
                     // What is read now may be what could not be synced: nobody may see that.
                     tracing::error!(document = %log, "the store is read-only: the document is not opened");
+                    workers.metrics.load_failed(LoadFault::Store);
                     return Event::LoadFailed(LoadFailure::Unavailable);
                 }
                 // What cannot be estimated cannot be read either, and opening it says why.
                 let bytes = storage.open_bytes().unwrap_or_default();
                 let Some(_share) = workers.memory.try_take(bytes) else {
                     tracing::warn!(document = %log, bytes, "the rooms' memory is used up; the document is not opened");
-                    workers.metrics.overloads.inc();
+                    workers.metrics.load_failed(LoadFault::Memory);
                     return Event::LoadFailed(LoadFailure::Unavailable);
                 };
                 let current = storage.current_snapshot().ok().flatten();
@@ -242,7 +248,10 @@ impl Work {
                     Ok(loaded) => Event::Loaded(Box::new(loaded)),
                     Err(failure) => {
                         tracing::error!(document = %log, ?failure, "the document does not open");
-                        workers.metrics.loads_failed.inc();
+                        workers.metrics.load_failed(match failure {
+                            LoadFailure::Damaged => LoadFault::Damaged,
+                            LoadFailure::Unavailable => LoadFault::Store,
+                        });
                         Event::LoadFailed(failure)
                     }
                 }
@@ -289,6 +298,15 @@ impl Work {
         let (storage, workers) = (self.storage.clone(), self.workers.clone());
         self.jobs
             .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
+    }
+}
+
+fn fault(merged: &Merged) -> Option<MergeFault> {
+    match merged {
+        Merged::Whole { .. } => None,
+        Merged::Bad { .. } => Some(MergeFault::BadChange),
+        Merged::Damaged => Some(MergeFault::Damaged),
+        Merged::Failed => Some(MergeFault::Failed),
     }
 }
 
