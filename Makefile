@@ -2,14 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: run test format lint engine docs tests sim bench
+.PHONY: run test format lint engine docs deny tests sim bench
 
 # Builds the server and starts it without authentication, on loopback only.
 run:
 	$(CARGO) run --release --locked -- serve --dev
 
 # Everything that must hold before a change goes in.
-test: format lint engine docs tests
+test: format lint engine docs deny tests
 
 format:
 	$(CARGO) fmt --all --check
@@ -17,16 +17,25 @@ format:
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-# The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies.
+# The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies. The long
+# proof of the gate is the same code there and in `tests`, which runs it.
 engine:
 	$(CARGO) build --locked -p syncline --lib --no-default-features
 	$(CARGO) clippy --locked -p syncline --all-targets --no-default-features -- -D warnings
-	$(CARGO) test --locked -p syncline --no-default-features
+	$(CARGO) test --locked -p syncline --no-default-features -- --skip proof::
 	! $(CARGO) tree --locked -p syncline --no-default-features --edges normal,build --prefix none \
 		| grep -E '^(tokio|mio|socket2|sled|rustls|hyper|axum) '
 
 docs:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps
+
+# Bans, licences and sources of the dependencies, as deny.toml has them. Advisories come from the network: `cargo deny check`.
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "deny: skipped, cargo-deny is not installed (cargo install cargo-deny); the test 'dependencies' reads licences and sources"; \
+	fi
 
 tests:
 	$(CARGO) test --locked --workspace

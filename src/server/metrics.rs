@@ -222,50 +222,39 @@ impl Metrics {
             members_lagged: Counter::default(),
             reloads: Family::default(),
         };
-        let registry = &mut metrics.registry;
-        registry.register(
-            "connections_open",
-            "TCP connections that are open",
-            metrics.connections_open.clone(),
-        );
-        registry.register("connections", "TCP connections that came", metrics.connections.clone());
-        registry.register(
-            "refused",
-            "Connections and requests turned away",
-            metrics.refused.clone(),
-        );
-        registry.register(
-            "websockets_open",
-            "WebSockets that are open",
-            metrics.websockets_open.clone(),
-        );
-        registry.register(
-            "frames_in",
-            "WebSocket messages from clients",
-            metrics.frames_in.clone(),
-        );
-        registry.register(
-            "frames_out",
-            "WebSocket messages to clients",
-            metrics.frames_out.clone(),
-        );
-        registry.register("bytes_in", "Bytes of messages from clients", metrics.bytes_in.clone());
-        registry.register("bytes_out", "Bytes of messages to clients", metrics.bytes_out.clone());
-        registry.register("edits_acked", "Edits that are on disk", metrics.edits_acked.clone());
-        registry.register(
-            "edits_rejected",
-            "Edits that were refused",
-            metrics.edits_rejected.clone(),
-        );
-        registry.register(
-            "sessions_closed",
-            "Sessions that the server closed",
-            metrics.sessions_closed.clone(),
-        );
-        registry.register("rooms_open", "Rooms that are live", metrics.rooms_open.clone());
+        metrics.register_sessions();
         metrics.register_reasons();
         metrics.register_rooms();
         metrics
+    }
+
+    /// Connections, and what goes over them.
+    fn register_sessions(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "connections_open",
+            "TCP connections that are open",
+            self.connections_open.clone(),
+        );
+        registry.register("connections", "TCP connections that came", self.connections.clone());
+        registry.register("refused", "Connections and requests turned away", self.refused.clone());
+        registry.register(
+            "websockets_open",
+            "WebSockets that are open",
+            self.websockets_open.clone(),
+        );
+        registry.register("frames_in", "WebSocket messages from clients", self.frames_in.clone());
+        registry.register("frames_out", "WebSocket messages to clients", self.frames_out.clone());
+        registry.register("bytes_in", "Bytes of messages from clients", self.bytes_in.clone());
+        registry.register("bytes_out", "Bytes of messages to clients", self.bytes_out.clone());
+        registry.register("edits_acked", "Edits that are on disk", self.edits_acked.clone());
+        registry.register("edits_rejected", "Edits that were refused", self.edits_rejected.clone());
+        registry.register(
+            "sessions_closed",
+            "Sessions that the server closed",
+            self.sessions_closed.clone(),
+        );
+        registry.register("rooms_open", "Rooms that are live", self.rooms_open.clone());
     }
 
     /// What went wrong, by reason.

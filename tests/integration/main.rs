@@ -5,6 +5,7 @@
 mod cable;
 mod client;
 mod command_line;
+mod dependencies;
 mod durability;
 mod edits;
 mod faults;
