@@ -14,7 +14,7 @@ use crate::{
         Server,
         gateway::Stream,
         hub::Seat,
-        metrics::CloseLabels,
+        metrics::{CloseLabels, Refused, TokenLabels},
         outbox::{Item, Notice, Outbox},
         post::Post,
         room::workers::random_number,
@@ -45,6 +45,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const REASON_BYTES_MAX: usize = 123;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
+/// When a server without memory wants those back that it turns away, so that they do not all come at once.
+const OVERLOADED_RETRY_AFTER_MS: std::ops::Range<u64> = 2_000..6_000;
 
 /// What the gateway knows of a connection that it let in. Its `Debug` form leaves the token out: that must reach no log.
 pub struct Admission {
@@ -274,16 +276,16 @@ impl Reader {
                 self.outbox.push(frame);
                 None
             }
+            Effect::Closed { code, frame } => {
+                self.server.metrics.closed(&code, 1);
+                self.outbox.push(frame);
+                None
+            }
             Effect::Pause { until } => {
                 self.paused_until = self.paused_until.max(Some(until));
                 None
             }
             Effect::Close { code, text } => {
-                self.server
-                    .metrics
-                    .sessions_closed
-                    .get_or_create(&CloseLabels { code: code.number() })
-                    .inc();
                 tracing::info!(session = %self.session.id(), code = code.number(), text, "closing");
                 self.outbox.close(code, text);
                 None
@@ -296,6 +298,8 @@ impl Reader {
         let grant = match self.server.verifier.admit(token, unix_ms) {
             Ok(grant) => grant,
             Err(error) => {
+                let label = TokenLabels { reason: error };
+                self.server.metrics.tokens_refused.get_or_create(&label).inc();
                 return Event::Refused {
                     code: CloseCode::Unauthorized,
                     text: error.to_string(),
@@ -303,6 +307,9 @@ impl Reader {
             }
         };
         if self.seat.is_none() {
+            if self.server.hub.is_overloaded() {
+                return self.turn_away();
+            }
             self.seat = self
                 .server
                 .hub
@@ -310,6 +317,7 @@ impl Reader {
             if let Some(seat) = &self.seat {
                 self.outbox.share(seat.queues.clone());
             } else {
+                self.server.metrics.refuse(Refused::FullForSubject);
                 let text = "this subject has too many connections; close one first".to_owned();
                 return Event::Refused {
                     code: CloseCode::Overloaded,
@@ -321,6 +329,18 @@ impl Reader {
             .expires_at_ms
             .map(|at| self.now().plus_ms(at.saturating_sub(unix_ms)));
         Event::Admitted { grant, expires }
+    }
+
+    /// There is no memory for one more; those who are in go on.
+    fn turn_away(&self) -> Event {
+        self.server.metrics.refuse(Refused::Overloaded);
+        let range = OVERLOADED_RETRY_AFTER_MS;
+        let after_ms = range.start + random_number() % (range.end - range.start);
+        self.outbox.push(ServerMessage::Retry { after_ms }.encode());
+        Event::Refused {
+            code: CloseCode::Overloaded,
+            text: "the server has no memory left; come back later".to_owned(),
+        }
     }
 
     fn now(&self) -> Time {
@@ -340,7 +360,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
         for item in items {
             bytes += item.bytes();
             frames += u64::from(matches!(item, Item::Frame(_)));
-            close = matches!(item, Item::Close { .. });
+            if let Item::Close { code, .. } = &item {
+                close = true;
+                let label = CloseLabels { code: code.number() };
+                server.metrics.sessions_closed.get_or_create(&label).inc();
+            }
             match timeout(idle, sink.feed(message(item))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return,

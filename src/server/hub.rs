@@ -8,7 +8,8 @@ use crate::{
     },
     server::{
         clock::Clock,
-        metrics::Metrics,
+        memory::Memory,
+        metrics::{LoadFault, Metrics},
         outbox::Shared,
         room::{self, Handle, Mail, workers::Workers},
     },
@@ -36,9 +37,6 @@ pub struct Hub {
     workers: Arc<Workers>,
     clock: Clock,
     tuning: Tuning,
-    /// The sum of what the rooms report.
-    memory_bytes: AtomicU64,
-    memory_bytes_max: u64,
     seats: DashMap<Subject, Seats>,
     stopping: AtomicBool,
     unlisted: Notify,
@@ -66,15 +64,13 @@ struct Seats {
 
 impl Hub {
     /// A hub without rooms.
-    pub fn new(workers: Arc<Workers>, clock: Clock, tuning: Tuning, memory_bytes_max: u64) -> Arc<Self> {
+    pub fn new(workers: Arc<Workers>, clock: Clock, tuning: Tuning) -> Arc<Self> {
         Arc::new(Self {
             rooms: DashMap::new(),
             next_number: AtomicU64::new(1),
             workers,
             clock,
             tuning,
-            memory_bytes: AtomicU64::new(0),
-            memory_bytes_max,
             seats: DashMap::new(),
             stopping: AtomicBool::new(false),
             unlisted: Notify::new(),
@@ -173,10 +169,9 @@ impl Hub {
         if let Some(handle) = self.rooms.get(document) {
             return Ok(handle.clone());
         }
-        if self.memory_bytes() >= self.memory_bytes_max {
-            self.trim();
+        if self.is_overloaded() {
             tracing::warn!(%document, "the rooms' memory is used up; a document was not opened");
-            self.metrics().overloads.inc();
+            self.metrics().load_failed(LoadFault::Memory);
             return Err(Unavailable);
         }
         match self.rooms.entry(document.clone()) {
@@ -191,20 +186,23 @@ impl Hub {
         }
     }
 
-    /// About how much memory the rooms take.
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Ordering::Relaxed)
+    /// The rooms' budget.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.workers.memory
     }
 
-    /// A room's memory has changed.
-    pub(super) fn account(&self, former_bytes: u64, bytes: u64) {
-        self.memory_bytes
-            .fetch_add(bytes.wrapping_sub(former_bytes), Ordering::Relaxed);
+    /// Whether there is no memory for anybody who comes now; then what can be let go is asked for.
+    pub fn is_overloaded(&self) -> bool {
+        let scarce = self.memory().is_scarce();
+        if scarce {
+            self.trim();
+        }
+        scarce
     }
 
     /// Over the budget, asks the rooms to let go of what they can, the longest unused first, until enough should be free.
     fn trim(&self) {
-        let mut over = self.memory_bytes().saturating_sub(self.memory_bytes_max / 8 * 7);
+        let mut over = self.memory().excess();
         if over == 0 {
             return;
         }
@@ -221,6 +219,7 @@ impl Hub {
             }
             // A room whose inbox is full is in use.
             if room.inbox.try_send(Mail::Event(Event::Trimmed)).is_ok() {
+                self.metrics().rooms_trimmed.inc();
                 over = over.saturating_sub(room.figures.memory_bytes.load(Ordering::Relaxed));
             }
         }

@@ -10,7 +10,7 @@ use std::{thread::sleep, time::Duration};
 use syncline::server::clock::Clock;
 use syncline_protocol::{
     ChangeHash, RoomNumber,
-    native::{Base, ClientMessage, ClosedCode, Open, Packing, ServerMessage, WelcomeLimits},
+    native::{Base, Capability, ClientMessage, ClosedCode, Open, Packing, ServerMessage, WelcomeLimits},
 };
 
 /// What anything here may take: more than five times what is expected.
@@ -82,6 +82,20 @@ fn o26_a_full_document_lets_nobody_else_in_until_somebody_leaves() {
     assert_eq!(ben.hear_answer(1), Err("not_open".into()), "the leave is read");
     assert_eq!(carl.open("notes", None).opened.room, room);
     assert_eq!(anna.hear_all(room), Vec::new(), "and nobody is disturbed");
+}
+
+#[test]
+fn v4_v5_welcome_names_what_both_sides_know_and_nothing_else() {
+    let server = TestServer::start("");
+    for (named, expected) in [
+        (vec![], vec![]),
+        (vec![Capability::Deflate], vec![Capability::Deflate]),
+        (vec![Capability::Other("telepathy".into())], vec![]),
+    ] {
+        let mut peer = Peer::silent(server.address);
+        peer.hello(None, named);
+        assert_eq!(peer.hear_welcome().capabilities, expected);
+    }
 }
 
 #[test]
@@ -507,6 +521,37 @@ fn e21_c1_an_edit_over_a_limit_is_rejected_and_the_connection_goes_on() {
     anna.edit(room, 2, changes.clone());
     anna.hear_answer(2).expect("acknowledged");
     assert_eq!(ben.hear_diff().runs[0].changes, changes, "only the good one is seen");
+}
+
+#[test]
+fn e21_an_edit_whose_changes_inflate_to_too_much_together_is_rejected() {
+    let server = TestServer::start("[limits]\ninflated_bytes_max = 10000\n");
+    let (mut anna, _ben, room) = two(&server);
+    let mut document = Automerge::new().with_actor(ActorId::from([9]));
+    for key in 0..5 {
+        let mut transaction = document.transaction();
+        transaction
+            .put(ROOT, format!("k{key}"), "x".repeat(4_000))
+            .expect("a put");
+        transaction.commit();
+    }
+    let mut changes = document.get_changes(&[]);
+    let deflated: Vec<Bytes> = changes
+        .iter_mut()
+        .map(|change| change.bytes().into_owned().into())
+        .collect();
+    assert!(
+        deflated.iter().map(Bytes::len).sum::<usize>() < 2_000,
+        "they are small as sent"
+    );
+    anna.edit(room, 1, deflated[..2].to_vec());
+    anna.hear_answer(1).expect("acknowledged");
+    anna.edit(room, 2, deflated[2..].to_vec());
+    anna.hear_answer(2).expect("three are over by one at most");
+    let (mut carl, room) = (Peer::connect(server.address, None), room);
+    carl.open("notes", None);
+    carl.edit(room, 1, [&deflated[..], &deflated[..]].concat());
+    assert_eq!(carl.hear_answer(1), Err("limit".into()));
 }
 
 #[test]

@@ -279,7 +279,7 @@ impl Connection {
                 }
                 None
             }
-            Effect::Send(frame) => {
+            Effect::Send(frame) | Effect::Closed { frame, .. } => {
                 self.postbox.push(frame, context);
                 None
             }

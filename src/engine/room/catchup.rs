@@ -32,7 +32,8 @@ impl Room {
         self.begin_catching_up(session, out);
     }
 
-    fn turn_away(&self, session: SessionId, out: &mut Vec<Effect>) {
+    fn turn_away(&mut self, session: SessionId, out: &mut Vec<Effect>) {
+        *self.tally.closed.entry(ClosedCode::Limit).or_default() += 1;
         let closed = ServerMessage::Closed {
             room: None,
             document: self.document.clone(),

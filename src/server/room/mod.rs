@@ -11,10 +11,12 @@ pub mod workers;
 use crate::{
     engine::{
         room::{Effect, Event, Join, Room},
+        session::AuthorisedEdit,
         time::Time,
     },
     server::{
         hub::Hub,
+        memory::Share,
         outbox::{JoinNumber, Outbox},
     },
 };
@@ -31,7 +33,7 @@ use std::{
 };
 use syncline_protocol::{
     DocumentId, Position, RoomNumber, SessionId,
-    native::{ClosedCode, ServerMessage},
+    native::{ClosedCode, RejectCode, ServerMessage},
 };
 use tokio::sync::mpsc;
 use turns::Turns;
@@ -41,7 +43,8 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
-/// A room adds up its memory at most this often.
+/// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
+const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
 
 /// A message to a room.
@@ -104,8 +107,12 @@ pub(super) struct Task {
     /// Joins that wait for the session's queue to drain, the last one of each.
     joining: BTreeMap<SessionId, Join>,
     figures: Arc<Figures>,
+    /// Its part of the memory budget.
+    share: Share,
     /// When its memory is to be added up again: that takes longer than a small batch.
     next_account: Time,
+    /// What came since it was added up; a document that has just been loaded or merged counts as much.
+    grown_bytes: usize,
     stage: Stage,
 }
 
@@ -149,7 +156,9 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         turns: Turns::default(),
         joining: BTreeMap::new(),
         figures,
+        share: hub.memory().take(0),
         next_account: now,
+        grown_bytes: 0,
         stage: Stage::Running,
     };
     hub.spawn(async move {
@@ -192,6 +201,8 @@ impl Task {
     async fn run(&mut self) {
         let mut received = Vec::with_capacity(16);
         while self.stage != Stage::Closed {
+            #[cfg(feature = "failpoints")]
+            crate::server::failpoints::pass(&self.document).await;
             let wake = self
                 .room
                 .next_wakeup()
@@ -211,6 +222,9 @@ impl Task {
             let now = self.hub.now();
             if let Some(event) = event {
                 let answered = turns::answered(&event);
+                if matches!(event, Event::Loaded(_) | Event::Merged(_) | Event::Proven { .. }) {
+                    self.grown_bytes += ACCOUNT_BYTES;
+                }
                 self.handle(now, event);
                 let next = answered.and_then(|turn| self.turns.answered(turn, self.number));
                 self.perform(next.into_iter().collect());
@@ -218,6 +232,7 @@ impl Task {
             self.mail.extend(received.drain(..));
             while !self.room.is_saturated() {
                 let Some(mail) = self.mail.pop_front() else { break };
+                self.grown_bytes += mail.bytes();
                 self.receive(now, mail);
             }
             let mut out = Vec::new();
@@ -263,9 +278,23 @@ impl Task {
                     self.handle(now, Event::Drained { session });
                 }
             }
+            Mail::Event(Event::Edited(edit)) if self.hub.memory().is_full() => self.put_off(&edit),
             Mail::Event(event) => self.handle(now, event),
             Mail::Stop => self.stage = Stage::Stopping,
         }
+    }
+
+    /// There is no memory for an edit: it has to come again.
+    fn put_off(&self, edit: &AuthorisedEdit) {
+        let code = RejectCode::Unavailable;
+        self.hub.metrics().reject(&code, 1);
+        let reject = ServerMessage::Reject {
+            room: self.number,
+            id: edit.id(),
+            code,
+            text: "the server has no memory for further edits; send it again later".to_owned(),
+        };
+        self.with(edit.session(), |outbox| outbox.push(reject.encode()));
     }
 
     fn handle(&mut self, now: Time, event: Event) {
@@ -311,10 +340,17 @@ impl Task {
                     self.members.remove(&session);
                 }
                 Effect::Close => self.stage = Stage::Closed,
-                work => self.start(work),
+                work => {
+                    if let Effect::Append(append) = &work {
+                        let changes = append.entries.iter();
+                        self.grown_bytes += changes.map(|entry| entry.change.len()).sum::<usize>();
+                    }
+                    self.start(work);
+                }
             }
         }
         let now = self.hub.now();
+        self.hub.metrics().members_lagged.inc_by(lagging.len() as u64);
         for (session, at) in lagging {
             self.handle(now, Event::Lagged { session, at });
             self.tell_when_drained(session);
@@ -378,11 +414,15 @@ impl Task {
         for (code, count) in tally.rejected {
             metrics.reject(&code, count);
         }
-        if now >= self.next_account {
+        for (code, count) in tally.closed {
+            metrics.closed(&code, count);
+        }
+        if now >= self.next_account || self.grown_bytes >= ACCOUNT_BYTES {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
+            self.grown_bytes = 0;
             let memory = self.room.memory_bytes() as u64;
-            let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
-            self.hub.account(former, memory);
+            self.figures.memory_bytes.store(memory, Ordering::Relaxed);
+            self.share.set(memory);
         }
         self.figures
             .members
@@ -399,6 +439,9 @@ impl Task {
         for member in self.members.values() {
             member.outbox.dismiss(self.number, member.join, frame.clone());
         }
+        self.hub
+            .metrics()
+            .closed(&ClosedCode::Unavailable, self.members.len() as u64);
     }
 
     /// Waits for what is under way: the next room of the document must not read, nor rewrite, what this one still writes.
@@ -411,8 +454,7 @@ impl Task {
     /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     fn end(&mut self) {
         self.hub.unlist(&self.document, self.number);
-        self.hub
-            .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
+        self.share.set(0);
         self.inbox.close();
         self.turns.end(self.number);
         for session in std::mem::take(&mut self.joining).into_keys() {
