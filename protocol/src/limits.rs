@@ -11,6 +11,8 @@ pub const SUBPROTOCOL: &str = "syncline.v1";
 pub struct Limits {
     /// The largest WebSocket message from a client.
     pub frame_bytes_max: u64,
+    /// The largest WebSocket message from a peer of the repo dialect: an import comes in one.
+    pub repo_message_bytes_max: u64,
     /// The time from the TCP connection to a valid `hello`.
     pub handshake_timeout_ms: u64,
     /// The longest token.
@@ -59,6 +61,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             frame_bytes_max: 1 << 20,
+            repo_message_bytes_max: 32 << 20,
             handshake_timeout_ms: 5_000,
             token_bytes_max: 8 << 10,
             documents_per_session_max: 64,

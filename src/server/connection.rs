@@ -6,6 +6,7 @@
 
 use crate::{
     engine::{
+        gate::Subject,
         room::Event as RoomEvent,
         session::{Effect, Event, Session},
         time::Time,
@@ -16,6 +17,7 @@ use crate::{
         hub::Seat,
         metrics::{CloseLabels, Refused, TokenLabels},
         outbox::{Item, Notice, Outbox},
+        peers::Claim,
         post::Post,
         room::workers::random_number,
     },
@@ -26,7 +28,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
-use syncline_protocol::{CloseCode, SessionId, native::ServerMessage};
+use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
 use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -43,10 +45,21 @@ pub type Socket = WebSocketStream<Stream>;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest reason in a close frame, in bytes (RFC 6455, 5.5.1: 125 with the code).
 const REASON_BYTES_MAX: usize = 123;
+/// A silent peer of the repo dialect is pinged after this time.
+const REPO_PING_MS: u64 = 5_000;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
 /// When a server without memory wants those back that it turns away, so that they do not all come at once.
 const OVERLOADED_RETRY_AFTER_MS: std::ops::Range<u64> = 2_000..6_000;
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Ours.
+    Native,
+    /// automerge-repo's.
+    Repo,
+}
 
 /// What the gateway knows of a connection that it let in. Its `Debug` form leaves the token out: that must reach no log.
 pub struct Admission {
@@ -56,6 +69,8 @@ pub struct Admission {
     pub token: Option<String>,
     /// When the TCP connection came, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here.
     pub accepted_at_ms: u64,
+    /// What is spoken.
+    pub dialect: Dialect,
 }
 
 impl fmt::Debug for Admission {
@@ -77,8 +92,14 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         limits.subject_queue_bytes_max,
     ));
     let (sink, stream) = socket.split();
+    let accepted_at = Time::from_ms(admission.accepted_at_ms);
     let mut reader = Reader {
-        session: Session::new(id, limits, Time::from_ms(admission.accepted_at_ms)),
+        session: match admission.dialect {
+            Dialect::Native => Session::new(id, limits, accepted_at),
+            Dialect::Repo => Session::repo(id, limits, server.peers.server(), accepted_at),
+        },
+        dialect: admission.dialect,
+        claim: None,
         outbox: outbox.clone(),
         post: Post::new(id),
         seat: None,
@@ -87,7 +108,8 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         pinged_ms: 0,
         server: server.clone(),
     };
-    tracing::debug!(session = %id, address = %admission.address, "connected");
+    tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
+    reader.handle(Event::Accepted { token: admission.token });
     let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
     {
         let reading = std::pin::pin!(reader.read(stream));
@@ -100,6 +122,9 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
 
 struct Reader {
     session: Session,
+    dialect: Dialect,
+    /// The name that the peer goes by, held for it.
+    claim: Option<Claim>,
     outbox: Arc<Outbox>,
     post: Post,
     seat: Option<Seat>,
@@ -160,10 +185,12 @@ impl Reader {
                 // Nothing more is taken in; what was, is answered before the close.
                 Came::Draining => {
                     leaving = true;
-                    let retry = ServerMessage::Retry {
-                        after_ms: RETRY_AFTER_MS,
-                    };
-                    self.outbox.push(retry.encode());
+                    if self.dialect == Dialect::Native {
+                        let retry = ServerMessage::Retry {
+                            after_ms: RETRY_AFTER_MS,
+                        };
+                        self.outbox.push(retry.encode());
+                    }
                 }
                 Came::Drained => {
                     self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
@@ -228,7 +255,8 @@ impl Reader {
             self.outbox.close(CloseCode::TooSlow, text);
             return true;
         }
-        if silent_ms >= limits.ping_interval_ms && now.ms() >= self.pinged_ms + limits.ping_interval_ms {
+        let ping_ms = self.ping_interval_ms();
+        if silent_ms >= ping_ms && now.ms() >= self.pinged_ms + ping_ms {
             self.pinged_ms = now.ms();
             self.outbox.ping();
         }
@@ -240,13 +268,22 @@ impl Reader {
 
     fn next_wakeup(&self) -> Time {
         let limits = &self.server.config.limits;
-        let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + limits.ping_interval_ms);
+        let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + self.ping_interval_ms());
         let mut dead = Time::from_ms(self.heard_ms + limits.idle_timeout_ms);
         if dead <= self.now() {
             dead = dead.plus_ms(ms(CLOSE_TIMEOUT));
         }
         let others = self.session.next_wakeup().into_iter().chain(self.paused_until);
         others.fold(ping.min(dead), Time::min)
+    }
+
+    /// Peers of the repo dialect are used to hear from their server often.
+    fn ping_interval_ms(&self) -> u64 {
+        let interval_ms = self.server.config.limits.ping_interval_ms;
+        match self.dialect {
+            Dialect::Native => interval_ms,
+            Dialect::Repo => interval_ms.min(REPO_PING_MS),
+        }
     }
 
     /// Feeds the session, and does what it wants done; what that leads to is fed back in before anything else.
@@ -264,6 +301,7 @@ impl Reader {
     fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref())),
+            Effect::Claim { peer, subject } => Some(self.claim(&peer, &subject)),
             Effect::Join { document, join } => match self.post.join(&self.server.hub, &document, &join, &self.outbox) {
                 Ok(room) => Some(Event::Bound { document, room }),
                 Err(_) => Some(Event::Unbound { document }),
@@ -290,6 +328,19 @@ impl Reader {
                 self.outbox.close(code, text);
                 None
             }
+        }
+    }
+
+    fn claim(&mut self, peer: &PeerId, subject: &Subject) -> Event {
+        match self.server.peers.claim(peer, subject, &self.outbox) {
+            Some(claim) => {
+                self.claim = Some(claim);
+                Event::Claimed
+            }
+            None => Event::Refused {
+                code: CloseCode::Forbidden,
+                text: "somebody else goes by this peer id".to_owned(),
+            },
         }
     }
 

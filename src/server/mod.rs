@@ -13,6 +13,7 @@ pub mod hub;
 pub mod memory;
 pub mod metrics;
 pub mod outbox;
+pub mod peers;
 pub mod post;
 pub mod room;
 pub mod store;
@@ -27,7 +28,8 @@ use gateway::tls::TlsError;
 use hub::Hub;
 use memory::Memory;
 use metrics::Metrics;
-use room::workers::Workers;
+use peers::Peers;
+use room::workers::{Workers, random_number};
 use std::{
     io,
     net::SocketAddr,
@@ -59,6 +61,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// The rooms.
     pub hub: Arc<Hub>,
+    /// The peers of the repo dialect by name.
+    pub peers: Peers,
     limits: Arc<Limits>,
     writer: Arc<Writer>,
     ready: AtomicBool,
@@ -135,15 +139,18 @@ impl Server {
         let directory = config.data.clone();
         let opened = tokio::task::spawn_blocking({
             let directory = directory.clone();
-            move || -> Result<(Store, Writer), StoreError> {
+            move || -> Result<(Store, Writer, Peers), StoreError> {
                 let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
-                Ok((Store::open(kv.clone())?, Writer::start(kv)?))
+                let (low, high) = (random_number(), random_number());
+                let random = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
+                let peers = Peers::open(&directory, random).map_err(|error| StoreError::Io(error.to_string()))?;
+                Ok((Store::open(kv.clone())?, Writer::start(kv)?, peers))
             }
         });
         let opened = opened
             .await
             .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
-        let (store, writer) = opened.map_err(|error| StartError::Store { directory, error })?;
+        let (store, writer, peers) = opened.map_err(|error| StartError::Store { directory, error })?;
         let (writer, limits, metrics, clock) = (
             Arc::new(writer),
             Arc::new(config.limits.clone()),
@@ -171,6 +178,7 @@ impl Server {
             clock,
             metrics,
             hub,
+            peers,
             limits,
             writer,
             ready: AtomicBool::new(true),

@@ -104,7 +104,6 @@ fn upgrades_that_are_wrong_are_refused_with_a_reason() {
         "403",
         "allowed_origins",
     );
-    check("/sync", &[KEY], "501", "syncline.v1");
     check(
         "/sync",
         &[KEY, "Sec-WebSocket-Protocol: syncline.v2, chat"],

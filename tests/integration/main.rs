@@ -19,6 +19,7 @@ mod peer;
 mod presence;
 mod process;
 mod real_input;
+mod repo;
 mod running;
 mod tidy;
 mod tls;

@@ -25,8 +25,7 @@ impl Room {
                 return self.turn_away(session, out);
             }
             None => {
-                let member = Member::new(join.person.clone(), join.deflate, Standing::Joining(join));
-                self.members.insert(session, member);
+                self.members.insert(session, Member::new(join));
             }
         }
         self.begin_catching_up(session, out);
@@ -54,6 +53,9 @@ impl Room {
         let Standing::Joining(join) = &member.standing else {
             return;
         };
+        if member.peer.is_some() {
+            return self.peer_joined(session, out);
+        }
         let (source, base) = live.way_from(join.cursor, &join.heads);
         let greeting = Some(Greeting {
             access: join.access,
@@ -114,6 +116,7 @@ impl Room {
             _ => return,
         };
         match result {
+            Ok(slice) if member.peer.is_some() => self.collect(session, slice, out),
             Ok(slice) => {
                 let greeting = stream.greeting.take();
                 if let Some(greeting) = greeting {
@@ -122,6 +125,7 @@ impl Room {
                 }
                 self.send_part(session, slice, out);
             }
+            Err(ReadFailure::Gone) if member.peer.is_some() => self.collect_anew(session, out),
             // The client has had a piece of a change that cannot be completed.
             Err(ReadFailure::Gone) if matches!(stream.source, Source::Log { offset: 1.., .. }) => {
                 self.dismiss(session, ClosedCode::Unavailable, out);
@@ -137,7 +141,7 @@ impl Room {
     }
 
     /// Reads on, or ends the way when nothing is left to read.
-    fn go_on(&mut self, session: SessionId, mut stream: Stream, out: &mut Vec<Effect>) {
+    pub(super) fn go_on(&mut self, session: SessionId, mut stream: Stream, out: &mut Vec<Effect>) {
         let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get(&session)) else {
             return;
         };
@@ -191,6 +195,9 @@ impl Room {
 
     /// The last part, and who is here; from now on the member gets every diff.
     fn arrive(&mut self, session: SessionId, packing: Packing, bytes: Bytes, out: &mut Vec<Effect>) {
+        if self.members.get(&session).is_some_and(|member| member.peer.is_some()) {
+            return self.peer_arrived(session, out);
+        }
         let Phase::Live(live) = &self.phase else { return };
         let part = Part {
             room: self.number,
@@ -280,7 +287,7 @@ impl LastBatches {
     }
 
     /// All changes from there to the log's end, if they are at hand.
-    fn since(&self, source: &Source) -> Option<Bytes> {
+    pub(super) fn since(&self, source: &Source) -> Option<Bytes> {
         let first = self
             .batches
             .iter()
@@ -292,7 +299,7 @@ impl LastBatches {
 
 impl Live {
     /// Where the way to the present begins for a replica with this cursor and these heads, and what it builds on.
-    fn way_from(&self, cursor: Option<Cursor>, heads: &[ChangeHash]) -> (Source, Base) {
+    pub(super) fn way_from(&self, cursor: Option<Cursor>, heads: &[ChangeHash]) -> (Source, Base) {
         if let Some(Cursor { epoch, position }) = cursor
             && epoch == self.epoch
             && (self.log_start..=self.durable).contains(&position)

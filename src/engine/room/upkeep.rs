@@ -6,7 +6,7 @@
 use super::{Effect, Live, Member, Merged, Phase, Room, Snapshot, Tuning};
 use crate::engine::{document::Document, time::Time};
 use std::collections::VecDeque;
-use syncline_protocol::{CloseCode, Position, SessionId, native::ClosedCode};
+use syncline_protocol::{Position, SessionId, native::ClosedCode};
 
 /// A merge is overdue, and the room takes no edits, at this multiple of what makes it due.
 const OVERDUE: u64 = 2;
@@ -366,13 +366,7 @@ impl Room {
             return;
         };
         for session in culprits {
-            self.forget(session);
-            let text = "a change that was sent does not merge".to_owned();
-            out.push(Effect::Disconnect {
-                session,
-                code: CloseCode::Dishonest,
-                text,
-            });
+            self.disconnect(session, "a change that was sent does not merge".to_owned(), out);
         }
         self.dismiss_all(&ClosedCode::Reset, out);
         self.phase = Phase::Loading;

@@ -139,6 +139,7 @@ impl Default for GatewaySettings {
 #[serde(remote = "Limits", default = "Limits::default", deny_unknown_fields)]
 struct LimitSettings {
     frame_bytes_max: u64,
+    repo_message_bytes_max: u64,
     handshake_timeout_ms: u64,
     token_bytes_max: u64,
     documents_per_session_max: u64,

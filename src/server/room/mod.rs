@@ -327,14 +327,15 @@ impl Task {
                         member.outbox.dismiss(number, member.join, frame);
                     }
                 }
-                Effect::Disconnect { session, code, text } => {
+                Effect::Disconnect {
+                    session,
+                    code,
+                    text,
+                    frame,
+                } => {
                     tracing::warn!(document = %self.document, %session, code = code.number(), text, "disconnected by a room");
                     self.with(session, |outbox| {
-                        let error = ServerMessage::Error {
-                            code: code.number(),
-                            text: text.clone(),
-                        };
-                        outbox.push(error.encode());
+                        outbox.push(frame);
                         outbox.close(code, text);
                     });
                     self.members.remove(&session);
