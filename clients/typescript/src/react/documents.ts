@@ -4,7 +4,7 @@
  * here is React's; nothing is opened while React renders.
  */
 import type { Doc } from "@automerge/automerge";
-import type { ClientShape as Client } from "../client.js";
+import type { Client } from "../client.js";
 import type { DocHandle } from "../handle.js";
 import type { DocumentStatus, Other, Safety } from "../status.js";
 
@@ -76,7 +76,7 @@ export function documentsOf(client: Client): Documents {
 }
 
 /** How a component that has not mounted yet sees every document. */
-const OPENING: DocumentView<never> = { doc: undefined, status: { state: "opening" }, safety: "durable", unsyncedChanges: 0, handle: undefined };
+const OPENING: DocumentView<unknown> = { doc: undefined, status: { state: "opening" }, safety: "durable", unsyncedChanges: 0, handle: undefined };
 
 const NOBODY: readonly Other<never>[] = [];
 

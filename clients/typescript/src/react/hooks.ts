@@ -4,7 +4,7 @@
  */
 import type { ChangeFn, ChangeOptions, Doc } from "@automerge/automerge";
 import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useSyncExternalStore, type ReactNode } from "react";
-import type { ClientShape as Client, OpenOptions } from "../client.js";
+import type { Client, OpenOptions } from "../client.js";
 import { ChangeError, type ConnectionStatus, type Other, type Safety } from "../status.js";
 import { documentsOf, type DocumentView } from "./documents.js";
 

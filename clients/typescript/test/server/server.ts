@@ -31,6 +31,8 @@ export type Judge = (document: string, changes: readonly A.DecodedChange[]) => s
 export class TestServer {
   /** Edits that it refuses; none by default. */
   judge: Judge = () => undefined;
+  /** Documents that it does not open, and the code to say so with. */
+  refuse: (document: string) => string | undefined = () => undefined;
   /** Whether it is there; while it is not, connecting fails. */
   up = true;
   readonly #rooms = new Map<string, Room>();
@@ -120,6 +122,8 @@ export class TestServer {
   }
 
   #open(peer: Peer, document: string, cursor: Cursor | null): void {
+    const code = this.refuse(document);
+    if (code !== undefined) return peer.send({ type: "closed", room: null, document, code, text: `the test says ${code}` });
     const room = this.#rooms.get(document) ?? { number: this.#rooms.size + 1, document, log: [], members: new Set() };
     this.#rooms.set(document, room);
     room.members.add(peer);
