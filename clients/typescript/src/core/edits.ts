@@ -71,7 +71,10 @@ function writeOf(pending: Pending): StorageWrite {
   return editWrite({ key: pending.key, user: pending.user, remade: pending.remade, change: pending.bytes });
 }
 
-/** A batch is in the storage, or, with `failed`, will be later: then what is in it goes out all the same. */
+/**
+ * A batch is in the storage, or, with `failed`, will be later: then what is in it goes to the server all the same. Other pages are
+ * told of what is stored only: what they put on it would stand on nothing if both pages were gone.
+ */
 export function stored(document: Document, site: Site, number: number, failed: boolean): void {
   const ticket = document.tickets.get(number);
   if (ticket === undefined) return;
@@ -83,10 +86,10 @@ export function stored(document: Document, site: Site, number: number, failed: b
     site.out.push({ type: "post", document: document.id, message });
   }
   if (ticket.of !== "edits") return;
-  const news = ticket.changes.filter((pending) => !pending.stored && document.replica.pending.get(pending.hash) === pending);
-  for (const pending of news) pending.stored = true;
-  if (news.length === 0) return;
-  const changes = news.map(({ bytes }) => bytes);
+  const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
+  for (const pending of open) pending.stored = true;
+  if (failed || open.length === 0) return;
+  const changes = open.map(({ bytes }) => bytes);
   site.out.push({ type: "post", document: document.id, message: { type: "edits", page: site.page, changes } });
 }
 
