@@ -100,7 +100,7 @@ export function acked(document: Document, site: Site, id: number, cursor: Cursor
   document.holds = 0;
   document.roundTripMs = site.now - edit.sentAt;
   for (const pending of edit.changes) {
-    if (document.replica.pending.get(pending.hash) === pending) document.confirm(site, pending, cursor);
+    if (document.replica.pending.get(pending.hash) === pending) document.acknowledge(site, pending, cursor);
   }
 }
 
