@@ -8,7 +8,7 @@ import type { Access, DocumentStatus } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { HEADS_MAX, type Cursor, type Diff, type Hash, type Opened, type Part } from "../wire/messages.js";
 import type { DocumentState, SiblingMessage, Stored } from "./boundary.js";
-import { gone, placeSiblings, sendEdits, storeGroup } from "./edits.js";
+import { gone, placeSiblings, placeStored, sendEdits, storeGroup } from "./edits.js";
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
@@ -231,6 +231,7 @@ export class Document {
         this.keeper.took(site.now, all, cursor);
         this.changed(site, "remote", step);
         placeSiblings(this, site, []);
+        placeStored(this, site, cursor);
       } else {
         this.replica.cursor = cursor;
         this.keeper.took(site.now, all, cursor);

@@ -307,6 +307,25 @@ export function adopt(document: Document, site: Site, edits: readonly KeptEdit[]
   });
 }
 
+/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
+export function placeStored(document: Document, site: Site, cursor: Cursor): void {
+  if (document.unplaced.length === 0) return;
+  const { replica, keeper } = document;
+  const waiting = document.unplaced.filter((change) => {
+    const known = replica.pending.get(change.hash);
+    if (known?.origin === "sibling") replica.pending.adopt(known, change.key, change.user, change.remade);
+    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
+    else return known === undefined;
+    return false;
+  });
+  const { placed, left } = split(document, waiting);
+  document.unplaced = left;
+  if (placed.length === 0) return;
+  const step = replica.merge(placed.map(({ bytes }) => bytes));
+  for (const pending of placed) replica.pending.add(pending);
+  document.changed(site, "remote", step);
+}
+
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {
   const { key, user, remade } = edit;
   return { ...content, origin: "own", key, user, remade, stored: true, edit: undefined, serial: site.nextNumber() };
