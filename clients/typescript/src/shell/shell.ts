@@ -58,6 +58,7 @@ export class Shell {
   #closed = false;
   #safety = "";
   #inError = false;
+  #isStarted = false;
   #userStored = false;
 
   constructor(options: ShellOptions) {
@@ -135,12 +136,12 @@ export class Shell {
 
   goOnline(): void {
     this.#wanted = true;
-    void this.started.then(() => this.#wanted && this.step({ type: "start" }));
+    if (this.#isStarted) this.step({ type: "start" });
   }
 
   goOffline(): void {
     this.#wanted = false;
-    void this.started.then(() => this.#wanted || this.step({ type: "stop" }));
+    if (this.#isStarted) this.step({ type: "stop" });
   }
 
   /** Tries at once rather than at the end of a backoff. */
@@ -193,6 +194,7 @@ export class Shell {
       const last = await this.storage.get(USER_KEY).catch(() => undefined);
       if (last !== undefined) this.step({ type: "user", user: new TextDecoder().decode(last) });
     }
+    this.#isStarted = true;
     if (this.#wanted) this.step({ type: "start" });
   }
 
