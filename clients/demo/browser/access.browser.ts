@@ -88,3 +88,48 @@ test("a reader sees everything, is told when he types, and changes nothing", asy
   await reader.notice("refused").getByText("You have no access to “secret”.").waitFor();
   await Promise.all([writer.page.close(), reader.page.close()]);
 });
+
+test("a refused edit is kept with its code, and is made anew or dropped", async () => {
+  const write = { sub: "ann", docs: ["**=write"] };
+  const window = await Window.open(ann.context, server, "refused", await server.token(write));
+  await window.type("Taken. ", "end");
+  await window.saved();
+
+  // While it was away it has lost the right to write.
+  const refuse = async (text: string): Promise<void> => {
+    await window.switchNetwork("off");
+    await window.type(text, "end");
+    await window.page.locator('.light[data-safety="local"]').waitFor();
+    await enter(window, await server.token({ sub: "ann", docs: ["**=read"] }));
+    await window.switchNetwork("on");
+    await window.page.getByRole("heading", { name: "Not taken by the server" }).waitFor();
+    await window.page.locator('.draft[data-code="forbidden"]').getByText(text.trim()).waitFor();
+    await window.holds("Taken. ");
+    expect(await window.shown()).toBe("Taken. ");
+  };
+
+  await refuse("Once. ");
+  await enter(window, await server.token(write));
+  await window.page.getByText("Reading", { exact: true }).waitFor({ state: "hidden" });
+  await window.page.getByRole("button", { name: "Make anew" }).click();
+  await window.holds("Taken. Once. ");
+  await window.saved();
+  expect(await window.page.locator(".draft").count()).toBe(0);
+  await window.editor.focus();
+  await window.page.keyboard.press("Control+a");
+  await window.page.keyboard.type("Taken. ");
+  await window.saved();
+
+  await refuse("Twice. ");
+  await window.page.getByRole("button", { name: "Drop" }).click();
+  await window.page.locator(".draft").waitFor({ state: "detached" });
+  await window.page.reload();
+  await window.holds("Taken. ");
+  expect(await window.page.locator(".draft").count()).toBe(0);
+  await window.page.close();
+});
+
+/** Comes back by a link with another token. */
+async function enter({ page }: Window, token: string): Promise<void> {
+  await page.goto(`${server.url}/?token=${token}#refused`);
+}
