@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, headsWithout, keep, placeStored, split, storeGroup, tellGone } from "./edits.js";
+import { draft, freshActor, headsWithout, keep, placeSiblings, placeStored, split, storeGroup, tellGone } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -69,6 +69,9 @@ function broughtOf(content: Content, site: Site): Pending {
 
 /** What could not be placed when it was read from the storage stands on what has come now, or, at a join, is given up. */
 function place(document: Document, site: Site, cursor: Cursor): void {
+  if (document.unplaced.length === 0) return;
+  // They may stand on other pages' changes, and those on what has come.
+  placeSiblings(document, site, []);
   placeStored(document, site, cursor);
   const left = document.unplaced;
   if (left.length === 0) return;
