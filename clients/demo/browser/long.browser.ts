@@ -4,6 +4,7 @@ import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { launchChromium, type Chromium } from "../../typescript/browser/chromium";
 import { Client, type DocHandle } from "../../typescript/src/index";
+import { nodeTransport } from "../../typescript/src/node/index";
 import type { Board } from "../src/model";
 import { emptyBoard, writeLong } from "./long";
 import { Server } from "./server";
@@ -28,7 +29,7 @@ let written: Automerge.Doc<Board>;
 beforeAll(async () => {
   [server, ann] = await Promise.all([Server.open(), launchChromium()]);
   written = await writeLong(emptyBoard());
-  client = new Client({ url: server.url });
+  client = new Client({ url: server.url, transport: nodeTransport() });
   handle = client.open<Board>("long");
   await handle.whenReady();
   handle.merge(written);

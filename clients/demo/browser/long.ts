@@ -13,19 +13,19 @@ const NAME = "automerge-paper";
 /** As many as the real history has. */
 const KEYSTROKES = 259_778;
 
-/** Changes hold this many keystrokes, about what somebody types in the time that a client gathers. */
-const KEYSTROKES_PER_CHANGE = 100;
+/** What is typed in one go is one change, up to this many pieces of text. */
+const PIECES_PER_CHANGE = 200;
 
 /** At a position, take so many letters out and put these in. */
 type Keystroke = readonly [position: number, deleted: number, inserted: string];
 
 /** Writes the history into a document. */
 export async function writeLong(board: Automerge.Doc<Board>): Promise<Automerge.Doc<Board>> {
-  const keystrokes = await readHistory();
+  const pieces = joined(await readHistory());
   let written = board;
-  for (let from = 0; from < keystrokes.length; from += KEYSTROKES_PER_CHANGE) {
+  for (let from = 0; from < pieces.length; from += PIECES_PER_CHANGE) {
     written = Automerge.change(written, (now) => {
-      for (const [position, deleted, inserted] of keystrokes.slice(from, from + KEYSTROKES_PER_CHANGE)) {
+      for (const [position, deleted, inserted] of pieces.slice(from, from + PIECES_PER_CHANGE)) {
         Automerge.splice(now, ["text"], position, deleted, inserted);
       }
     });
@@ -36,6 +36,19 @@ export async function writeLong(board: Automerge.Doc<Board>): Promise<Automerge.
 /** An empty document to write into. */
 export function emptyBoard(): Automerge.Doc<Board> {
   return Automerge.from({ ...EMPTY } as Board & Record<string, unknown>) as Automerge.Doc<Board>;
+}
+
+/** Letters typed one behind another become one piece: as many operations, in fewer calls. */
+function joined(keystrokes: readonly Keystroke[]): Keystroke[] {
+  const pieces: Keystroke[] = [];
+  for (const keystroke of keystrokes) {
+    const [position, deleted, inserted] = keystroke;
+    const last = pieces.at(-1);
+    if (last !== undefined && deleted === 0 && position === last[0] + last[2].length) {
+      pieces[pieces.length - 1] = [last[0], last[1], last[2] + inserted];
+    } else pieces.push(keystroke);
+  }
+  return pieces;
 }
 
 async function readHistory(): Promise<Keystroke[]> {

@@ -6,7 +6,7 @@ import type { BrowserContext, Locator, Page } from "playwright-core";
 import type { Server } from "./server";
 
 /** No condition takes longer. */
-export const PATIENCE_MS = 120_000;
+export const PATIENCE_MS = 20_000;
 
 /** What the page leaves for the console. */
 interface Console {
@@ -111,18 +111,27 @@ export class Window {
 
   /** Waits until the document holds this text. */
   async holds(text: string): Promise<void> {
-    await this.page.waitForFunction((wanted) => {
-      const { syncline } = globalThis as unknown as Partial<Console>;
-      return syncline?.handle.isReady === true && syncline.handle.doc().text === wanted;
-    }, text);
+    await this.#wait((now) => now === text, text);
   }
 
   /** Waits until the document holds this text somewhere. */
   async contains(part: string): Promise<void> {
-    await this.page.waitForFunction((wanted) => {
-      const { syncline } = globalThis as unknown as Partial<Console>;
-      return syncline?.handle.isReady === true && syncline.handle.doc().text.includes(wanted);
-    }, part);
+    await this.#wait((now) => now.includes(part), part);
+  }
+
+  async #wait(isThere: (text: string) => boolean, wanted: string): Promise<void> {
+    const deadline = Date.now() + PATIENCE_MS;
+    for (;;) {
+      const text = await this.page.evaluate(() => {
+        const { syncline } = globalThis as unknown as Partial<Console>;
+        return syncline?.handle.isReady === true ? syncline.handle.doc().text : undefined;
+      });
+      if (text !== undefined && isThere(text)) return;
+      if (Date.now() > deadline) {
+        throw new Error(`waited in vain for ${JSON.stringify(wanted)}; the document holds ${JSON.stringify(text)}`);
+      }
+      await this.page.waitForTimeout(50);
+    }
   }
 
   /** Waits until every change is on the server's disk. */

@@ -39,7 +39,7 @@ export function bindText(handle: DocHandle<Board>, refused: (error: ChangeError)
       if (!(error instanceof ChangeError)) throw error;
       refused(error);
       // The editor takes no transaction while it tells of one.
-      queueMicrotask(() => show(update.view, handle));
+      queueMicrotask(() => show(update.view, handle.doc()));
     } finally {
       writing = false;
     }
@@ -48,9 +48,10 @@ export function bindText(handle: DocHandle<Board>, refused: (error: ChangeError)
   return {
     extension: EditorView.updateListener.of(write),
     attach(view) {
-      if (handle.isReady) show(view, handle);
+      if (handle.isReady) show(view, handle.doc());
       return handle.on("change", (change) => {
-        if (!writing) follow(view, handle, change);
+        // What is being written is in the editor already; what others wrote meanwhile comes right behind it.
+        if (!writing || change.origin !== "local") follow(view, change);
       });
     },
   };
@@ -63,15 +64,16 @@ function splice(board: Board, changes: ChangeSet): void {
   });
 }
 
-function follow(view: EditorView, handle: DocHandle<Board>, change: Change<Board>): void {
+/** The document may be further on than the change that is told of: more of them follow. */
+function follow(view: EditorView, change: Change<Board>): void {
   const changes = change.origin === "replaced" ? undefined : fromPatches(change.patches, view.state.doc.length);
   if (changes !== undefined && !changes.empty) view.dispatch({ changes, ...REMOTE });
-  if (view.state.doc.length !== (readText(handle.doc()) ?? "").length) show(view, handle);
+  if (view.state.doc.length !== (readText(change.doc) ?? "").length) show(view, change.doc);
 }
 
 /** Makes the editor's text the document's, by the one piece that differs. */
-function show(view: EditorView, handle: DocHandle<Board>): void {
-  const { from, to, insert } = difference(view.state.doc.toString(), readText(handle.doc()) ?? "");
+function show(view: EditorView, board: Board): void {
+  const { from, to, insert } = difference(view.state.doc.toString(), readText(board) ?? "");
   if (to > from || insert !== "") view.dispatch({ changes: { from, to, insert }, ...REMOTE });
 }
 

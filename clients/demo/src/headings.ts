@@ -2,14 +2,26 @@
 import { RangeSetBuilder, type Extension } from "@codemirror/state";
 import { Decoration, ViewPlugin, type DecorationSet, type EditorView, type ViewUpdate } from "@codemirror/view";
 
-/** Beyond this many letters a line is only text. */
-const BEGINNING = 4;
-
 const LINES = [
-  { begins: /^# /, decoration: Decoration.line({ class: "cm-heading cm-heading-1" }) },
-  { begins: /^##{1,2} /, decoration: Decoration.line({ class: "cm-heading cm-heading-2" }) },
-  { begins: /^[-*] /, decoration: Decoration.line({ class: "cm-item" }) },
+  { begins: /^# /, class: "line-heading line-heading-1" },
+  { begins: /^##{1,2} /, class: "line-heading line-heading-2" },
+  { begins: /^[-*] /, class: "line-item" },
 ] as const;
+
+/** How a line is shown, and how many letters at its begin say so. */
+export interface LineKind {
+  readonly class: string;
+  readonly mark: number;
+}
+
+/** Reads the begin of a line. */
+export function kindOfLine(text: string): LineKind | undefined {
+  for (const { begins, class: name } of LINES) {
+    const mark = begins.exec(text)?.[0].length;
+    if (mark !== undefined) return { class: name, mark };
+  }
+  return undefined;
+}
 
 /** Goes into the editor's extensions. */
 export const headings: Extension = ViewPlugin.fromClass(
@@ -27,14 +39,18 @@ export const headings: Extension = ViewPlugin.fromClass(
   { decorations: (plugin) => plugin.decorations },
 );
 
+const MARK = Decoration.mark({ class: "line-mark" });
+
 function decorate(view: EditorView): DecorationSet {
   const builder = new RangeSetBuilder<Decoration>();
   for (const { from, to } of view.visibleRanges) {
     for (let at = from; at <= to; ) {
       const line = view.state.doc.lineAt(at);
-      const beginning = line.text.slice(0, BEGINNING);
-      const kind = LINES.find(({ begins }) => begins.test(beginning));
-      if (kind !== undefined) builder.add(line.from, line.from, kind.decoration);
+      const kind = kindOfLine(line.text);
+      if (kind !== undefined) {
+        builder.add(line.from, line.from, Decoration.line({ class: kind.class }));
+        builder.add(line.from, line.from + kind.mark, MARK);
+      }
       at = line.to + 1;
     }
   }

@@ -48,9 +48,8 @@ export function makePeople(rename: (name: string) => void): People {
     element,
     show(self, others) {
       own.className = `circle own person-${self.color}`;
-      own.textContent = initials(self.name);
       own.title = self.isVouched ? `${self.name} (you)` : `${self.name} (you): change your name`;
-      own.setAttribute("aria-label", own.title);
+      own.replaceChildren(...letters(self.name, own.title));
       own.disabled = self.isVouched;
       if (!dialog.open) name.value = self.name;
       const circles = others.slice(0, CIRCLES_MAX).map((person) => h("li", {}, circle(person)));
@@ -68,10 +67,14 @@ export function makePeople(rename: (name: string) => void): People {
 
 function circle(person: Person): HTMLElement {
   const title = person.isVouched ? `${person.name}, signed in` : person.name;
-  const letters = h("span", { "aria-hidden": "true" }, initials(person.name));
-  const element = h("span", { class: `circle person-${person.color}`, title }, letters, h("span", { class: "sr-only" }, title));
+  const element = h("span", { class: `circle person-${person.color}`, title }, ...letters(person.name, title));
   if (!person.caret && !person.card) element.classList.add("is-idle");
   return element;
+}
+
+/** Two letters to see, and the whole to hear. */
+function letters(name: string, title: string): HTMLElement[] {
+  return [h("span", { "aria-hidden": "true" }, initials(name)), h("span", { class: "sr-only" }, title)];
 }
 
 /** Says that one may read but not write. */

@@ -5,6 +5,7 @@
 import * as Automerge from "@automerge/automerge";
 import type { DocHandle } from "@syncline/client";
 import { h, icon, say } from "./dom";
+import { kindOfLine } from "./headings";
 import { bringBack, readCards, readText, type Board } from "./model";
 
 /** The changes of a document in an order in which each comes after those that it builds on. */
@@ -80,7 +81,7 @@ export function makeHistory(
     const words = `${count} of ${timeline.length}${when}`;
     say(place, words);
     range.setAttribute("aria-valuetext", `Change ${words}`);
-    text.textContent = readText(board) ?? "";
+    text.replaceChildren(...lines(readText(board) ?? ""));
     cards.replaceChildren(
       ...readCards(board).map((card) => h("li", { class: card.done ? "card is-done" : "card" }, card.text)),
     );
@@ -135,4 +136,8 @@ export function makeHistory(
       back.disabled = value;
     },
   };
+}
+
+function lines(text: string): HTMLElement[] {
+  return text.split("\n").map((line) => h("div", { class: kindOfLine(line)?.class }, line === "" ? "\n" : line));
 }

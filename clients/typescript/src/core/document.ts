@@ -8,11 +8,11 @@ import type { Access, DocumentStatus } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { HEADS_MAX, type Cursor, type Diff, type Hash, type Opened, type Part } from "../wire/messages.js";
 import type { DocumentState, SiblingMessage, Stored } from "./boundary.js";
-import { gone, placeSiblings, sendEdits, storeGroup } from "./edits.js";
+import { gone, placeSiblings, placeStored, sendEdits, storeGroup } from "./edits.js";
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
-import type { Content, Pending } from "./pending.js";
+import { sumOf, type Content, type Pending } from "./pending.js";
 import { Presence } from "./presence.js";
 import { join, type Rejoin } from "./rejoin.js";
 import { Fault, Replica, type Step } from "./replica.js";
@@ -83,6 +83,8 @@ export class Document {
   roundTripMs: number | undefined;
   /** The last application of diffs was in this step. */
   applied = false;
+  /** Own changes that were acknowledged before their diff has come, by checksum. */
+  readonly #acknowledged = new Map<number, Uint8Array>();
   #applyAt = 0;
   #attempts = 0;
   #waiting: Waiting = { fresh: [], all: [], bytes: 0, cursor: undefined };
@@ -194,8 +196,20 @@ export class Document {
     this.#waiting.all.push(chunk);
     this.#waiting.bytes += chunk.length;
     const pending = this.replica.pending.matching(chunk);
-    if (pending === undefined || !sameBytes(pending.bytes, chunk)) this.#waiting.fresh.push(chunk);
+    const known = pending?.bytes ?? this.#acknowledged.get(sumOf(chunk));
+    if (known === undefined || !sameBytes(known, chunk)) this.#waiting.fresh.push(chunk);
     if (pending !== undefined) this.confirm(site, pending, cursor);
+    else this.#acknowledged.delete(sumOf(chunk));
+  }
+
+  /** The server has answered; the diff with the change may come later. */
+  acknowledge(site: Site, pending: Pending, cursor: Cursor): void {
+    const { replica, keeper } = this;
+    replica.pending.delete(pending.hash);
+    this.#acknowledged.set(sumOf(pending.bytes), pending.bytes);
+    if (pending.key === "") return;
+    if (pending.deps.some((dep) => replica.pending.has(dep))) keeper.confirmed(site.now, pending.key, cursor);
+    else keeper.acknowledged(site.now, pending.key, cursor, pending.bytes);
   }
 
   /** The server has the change on its disk; `cursor` covers it. */
@@ -217,6 +231,7 @@ export class Document {
         this.keeper.took(site.now, all, cursor);
         this.changed(site, "remote", step);
         placeSiblings(this, site, []);
+        placeStored(this, site, cursor);
       } else {
         this.replica.cursor = cursor;
         this.keeper.took(site.now, all, cursor);
@@ -248,6 +263,7 @@ export class Document {
   #putAway(): void {
     this.phase = { at: "apart" };
     this.#waiting = { fresh: [], all: [], bytes: 0, cursor: undefined };
+    this.#acknowledged.clear();
     this.inFlight.clear();
     this.replica.pending.unsend();
   }

@@ -71,7 +71,10 @@ function writeOf(pending: Pending): StorageWrite {
   return editWrite({ key: pending.key, user: pending.user, remade: pending.remade, change: pending.bytes });
 }
 
-/** A batch is in the storage, or, with `failed`, will be later: then what is in it goes out all the same. */
+/**
+ * A batch is in the storage, or, with `failed`, will be later: then what is in it goes to the server all the same. Other pages are
+ * told of what is stored only: what they put on it would stand on nothing if both pages were gone.
+ */
 export function stored(document: Document, site: Site, number: number, failed: boolean): void {
   const ticket = document.tickets.get(number);
   if (ticket === undefined) return;
@@ -83,10 +86,10 @@ export function stored(document: Document, site: Site, number: number, failed: b
     site.out.push({ type: "post", document: document.id, message });
   }
   if (ticket.of !== "edits") return;
-  const news = ticket.changes.filter((pending) => !pending.stored && document.replica.pending.get(pending.hash) === pending);
-  for (const pending of news) pending.stored = true;
-  if (news.length === 0) return;
-  const changes = news.map(({ bytes }) => bytes);
+  const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
+  for (const pending of open) pending.stored = true;
+  if (failed || open.length === 0) return;
+  const changes = open.map(({ bytes }) => bytes);
   site.out.push({ type: "post", document: document.id, message: { type: "edits", page: site.page, changes } });
 }
 
@@ -97,7 +100,7 @@ export function acked(document: Document, site: Site, id: number, cursor: Cursor
   document.holds = 0;
   document.roundTripMs = site.now - edit.sentAt;
   for (const pending of edit.changes) {
-    if (document.replica.pending.get(pending.hash) === pending) document.confirm(site, pending, cursor);
+    if (document.replica.pending.get(pending.hash) === pending) document.acknowledge(site, pending, cursor);
   }
 }
 
@@ -302,6 +305,25 @@ export function adopt(document: Document, site: Site, edits: readonly KeptEdit[]
     for (const pending of placed) replica.pending.add(pending);
     document.changed(site, "remote", step);
   });
+}
+
+/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
+export function placeStored(document: Document, site: Site, cursor: Cursor): void {
+  if (document.unplaced.length === 0) return;
+  const { replica, keeper } = document;
+  const waiting = document.unplaced.filter((change) => {
+    const known = replica.pending.get(change.hash);
+    if (known?.origin === "sibling") replica.pending.adopt(known, change.key, change.user, change.remade);
+    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
+    else return known === undefined;
+    return false;
+  });
+  const { placed, left } = split(document, waiting);
+  document.unplaced = left;
+  if (placed.length === 0) return;
+  const step = replica.merge(placed.map(({ bytes }) => bytes));
+  for (const pending of placed) replica.pending.add(pending);
+  document.changed(site, "remote", step);
 }
 
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {

@@ -15,6 +15,8 @@ import { guarded, type Replica } from "./replica.js";
 interface Covered {
   readonly key: string;
   readonly cursor: Cursor;
+  /** The next batch of the replica holds the change itself, before its cursor is reached. */
+  readonly inReplica: boolean;
 }
 
 /** One document's. */
@@ -88,7 +90,17 @@ export class Keeper {
 
   /** A change of the queue is on the server, covered by `cursor`. */
   confirmed(now: number, key: string, cursor: Cursor): void {
-    this.#covered.push({ key, cursor });
+    this.#covered.push({ key, cursor, inReplica: false });
+    this.#due(now);
+  }
+
+  /** The same, before the log has come so far. All that it stands on is confirmed: so it may be stored as part of the replica. */
+  acknowledged(now: number, key: string, cursor: Cursor, change: Uint8Array): void {
+    if (this.#keeps) {
+      this.#unkept.push(change);
+      this.#unkeptBytes += change.length;
+    }
+    this.#covered.push({ key, cursor, inReplica: this.#keeps });
     this.#due(now);
   }
 
@@ -107,7 +119,9 @@ export class Keeper {
     const writes = this.#replicaWrites(replica);
     const cursor = writes.length > 0 ? this.#reached : undefined;
     const stored = cursor ?? this.#stored;
-    const covered = this.#covered.filter((entry) => stored !== undefined && this.#covers(stored, entry.cursor));
+    const isCovered = ({ inReplica, cursor: at }: Covered) =>
+      (inReplica && writes.length > 0) || (stored !== undefined && this.#covers(stored, at));
+    const covered = this.#covered.filter(isCovered);
     if (writes.length === 0 && covered.length === 0) return undefined;
     if (covered.length > 0) {
       const gone = new Set(covered);

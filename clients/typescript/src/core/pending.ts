@@ -35,6 +35,11 @@ export interface Pending {
 /** A change, before it is known whose it is. */
 export type Content = Pick<Pending, "hash" | "actor" | "seq" | "deps" | "ops" | "bytes">;
 
+/** The checksum of a chunk: the first 32 bits of its change's hash. */
+export function sumOf(chunk: Uint8Array): number {
+  return chunk.length < 8 ? -1 : new DataView(chunk.buffer, chunk.byteOffset).getUint32(4);
+}
+
 /** All of them. */
 export class PendingChanges {
   readonly #byHash = new Map<Hash, Pending>();
@@ -104,8 +109,7 @@ export class PendingChanges {
 
   /** The change with this chunk's checksum, which is the beginning of its hash. */
   matching(chunk: Uint8Array): Pending | undefined {
-    if (this.#bySum.size === 0 || chunk.length < 8) return undefined;
-    return this.#bySum.get(new DataView(chunk.buffer, chunk.byteOffset).getUint32(4));
+    return this.#bySum.size === 0 ? undefined : this.#bySum.get(sumOf(chunk));
   }
 
   /** Takes out those that `refused` names and all that stand on them, dependencies first. */

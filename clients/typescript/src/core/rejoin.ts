@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, headsWithout, keep, split, storeGroup, tellGone } from "./edits.js";
+import { draft, freshActor, headsWithout, keep, placeSiblings, placeStored, split, storeGroup, tellGone } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -49,7 +49,7 @@ function merge(document: Document, site: Site, opened: Opened, chunks: Uint8Arra
   }
   document.keeper.took(site.now, [chunks], end);
   document.changed(site, "remote", step);
-  place(document, site);
+  place(document, site, end);
 }
 
 /** The log began anew: what it lacks is sent, others' changes too ([O17]). They stand below what is pending. */
@@ -67,15 +67,15 @@ function broughtOf(content: Content, site: Site): Pending {
   return { ...content, ...common, serial: site.nextNumber() };
 }
 
-/** What could not be placed when it was read from the storage stands on what has come now, or is made anew. */
-function place(document: Document, site: Site): void {
+/** What could not be placed when it was read from the storage stands on what has come now, or, at a join, is given up. */
+function place(document: Document, site: Site, cursor: Cursor): void {
   if (document.unplaced.length === 0) return;
-  const { placed, left } = split(document, document.unplaced);
-  document.unplaced = left;
-  const step = document.replica.merge(placed.map(({ bytes }) => bytes));
-  for (const pending of placed) document.replica.pending.add(pending);
-  document.changed(site, "remote", step);
-  if (left.length > 0) giveUp(document, site, left);
+  // They may stand on other pages' changes, and those on what has come.
+  placeSiblings(document, site, []);
+  placeStored(document, site, cursor);
+  const left = document.unplaced;
+  if (left.length === 0) return;
+  giveUp(document, site, left);
   document.unplaced = [];
 }
 

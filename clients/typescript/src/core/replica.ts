@@ -5,7 +5,7 @@
  */
 import * as A from "@automerge/automerge";
 import type { Cursor, Hash } from "../wire/messages.js";
-import { PendingChanges, type Content, type Pending } from "./pending.js";
+import { PendingChanges, sumOf, type Content, type Pending } from "./pending.js";
 
 /** Why the replica could not take what came: bytes that make no whole document, or a panic of Automerge. */
 export class Fault extends Error {
@@ -155,7 +155,7 @@ export function contentsSince(doc: A.Doc<unknown>, heads: A.Heads): Content[] {
     seq,
     deps,
     ops: Math.max(maxOp - startOp + 1, 0),
-    bytes: chunks.get(hash.slice(0, 8))!,
+    bytes: chunks.get(Number.parseInt(hash.slice(0, 8), 16))!,
   }));
 }
 
@@ -164,10 +164,6 @@ export function contentOf(chunk: Uint8Array): Content {
   const { hash, actor, seq, deps, ops } = guarded(() => A.decodeChange(chunk));
   if (hash === null) throw new Fault("a change without a hash");
   return { hash, actor, seq, deps, ops: ops.length, bytes: chunk };
-}
-
-function sumOf(chunk: Uint8Array): string {
-  return new DataView(chunk.buffer, chunk.byteOffset).getUint32(4).toString(16).padStart(8, "0");
 }
 
 export function sameHeads(a: readonly Hash[], b: readonly Hash[]): boolean {

@@ -58,6 +58,7 @@ export class Shell {
   #closed = false;
   #safety = "";
   #inError = false;
+  #isStarted = false;
   #userStored = false;
 
   constructor(options: ShellOptions) {
@@ -78,6 +79,10 @@ export class Shell {
     const config = { name: NAME, credentials, seed, page: this.page, groupMs: options.groupMs, limits };
     this.core = new Core(config, clock.wall() - clock.now());
     this.started = this.#start();
+  }
+
+  get clock(): Clock {
+    return this.#options.clock;
   }
 
   get now(): number {
@@ -135,12 +140,12 @@ export class Shell {
 
   goOnline(): void {
     this.#wanted = true;
-    void this.started.then(() => this.#wanted && this.step({ type: "start" }));
+    if (this.#isStarted) this.step({ type: "start" });
   }
 
   goOffline(): void {
     this.#wanted = false;
-    void this.started.then(() => this.#wanted || this.step({ type: "stop" }));
+    if (this.#isStarted) this.step({ type: "stop" });
   }
 
   /** Tries at once rather than at the end of a backoff. */
@@ -193,6 +198,7 @@ export class Shell {
       const last = await this.storage.get(USER_KEY).catch(() => undefined);
       if (last !== undefined) this.step({ type: "user", user: new TextDecoder().decode(last) });
     }
+    this.#isStarted = true;
     if (this.#wanted) this.step({ type: "start" });
   }
 

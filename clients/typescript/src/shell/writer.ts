@@ -50,7 +50,6 @@ export class Writer {
     if (this.#running || this.#cancelRetry !== undefined) return;
     this.#running = true;
     while (this.#jobs.length > 0) {
-      // A copy: what is asked for while this batch is written belongs to the next one.
       const jobs = [...this.#jobs];
       const impatient = this.#clock.after(PATIENCE_MS, () => {
         this.#tell(new StorageError("blocked", `the storage has not answered for ${PATIENCE_MS} ms`));

@@ -56,7 +56,7 @@ export class MemoryPage implements Tabs {
   }
 
   /** The page is gone without a word: its locks go to others, and it neither hears nor tells anything more. */
-  crash(): void {
+  kill(): void {
     this.#gone = true;
     for (const end of [...this.#ends]) if (end.page === this) this.#ends.delete(end);
     // Those that wait go first, so that none of them is given what the page lets go of.

@@ -1,45 +1,90 @@
-import { describe, expect, it } from "vitest";
-import { systemClock } from "../../src/shell/clock.js";
+import { expect, it } from "vitest";
 import { Writer } from "../../src/shell/writer.js";
-import type { Storage, StorageWrite } from "../../src/storage/storage.js";
+import { StorageError, type Storage, type StorageWrite } from "../../src/storage/storage.js";
 
-/** A storage whose writes are answered by the test, one after another. */
-function slow(): { storage: Storage; written: string[]; next(): Promise<() => void> } {
-  const written: string[] = [];
-  const waiting: Array<() => void> = [];
-  let arrived = (): void => undefined;
-  const write = (batch: readonly StorageWrite[]): Promise<void> =>
-    new Promise((kept) => {
-      waiting.push(() => {
-        written.push(...batch.flatMap((each) => ("put" in each ? each.put : [])));
-        kept();
-      });
-      arrived();
-    });
-  const next = async (): Promise<() => void> => {
-    if (waiting.length === 0) await new Promise<void>((resolve) => (arrived = resolve));
-    return waiting.shift()!;
+/** A clock that goes when it is told, and a storage that answers when it is told. */
+function world() {
+  const timers: Array<{ at: number; done: () => void }> = [];
+  let now = 0;
+  const clock = {
+    now: () => now,
+    wall: () => now,
+    after: (ms: number, done: () => void) => {
+      const timer = { at: now + ms, done };
+      timers.push(timer);
+      return () => void timers.splice(timers.indexOf(timer), timers.includes(timer) ? 1 : 0);
+    },
   };
-  const storage = { get: async () => undefined, list: async () => [], write, close: async () => undefined };
-  return { storage, written, next };
+  const pass = async (ms: number) => {
+    now += ms;
+    for (const timer of timers.filter(({ at }) => at <= now)) {
+      timers.splice(timers.indexOf(timer), 1);
+      timer.done();
+    }
+    await Promise.resolve();
+  };
+  const written: string[][] = [];
+  let answer: Array<(error?: unknown) => void> = [];
+  const storage: Storage = {
+    get: async () => undefined,
+    list: async () => [],
+    close: async () => {},
+    write: (batch) => {
+      written.push(batch.map((write) => ("put" in write ? `+${write.put}` : `-${write.remove}`)));
+      return new Promise((resolve, reject) => answer.push((error) => (error === undefined ? resolve() : reject(error))));
+    },
+  };
+  const answered = async (error?: unknown) => {
+    const [first, ...rest] = answer;
+    answer = rest;
+    first?.(error);
+    for (let turn = 0; turn < 10; turn += 1) await Promise.resolve();
+  };
+  const told: string[] = [];
+  const asker = (name: string) => ({
+    stored: () => void told.push(`${name} stored`),
+    failed: (error: unknown) => void told.push(`${name} ${(error as StorageError).kind}`),
+  });
+  return { writer: new Writer(storage, clock), written, answered, pass, told, asker };
 }
 
-describe("the writer", () => {
-  it("writes what is asked for while it writes, and does not call it stored before", async () => {
-    const { storage, written, next } = slow();
-    const writer = new Writer(storage, systemClock);
-    const stored: string[] = [];
-    const ask = (key: string): void =>
-      writer.write([{ put: key, value: new Uint8Array() }], { stored: () => stored.push(key), failed: (error) => expect.unreachable(String(error)) });
-    ask("a");
-    const first = await next();
-    ask("b");
-    ask("c");
-    first();
-    const second = await next();
-    expect(stored).toEqual(["a"]);
-    second();
-    await writer.settled();
-    expect([written, stored]).toEqual([["a", "b", "c"], ["a", "b", "c"]]);
-  });
+const put = (key: string): StorageWrite => ({ put: key, value: new Uint8Array() });
+
+it("writes in the order given; what comes meanwhile goes together, and nothing is left out", async () => {
+  const { writer, written, answered, told, asker } = world();
+  writer.write([put("a")], asker("a"));
+  writer.write([put("b")], asker("b"));
+  writer.write([{ remove: "c" }], asker("c"));
+  await answered();
+  await answered();
+  expect(written).toEqual([["+a"], ["+b", "-c"]]);
+  expect(told).toEqual(["a stored", "b stored", "c stored"]);
+  await writer.settled();
+});
+
+it("tells of a failure once, and tries again with all that came behind it", async () => {
+  const { writer, written, answered, pass, told, asker } = world();
+  writer.write([put("a"), put("b")], asker("one"));
+  await answered(new StorageError("full", "no space"));
+  writer.write([{ remove: "a" }], asker("two"));
+  expect(told).toEqual(["one full", "two unavailable"]);
+  await writer.settled();
+  await pass(5_000);
+  await answered(new StorageError("full", "no space"));
+  expect(told).toHaveLength(2);
+  await pass(5_000);
+  await answered();
+  expect(written).toEqual([["+a", "+b"], ["+a", "+b", "-a"], ["+b", "-a"]]);
+  expect(told).toEqual(["one full", "two unavailable", "one stored", "two stored"]);
+});
+
+it("calls a storage that does not answer blocked, and still hears it when it does", async () => {
+  const { writer, answered, pass, told, asker } = world();
+  writer.write([put("a")], asker("a"));
+  const settled = writer.settled();
+  await pass(5_000);
+  await settled;
+  expect(told).toEqual(["a blocked"]);
+  await answered();
+  expect(told).toEqual(["a blocked", "a stored"]);
 });

@@ -5,7 +5,7 @@ tabsContract("memory", async () => {
   const origin = new MemoryOrigin();
   return async () => {
     const page = origin.page();
-    const crash = async (): Promise<void> => page.crash();
+    const crash = async (): Promise<void> => page.kill();
     return { tabs: page, crash, close: crash };
   };
 });

@@ -146,7 +146,7 @@ export class SimulatedOrigin {
     this.#remove(page);
     page.disk.crash();
     page.wire.end(false);
-    page.tabs.crash();
+    page.tabs.kill();
     const safe = new Set([...this.#onDisk(), ...this.#atServer()]);
     for (const id of page.made) if (safe.has(id)) this.must.add(id);
     // What is left of it in this process does nothing any more.
@@ -162,7 +162,7 @@ export class SimulatedOrigin {
     await this.pass(20_000);
     await closed;
     this.disk.faultPercent = faultPercent;
-    page.tabs.crash();
+    page.tabs.kill();
   }
 
   #remove(page: Page): void {
