@@ -5,13 +5,16 @@
 mod cable;
 mod client;
 mod command_line;
+mod dependencies;
 mod durability;
 mod edits;
+mod faults;
 mod gateway;
 mod hostile;
 mod identity;
 mod lagging;
 mod members;
+mod overload;
 mod peer;
 mod presence;
 mod process;

@@ -243,14 +243,21 @@ impl Room {
     fn admit(&mut self, now: Time, session: SessionId, edit: RawEdit, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &self.phase else { return };
         let RawEdit { id, subject, changes } = edit;
-        let mut headers = Vec::with_capacity(changes.len());
+        let (mut headers, mut inflated_bytes) = (Vec::with_capacity(changes.len()), 0);
         for bytes in changes {
+            if inflated_bytes > self.limits.inflated_bytes_max {
+                let refusal = Refusal::Limit("the edit inflates to more than one change may; send its changes apart");
+                return self.refuse(session, id, actors(&headers), &refusal, out);
+            }
             match gate::read(bytes.clone(), &self.limits) {
                 Ok(header) if live.quarantined.contains(&header.hash()) => {
                     self.refuse_actors(session, actors(&[header]));
                     return self.reject(session, id, RejectCode::Quarantined, "this change was thrown out", out);
                 }
-                Ok(header) => headers.push(header),
+                Ok(header) => {
+                    inflated_bytes += header.bytes().len() as u64;
+                    headers.push(header);
+                }
                 Err(refusal) => {
                     let actors = actors(&headers).into_iter().chain(gate::actor(&bytes, &self.limits));
                     return self.refuse(session, id, actors.collect(), &refusal, out);

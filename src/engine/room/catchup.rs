@@ -18,13 +18,35 @@ impl Room {
         self.empty_since = None;
         self.audience = None;
         let session = join.session;
+        let is_full = self.members.len() as u64 >= self.limits.members_per_room_max;
         match self.members.get_mut(&session) {
             Some(member) => member.standing = Standing::Joining(join),
+            None if is_full => {
+                return self.turn_away(join, out);
+            }
             None => {
                 self.members.insert(session, Member::new(join));
             }
         }
         self.begin_catching_up(session, out);
+    }
+
+    fn turn_away(&mut self, join: Join, out: &mut Vec<Effect>) {
+        *self.tally.closed.entry(ClosedCode::Limit).or_default() += 1;
+        let session = join.session;
+        let frame = match Member::new(join).peer {
+            Some(peer) => peer.unavailable(&self.document),
+            None => {
+                let closed = ServerMessage::Closed {
+                    room: None,
+                    document: self.document.clone(),
+                    code: ClosedCode::Limit,
+                    text: "the document has as many members as this server lets in; try again later".to_owned(),
+                };
+                closed.encode()
+            }
+        };
+        out.push(Effect::Dismiss { session, frame });
     }
 
     /// Starts a member that is joining on its way, once the room is open.
@@ -70,6 +92,9 @@ impl Room {
             }
             other => {
                 member.standing = other;
+                if let Some(after) = member.shown_up_to.take() {
+                    self.show_all(session, Some(after), out);
+                }
                 return;
             }
         };
@@ -188,10 +213,24 @@ impl Room {
             to: session,
             frame: ServerMessage::Part(part).encode(),
         });
-        for frame in self.presence.whole(self.number) {
-            out.push(Effect::Reply { to: session, frame });
-        }
         self.set_standing(session, Standing::Live);
+        self.show_all(session, None, out);
+    }
+
+    /// Shows a member who is here, a frame at a time as its queue drains, from behind `after`. Changes reach it as they come.
+    fn show_all(&mut self, session: SessionId, after: Option<SessionId>, out: &mut Vec<Effect>) {
+        let Some(member) = self.members.get_mut(&session).filter(|member| member.is_live()) else {
+            return;
+        };
+        let (to, slice) = (session, self.presence.slice(self.number, after));
+        member.shown_up_to = None;
+        out.extend(slice.map(|(frame, last)| {
+            member.shown_up_to = last;
+            match last {
+                Some(_) => Effect::Part { to, frame },
+                None => Effect::Reply { to, frame },
+            }
+        }));
     }
 
     /// Keeps a stored batch at hand while somebody is on the way to the present.

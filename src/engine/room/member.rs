@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
-use syncline_protocol::{ChangeHash, EditId, Position};
+use syncline_protocol::{ChangeHash, EditId, Position, SessionId};
 
 /// Edits of one member that wait behind one that takes long. One more is rejected as `unavailable`.
 pub(super) const QUEUED_EDITS_MAX: usize = 1_000;
@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) person: Arc<Person>,
     pub(super) deflate: bool,
     pub(super) standing: Standing,
+    /// The last session whose presence it was sent since it is live, when more are to come.
+    pub(super) shown_up_to: Option<SessionId>,
     /// Set for a session that speaks the repo dialect.
     pub(super) peer: Option<Box<Peer>>,
     /// What is being found out about the member's oldest unsettled edit; later ones queue behind it.
@@ -133,6 +135,7 @@ impl Member {
         Self {
             person: join.person.clone(),
             deflate: join.deflate,
+            shown_up_to: None,
             peer: join.peer.as_ref().map(|peer| Box::new(Peer::new(&join, peer))),
             standing: Standing::Joining(join),
             busy: None,

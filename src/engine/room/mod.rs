@@ -136,6 +136,8 @@ pub struct Tally {
     pub acked: u64,
     /// Edits that were refused, by code.
     pub rejected: BTreeMap<RejectCode, u64>,
+    /// Sessions that were told that the document is closed to them, by code.
+    pub closed: BTreeMap<ClosedCode, u64>,
 }
 
 impl Live {
@@ -322,6 +324,7 @@ impl Room {
         };
         // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
         let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
+        *self.tally.closed.entry(code.clone()).or_default() += 1;
         let frame = self.peer_frame(session, Peer::unavailable).unwrap_or_else(|| {
             let closed = ServerMessage::Closed {
                 room: greeted.then_some(self.number),

@@ -8,7 +8,7 @@ use super::{
     Effect, Entry, Join, JoinedPeer, Live, Phase, Room, Slice, Source, Told,
     member::{Member, Standing, Stream},
 };
-use crate::engine::{index::Past, session::RepoServer, time::Time};
+use crate::engine::{session::RepoServer, time::Time};
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
@@ -34,7 +34,7 @@ const HELD_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    pub(super) server: Arc<RepoServer>,
+    pub(super) host: Arc<RepoServer>,
     pub(super) storage_id: Option<String>,
     /// The storages that it follows.
     pub(super) follows: Arc<BTreeSet<String>>,
@@ -88,7 +88,7 @@ impl Peer {
     pub(super) fn new(join: &Join, peer: &JoinedPeer) -> Self {
         Self {
             id: peer.id.clone(),
-            server: peer.server.clone(),
+            host: peer.host.clone(),
             storage_id: peer.storage_id.clone(),
             follows: peer.follows.clone(),
             access: join.access,
@@ -111,7 +111,7 @@ impl Peer {
     /// A sync message in its envelope.
     fn sync(&self, document: &DocumentId, data: Bytes) -> Bytes {
         let sync = Sync {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             document: document.to_string(),
             data,
@@ -121,7 +121,7 @@ impl Peer {
 
     pub(super) fn unavailable(&self, document: &DocumentId) -> Bytes {
         let message = RepoMessage::DocUnavailable {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             document: document.to_string(),
         };
@@ -130,7 +130,7 @@ impl Peer {
 
     pub(super) fn error(&self, text: &str) -> Bytes {
         let message = RepoMessage::Error {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             message: text.to_owned(),
         };
@@ -446,25 +446,16 @@ impl Live {
     /// change of the log that is none of them. A replica of which nothing is known to be ours gets the whole document.
     fn way_for(&self, told: &Told) -> Source {
         let graph = self.pipeline.index.graph();
-        let known = told.heads.iter().chain(&told.shared);
-        let known: Vec<u32> = known.filter_map(|hash| Some(graph.find_dep(hash)?.position)).collect();
         let from_nothing = || self.way_from(None, &[]).0;
-        let past = match graph.past(&known) {
-            Some(past) if !known.is_empty() => past,
-            Some(_) | None => return from_nothing(),
+        let mut known = told.heads.iter().chain(&told.shared);
+        if !known.clone().any(|hash| graph.position(hash).is_some()) {
+            return from_nothing();
+        }
+        let Some(position) = graph.first_unseen(&mut known) else {
+            return from_nothing();
         };
-        let lacks = |node: &crate::engine::index::Node| node.start_op >= past.bound(node.actor);
-        let position = match past {
-            Past::All => self.durable,
-            _ => graph
-                .recent_position(lacks)
-                .map_or(self.durable, |position| Position::new(position.into())),
-        };
-        let needed: Option<Vec<u32>> = told
-            .need
-            .iter()
-            .map(|hash| Some(graph.find_dep(hash)?.position))
-            .collect();
+        let position = Position::new(position.into());
+        let needed: Option<Vec<u32>> = told.need.iter().map(|hash| graph.position(hash)).collect();
         let Some(needed) = needed else { return from_nothing() };
         let needed = needed.into_iter().map(|position| Position::new(position.into()));
         let cursor = Cursor {

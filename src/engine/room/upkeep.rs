@@ -374,6 +374,10 @@ impl Room {
     }
 
     pub(super) fn trimmed(&mut self) {
+        if self.members.is_empty() {
+            // It closes now.
+            self.empty_since = Some(Time::default());
+        }
         if let Phase::Live(live) = &mut self.phase
             && live.upkeep.work == Work::Nothing
             && live.upkeep.unmerged() == 0

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use native::NativeSession;
 use repo::RepoSession;
 use std::sync::Arc;
-use syncline_protocol::{CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId, repo::PeerId};
+use syncline_protocol::{
+    CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId, native::ClosedCode, repo::PeerId,
+};
 
 /// What happens to a session.
 #[derive(Debug)]
@@ -104,6 +106,13 @@ pub enum Effect {
     },
     /// Send a frame.
     Send(Bytes),
+    /// Send the frame that says that a document is closed to the session.
+    Closed {
+        /// Why.
+        code: ClosedCode,
+        /// The frame.
+        frame: Bytes,
+    },
     /// Read nothing more before then.
     Pause {
         /// When to read on.
@@ -176,8 +185,8 @@ impl Session {
     }
 
     /// A connection that has just been accepted and speaks the repo dialect; feed it [`Event::Accepted`] first.
-    pub fn repo(id: SessionId, limits: Arc<Limits>, server: Arc<RepoServer>, now: Time) -> Self {
-        Self(Speaks::Repo(RepoSession::new(id, limits, server, now)))
+    pub fn repo(id: SessionId, limits: Arc<Limits>, host: Arc<RepoServer>, now: Time) -> Self {
+        Self(Speaks::Repo(RepoSession::new(id, limits, host, now)))
     }
 
     /// The server's name for the connection.

@@ -386,15 +386,16 @@ fn unbound(document: DocumentId, code: ClosedCode, text: &str, out: &mut Vec<Eff
 }
 
 fn closed(room: Option<RoomNumber>, document: DocumentId, code: ClosedCode, text: &str) -> Effect {
-    Effect::Send(
-        ServerMessage::Closed {
-            room,
-            document,
-            code,
-            text: text.to_owned(),
-        }
-        .encode(),
-    )
+    let message = ServerMessage::Closed {
+        room,
+        document,
+        code: code.clone(),
+        text: text.to_owned(),
+    };
+    Effect::Closed {
+        code,
+        frame: message.encode(),
+    }
 }
 
 fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
