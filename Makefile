@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NPM ?= npm
 
-.PHONY: run test page format lint engine docs deny tests typescript screenshots sim bench
+.PHONY: run test page format lint engine docs deny tests typescript screenshots sim bench bench-repo
 
 # Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
 # that can build it; without one, / says so.
@@ -89,3 +89,8 @@ bench:
 	$(CARGO) build --release --locked -p syncline -p syncline-bench
 	$(if $(filter micro,$(WORKLOAD)),,$(BENCH) load --runs $(RUNS) $(WORKLOAD))
 	$(if $(filter-out micro,$(WORKLOAD)),,$(BENCH) micro --runs $(RUNS))
+
+# What an edit costs the server in automerge-repo's dialect, beside automerge-repo's own sync server.
+bench-repo: $(PACKAGES)
+	$(CARGO) build --locked --profile trials --bin syncline
+	cd clients && $(NPM) run bench -w interop
