@@ -165,7 +165,8 @@ impl Reader {
                 // It is we who do not listen.
                 self.heard_ms = now.ms();
             }
-            let (outbox, reading) = (self.outbox.clone(), self.paused_until.is_none() && !leaving && !held_up);
+            let reading = self.paused_until.is_none() && !leaving && !held_up && self.may_be_read();
+            let outbox = self.outbox.clone();
             let message = async {
                 outbox.readable().await;
                 stream.next().await
@@ -209,6 +210,11 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Peers of the repo dialect send large messages, but only those that were let in: their token came before all messages.
+    fn may_be_read(&self) -> bool {
+        self.dialect == Dialect::Native || self.seat.is_some()
     }
 
     fn received(&mut self, message: Message) {

@@ -55,7 +55,7 @@ test("a document that nobody has is unavailable, and is there once somebody make
   expect(his.doc().items).toEqual({});
 });
 
-test("edits of both sides come together over a restart of the server", async () => {
+test("a16 edits of both sides come together after the server was killed and started again", async () => {
   const ada = peers.open(server.url);
   const bob = peers.open(server.url);
   const mine = ada.create<Notes>({ items: {} });

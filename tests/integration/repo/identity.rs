@@ -5,7 +5,10 @@ use crate::{
     identity::{guarded, token},
     running::TestServer,
 };
-use syncline_protocol::repo::{PeerId, PeerMetadata, RepoMessage};
+use syncline_protocol::{
+    ChangeHash,
+    repo::{PeerId, PeerMetadata, RepoMessage, encode_sync},
+};
 
 const LONG_S: i64 = 600;
 
@@ -138,4 +141,27 @@ fn a6_a_message_in_anothers_name_is_dropped() {
     ada.id = id;
     ada.offer(&mut Replica::new("named"));
     assert!(matches!(ada.hear(), Ok(RepoMessage::DocUnavailable { .. })));
+}
+
+#[test]
+fn a20_a_silent_peer_is_pinged() {
+    let server = TestServer::start("");
+    let mut ada = Peer::join(server.address, "ada", "");
+    assert!(ada.hears_a_ping());
+}
+
+#[test]
+fn a21_a_connection_names_so_many_documents_and_no_more() {
+    let server = TestServer::start("");
+    let mut ada = Peer::join(server.address, "ada", "");
+    let message = encode_sync(&[ChangeHash([7; 32])], std::iter::empty());
+    for number in 0..=1_024 {
+        ada.say_sync(&format!("document-{number}"), message.clone());
+        let answer = ada.hear();
+        match answer {
+            Ok(RepoMessage::Sync(_)) => assert!(number < 1_024, "one more is not available"),
+            Ok(RepoMessage::DocUnavailable { .. }) => assert_eq!(number, 1_024),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -120,6 +120,11 @@ impl Peer {
         heard.is_none()
     }
 
+    /// Whether the server pings before it says anything.
+    pub(crate) fn hears_a_ping(&mut self) -> bool {
+        matches!(self.socket.read(), Ok(Message::Ping(_)))
+    }
+
     /// Reads to the end: the last message, and how the connection ended.
     pub(crate) fn hear_end(&mut self) -> (Option<RepoMessage>, Ended) {
         let mut last = None;

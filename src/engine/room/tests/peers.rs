@@ -468,7 +468,7 @@ fn sync(one: &mut Automerge, other: &mut Automerge) {
 }
 
 #[test]
-fn a11_a14_a24_random_histories_end_where_automerges_own_sync_ends() {
+fn a11_a13_a14_a22_a24_random_histories_end_where_automerges_own_sync_ends() {
     for seed in 1..=SEEDS {
         let ended = run(seed, Mutation::None);
         assert_eq!(ended, Ok(()), "seed {seed}");
