@@ -88,14 +88,14 @@ export class DocHandle<T> {
 
   /** Changes the document, at once; what is sent is gathered (`groupMs`). Throws a `ChangeError`, or what `fn` throws. */
   change(fn: ChangeFn<T>, options: ChangeOptions<T> = {}): void {
-    this.#change((doc, patchCallback) => A.change(doc, { ...options, patchCallback }, fn));
+    this.#change((doc, patchCallback, time) => A.change(doc, { time, ...options, patchCallback }, fn));
   }
 
   /** Changes the document as it was at `heads`; gives the heads of the new change, null if nothing was changed. */
   changeAt(heads: Heads, fn: ChangeFn<T>, options: ChangeOptions<T> = {}): Heads | null {
     let made: Heads | null = null;
-    this.#change((doc, patchCallback) => {
-      const { newDoc, newHeads } = A.changeAt(doc, heads, { ...options, patchCallback }, fn);
+    this.#change((doc, patchCallback, time) => {
+      const { newDoc, newHeads } = A.changeAt(doc, heads, { time, ...options, patchCallback }, fn);
       made = newHeads;
       return newDoc;
     });
@@ -173,9 +173,9 @@ export class DocHandle<T> {
     if (!this.isReady) throw new ChangeError("not_ready", "the document has not come yet; await whenReady()");
   }
 
-  #change(make: (doc: Doc<T>, patchCallback: A.PatchCallback<T>) => Doc<T>): void {
+  #change(make: (doc: Doc<T>, patchCallback: A.PatchCallback<T>, time: number) => Doc<T>): void {
     this.#checkReady();
-    this.#shell.change(this.documentId, (doc, patched) => make(doc as Doc<T>, (patches) => patched(patches)));
+    this.#shell.change(this.documentId, (doc, patched, time) => make(doc as Doc<T>, (patches) => patched(patches), time));
   }
 
   #hear(notice: Parameters<Listener>[0]): void {

@@ -25,8 +25,8 @@ import { contentOf } from "./replica.js";
 import { restore } from "./restore.js";
 import { Site } from "./site.js";
 
-/** A change of a document; `patched` is told what it changed. */
-export type LocalChange = (doc: A.Doc<unknown>, patched: (patches: A.Patch[]) => void) => A.Doc<unknown>;
+/** A change of a document, made at `time` in seconds since 1970; `patched` is told what it changed. */
+export type LocalChange = (doc: A.Doc<unknown>, patched: (patches: A.Patch[]) => void, time: number) => A.Doc<unknown>;
 
 export class Core {
   readonly #config: Config;
@@ -74,7 +74,8 @@ export class Core {
     const document = this.#document(id);
     const patches: A.Patch[] = [];
     const before = document.replica.doc;
-    const hashes = change(document, this.#site(now), (doc) => make(doc, (more) => void patches.push(...more)));
+    const site = this.#site(now);
+    const hashes = change(document, site, (doc) => make(doc, (more) => void patches.push(...more), site.seconds));
     document.changed(this.#site(now), "local", { before, after: document.replica.doc, patches });
     return { hashes, effects: this.#settled(now) };
   }

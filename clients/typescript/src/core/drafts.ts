@@ -30,7 +30,7 @@ export function makeDraftAnew(document: Document, site: Site, id: string): boole
   const patches = fitting(() => A.diff(preview, heads, A.getHeads(preview)));
   const make = (doc: A.Doc<unknown>) =>
     renamed === undefined
-      ? A.change(doc, (writable) => A.applyPatches(writable, patches ?? []))
+      ? A.change(doc, { time: site.seconds }, (writable) => A.applyPatches(writable, patches ?? []))
       : A.applyChanges(doc, renamed)[0];
   try {
     change(document, site, make);

@@ -6,7 +6,8 @@ import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
 import type { Document } from "./document.js";
 import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit } from "./kept.js";
 import type { Content, Pending } from "./pending.js";
-import { rename, replay } from "./remake.js";
+import { rename } from "./remake.js";
+import { byValue } from "./rejoin.js";
 import { contentOf, contentsSince, patchesBetween } from "./replica.js";
 import type { Site } from "./site.js";
 
@@ -50,7 +51,7 @@ export function keep(document: Document, site: Site, made: readonly Content[], r
   const kept = made.map((content): Pending => {
     const number = site.nextNumber();
     const key = editKey(document.id, site.page, number);
-    const common = { origin: "own", key, user: site.user, remade, stored: false, edit: undefined } as const;
+    const common = { origin: "own", key, user: site.user, remade, stored: false, edit: undefined, sent: false } as const;
     return { ...content, ...common, serial: serial ?? number };
   });
   for (const pending of kept) document.replica.pending.add(pending);
@@ -137,7 +138,8 @@ export function rejected(document: Document, site: Site, id: number, code: strin
 /** Another page has taken changes back, or made them anew: what this page has put on them is made anew, too. */
 export function gone(document: Document, site: Site, hashes: ReadonlySet<Hash>): void {
   document.early = document.early.filter(({ hash }) => !hashes.has(hash));
-  const concerned = (pending: Pending) => pending.origin === "sibling" && hashes.has(pending.hash);
+  // What was sent from here, too, the server may have taken: its answer counts.
+  const concerned = (pending: Pending) => pending.origin === "sibling" && hashes.has(pending.hash) && !pending.sent;
   const text = "it stood on a change of another page, which was refused";
   attempt(document, site, () => putAside(document, site, "after_reject", text, concerned, "replay"));
 }
@@ -164,7 +166,6 @@ export function putAside(
 ): void {
   const { replica } = document;
   const heads = replica.confirmedHeads();
-  const formerHeads = replica.heads;
   const cut = replica.pending.cut(refused);
   if (cut.length === 0) return;
   const own = cut.filter((pending) => pending.origin !== "sibling");
@@ -173,7 +174,7 @@ export function putAside(
   let anew = false;
   try {
     replica.rebuild(heads, freshActor(document, site));
-    anew = own.length > 0 && makeAnew(document, site, remedy, own, former, formerHeads);
+    anew = own.length > 0 && makeAnew(document, site, remedy, own, former);
   } catch (error) {
     fault = error;
   }
@@ -186,7 +187,7 @@ export function putAside(
 }
 
 /** Whether nothing of the changes was left out. */
-function makeAnew(document: Document, site: Site, remedy: Remedy, own: Pending[], former: A.Doc<unknown>, formerHeads: Hash[]): boolean {
+function makeAnew(document: Document, site: Site, remedy: Remedy, own: Pending[], former: A.Doc<unknown>): boolean {
   const { replica } = document;
   const serial = own[0]!.serial;
   const before = replica.heads;
@@ -201,23 +202,9 @@ function makeAnew(document: Document, site: Site, remedy: Remedy, own: Pending[]
       keep(document, site, contentsSince(replica.doc, before), true, serial);
       return true;
     }
-    case "replay": {
-      const below = headsWithout(former, formerHeads, own, new Set(own.map(({ hash }) => hash)));
-      const { doc, whole } = replay(replica.doc, former, below, formerHeads);
-      replica.doc = doc;
-      keep(document, site, contentsSince(doc, before), true, serial);
-      return whole;
-    }
+    case "replay":
+      return byValue(document, site, former, own, serial);
   }
-}
-
-/** The heads of a document without some changes that are on top of it. */
-export function headsWithout(doc: A.Doc<unknown>, heads: readonly Hash[], top: readonly Content[], hashes: ReadonlySet<Hash>): Hash[] {
-  const below = new Set([...heads, ...top.flatMap(({ deps }) => deps)].filter((hash) => !hashes.has(hash)));
-  const known = [...below].filter((hash) => A.hasHeads(doc, [hash]));
-  const isHead = (hash: Hash) =>
-    A.getChangesMetaSince(doc, known.filter((other) => other !== hash)).some((meta) => meta.hash === hash);
-  return known.length < 2 ? known : known.filter(isHead);
 }
 
 export function freshActor(document: Document, site: Site): string {
@@ -262,7 +249,7 @@ export function placeSiblings(document: Document, site: Site, chunks: readonly U
 }
 
 export function addSibling(document: Document, site: Site, content: Content): void {
-  const common = { origin: "sibling", key: "", user: null, remade: false, stored: true, edit: undefined } as const;
+  const common = { origin: "sibling", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
   document.replica.pending.add({ ...content, ...common, serial: site.nextNumber() });
 }
 
@@ -328,7 +315,7 @@ export function placeStored(document: Document, site: Site, cursor: Cursor): voi
 
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {
   const { key, user, remade } = edit;
-  return { ...content, origin: "own", key, user, remade, stored: true, edit: undefined, serial: site.nextNumber() };
+  return { ...content, origin: "own", key, user, remade, stored: true, edit: undefined, sent: false, serial: site.nextNumber() };
 }
 
 export function readable(document: Document, site: Site, edit: KeptEdit): Content | undefined {

@@ -28,6 +28,8 @@ export interface Pending {
   stored: boolean;
   /** The edit that carries it on this connection. */
   edit: number | undefined;
+  /** Whether it was ever sent by this page: then the server may have it. */
+  sent: boolean;
   /** Grows with each change that is made; what is made anew keeps the number of what it replaces. */
   readonly serial: number;
 }
@@ -137,6 +139,7 @@ export class PendingChanges {
   send(pending: Pending, edit: number | undefined): void {
     this.#count(pending, -1);
     pending.edit = edit;
+    pending.sent ||= edit !== undefined;
     this.#count(pending, 1);
   }
 

@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, headsWithout, keep, placeSiblings, placeStored, split, storeGroup, tellGone } from "./edits.js";
+import { draft, freshActor, keep, placeSiblings, placeStored, split, storeGroup, tellGone } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -63,7 +63,7 @@ function bring(document: Document, site: Site, heads: readonly Hash[]): void {
 }
 
 function broughtOf(content: Content, site: Site): Pending {
-  const common = { origin: "brought", key: "", user: null, remade: false, stored: true, edit: undefined } as const;
+  const common = { origin: "brought", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
   return { ...content, ...common, serial: site.nextNumber() };
 }
 
@@ -88,7 +88,6 @@ function giveUp(document: Document, site: Site, changes: readonly Pending[]): vo
 /** Puts the server's document in the place of the present one. */
 function replace(document: Document, site: Site, chunks: Uint8Array): void {
   const { replica } = document;
-  const formerHeads = quietly(() => replica.heads) ?? [];
   const pending = replica.pending.clear();
   let former: A.Doc<unknown>;
   try {
@@ -99,7 +98,7 @@ function replace(document: Document, site: Site, chunks: Uint8Array): void {
   }
   const lost = lostOf(document, former, pending);
   if (document.rejoin !== "reset" && keepAll(document, site, lost, pending)) return;
-  makeAnew(document, site, { former, formerHeads, pending, lost });
+  makeAnew(document, site, { former, pending, lost });
 }
 
 /** All that the present document lacks of the former one, dependencies first, the unconfirmed changes among them. */
@@ -131,7 +130,6 @@ function keepAll(document: Document, site: Site, lost: readonly Content[], pendi
 
 interface Losses {
   readonly former: A.Doc<unknown>;
-  readonly formerHeads: readonly Hash[];
   readonly pending: readonly Pending[];
   readonly lost: readonly Content[];
 }
@@ -154,7 +152,7 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
   const exact = renamed !== undefined && quietly(() => replica.merge(renamed)) !== undefined;
   if (exact) keep(document, site, contentsSince(replica.doc, before), true, serial);
   const rest = exact ? left : own;
-  const whole = rest.length === 0 || byValue(document, site, rest, losses, serial);
+  const whole = byValue(document, site, losses.former, rest, serial);
   const lostHashes = new Set(losses.lost.map(({ hash }) => hash));
   confirmHeld(document, site, queued.filter(({ hash }) => !lostHashes.has(hash)));
   const writes: StorageWrite[] = queued.filter(({ hash }) => lostHashes.has(hash)).map(({ key }) => ({ remove: key }));
@@ -166,18 +164,30 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
   tellGone(document, site, queued);
 }
 
-function byValue(document: Document, site: Site, rest: readonly Content[], losses: Losses, serial: number | undefined): boolean {
+/** Makes changes anew by value, one run after another. Whether nothing was left out. */
+export function byValue(document: Document, site: Site, former: A.Doc<unknown>, changes: readonly Content[], serial: number | undefined): boolean {
   const { replica } = document;
-  const hashes = new Set(rest.map(({ hash }) => hash));
-  const before = replica.heads;
-  const replayed = quietly(() => {
-    const below = headsWithout(losses.former, losses.formerHeads, rest, hashes);
-    return replay(replica.doc, losses.former, below, [...losses.formerHeads]);
-  });
-  if (replayed === undefined) return false;
-  replica.doc = replayed.doc;
-  keep(document, site, contentsSince(replayed.doc, before), true, serial);
-  return replayed.whole;
+  let whole = true;
+  for (const run of runs(changes)) {
+    const before = replica.heads;
+    const replayed = quietly(() => replay(replica.doc, former, [...run[0]!.deps], [run.at(-1)!.hash], site.seconds));
+    whole &&= replayed?.whole ?? false;
+    if (replayed === undefined) continue;
+    replica.doc = replayed.doc;
+    keep(document, site, contentsSince(replayed.doc, before), true, serial);
+  }
+  return whole;
+}
+
+/** Changes of which each stands on the one before and on nothing else. */
+function runs(changes: readonly Content[]): Content[][] {
+  const found: Content[][] = [];
+  for (const change of changes) {
+    const run = found.at(-1);
+    if (run !== undefined && change.deps.length === 1 && change.deps[0] === run.at(-1)!.hash) run.push(change);
+    else found.push([change]);
+  }
+  return found;
 }
 
 /** What is in the server's document already needs no queue. */

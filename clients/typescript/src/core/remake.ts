@@ -73,12 +73,12 @@ export interface Replayed {
  * Makes on `target` what happened in `source` between `before` and `after`, as one change. What is inserted goes behind the
  * nearest element before it that `target` has; what is to be deleted and is gone already is left.
  */
-export function replay(target: A.Doc<unknown>, source: A.Doc<unknown>, before: A.Heads, after: A.Heads): Replayed {
+export function replay(target: A.Doc<unknown>, source: A.Doc<unknown>, before: A.Heads, after: A.Heads, time: number): Replayed {
   return guarded(() => {
     const patches = A.diff(source, before, after);
     const places = new Places(target, A.view(source, before));
     let whole = true;
-    const doc = A.change(target, (writable) => {
+    const doc = A.change(target, { time }, (writable) => {
       for (const patch of patches) {
         try {
           if (patch.action === "conflict") continue;

@@ -22,7 +22,7 @@ export class Site {
   readonly nextNumber: () => number;
   readonly out: Effect[];
 
-  constructor(fields: Omit<Site, "send" | "error" | "backoffMs" | "editBytesMax">) {
+  constructor(fields: Omit<Site, "send" | "error" | "backoffMs" | "editBytesMax" | "seconds">) {
     this.now = fields.now;
     this.session = fields.session;
     this.limits = fields.limits;
@@ -34,6 +34,11 @@ export class Site {
     this.epoch = fields.epoch;
     this.nextNumber = fields.nextNumber;
     this.out = fields.out;
+  }
+
+  /** The time of day, as changes have it. */
+  get seconds(): number {
+    return Math.max(0, Math.floor((this.epoch + this.now) / 1_000));
   }
 
   /** The bytes of the changes that one edit may hold. */

@@ -26,6 +26,7 @@ interface Log {
   keptFrom: number;
   readonly members: Set<number>;
   readonly quarantined: Set<string>;
+  merged: { readonly epoch: number; readonly length: number; readonly doc: A.Doc<unknown> };
 }
 
 const limits = { ...Object.fromEntries(LIMIT_NAMES.map((name) => [name, 0])), frame_bytes_max: 1 << 20 } as unknown as Limits;
@@ -111,8 +112,11 @@ export class ModelServer {
   }
 
   document<T>(document: string): A.Doc<T> {
-    const chunks = this.#log(document).synced.map(({ bytes }) => bytes);
-    return A.applyChanges(A.init<T>(), chunks)[0];
+    const log = this.#log(document);
+    const [from, doc] = log.merged.epoch === log.epoch ? [log.merged.length, log.merged.doc] : [0, A.init<unknown>()];
+    const chunks = log.synced.slice(from).map(({ bytes }) => bytes);
+    log.merged = { epoch: log.epoch, length: log.synced.length, doc: A.applyChanges(doc, chunks)[0] };
+    return log.merged.doc as A.Doc<T>;
   }
 
   receive(session: number, frame: Uint8Array): void {
@@ -183,6 +187,7 @@ export class ModelServer {
       keptFrom: 0,
       members: new Set(),
       quarantined: new Set(),
+      merged: { epoch: 0, length: 0, doc: A.init() },
     };
     this.#logs.set(document, log);
     return log;
