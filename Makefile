@@ -3,18 +3,21 @@
 CARGO ?= cargo
 NPM ?= npm
 
-.PHONY: run test page format lint engine docs tests typescript screenshots sim bench
+.PHONY: run test page format lint engine docs deny tests typescript screenshots sim bench
 
 # Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
 # that can build it; without one, / says so.
 NODE_IS_FIT = $(shell node -p '(([a, b]) => a > 20 || (a == 20 && b >= 19))(process.versions.node.split("."))' 2>/dev/null)
 
+# Optimised, but without the minutes that linking across crates takes: `make run PROFILE=release` for that.
+PROFILE ?= trials
+
 run:
 	$(if $(filter true,$(NODE_IS_FIT)),$(MAKE) page || echo "the page could not be built; the server starts without it")
-	$(CARGO) run --release --locked -- serve --dev
+	$(CARGO) run --profile $(PROFILE) --locked -- serve --dev
 
 # Everything that must hold before a change goes in. The page comes first, so that the server is built once.
-test: page format lint engine docs tests typescript
+test: page format lint engine docs deny tests typescript
 
 # The page that the server shows at /: the next build of the server takes it in.
 page: clients/demo/dist/index.html
@@ -36,16 +39,25 @@ format:
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-# The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies.
+# The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies. The long
+# proof of the gate is the same code there and in `tests`, which runs it.
 engine:
 	$(CARGO) build --locked -p syncline --lib --no-default-features
 	$(CARGO) clippy --locked -p syncline --all-targets --no-default-features -- -D warnings
-	$(CARGO) test --locked -p syncline --no-default-features
+	$(CARGO) test --locked -p syncline --no-default-features -- --skip proof::
 	! $(CARGO) tree --locked -p syncline --no-default-features --edges normal,build --prefix none \
 		| grep -E '^(tokio|mio|socket2|sled|rustls|hyper|axum) '
 
 docs:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps
+
+# Bans, licences and sources of the dependencies, as deny.toml has them. Advisories come from the network: `cargo deny check`.
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "deny: skipped, cargo-deny is not installed (cargo install cargo-deny); the test 'dependencies' reads licences and sources"; \
+	fi
 
 tests:
 	$(CARGO) test --locked --workspace
