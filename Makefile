@@ -62,11 +62,14 @@ deny:
 tests:
 	$(CARGO) test --locked --workspace
 
-# The client and the page: types, tests in Node, then in Chromium against the server as it is built.
+# The client and the page: types, tests in Node, against the server as it is built, and in Chromium.
 typescript: page
 	sh clients/chromium.sh
 	$(CARGO) build --locked
-	cd clients && $(NPM) run check --workspaces && $(NPM) test --workspaces && $(NPM) run browser --workspaces
+	cd clients && $(NPM) run check --workspaces
+	cd clients && $(NPM) test --workspaces
+	cd clients && $(NPM) run e2e --workspaces --if-present
+	cd clients && $(NPM) run browser --workspaces
 
 # The pictures in README.md.
 screenshots: page
