@@ -302,7 +302,7 @@ export class Document {
       case "edits":
         return placeSiblings(this, site, message.changes);
       case "gone":
-        return gone(this, site, new Set(message.hashes));
+        return gone(this, site, new Set(message.hashes), message.remade);
       case "kept":
         return this.keeper.keptElsewhere(site.now, message.cursor);
     }

@@ -16,9 +16,10 @@ export interface Pending {
   readonly bytes: Uint8Array;
   /**
    * Whose it is: `own` is stored in this page's queue; `brought` was confirmed once, and the server has lost it; `sibling` is in
-   * another page's queue, and sent only with what stands on it.
+   * another page's queue, and sent only with what stands on it; `abandoned` was given up by that page after it was sent from
+   * here, too, so that only the server can say what became of it.
    */
-  origin: "own" | "brought" | "sibling";
+  origin: "own" | "brought" | "sibling" | "abandoned";
   /** Its key in the queue; empty unless `own`. */
   key: string;
   /** The subject whose change it is; null if not known. */
@@ -106,6 +107,13 @@ export class PendingChanges {
   adopt(pending: Pending, key: string, user: string | null, remade: boolean): void {
     this.#count(pending, -1);
     Object.assign(pending, { origin: "own", key, user, remade, stored: true });
+    this.#count(pending, 1);
+  }
+
+  /** A sibling's change is nobody's now, and sent until there is an answer. */
+  abandon(pending: Pending): void {
+    this.#count(pending, -1);
+    pending.origin = "abandoned";
     this.#count(pending, 1);
   }
 
