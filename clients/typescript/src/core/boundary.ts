@@ -59,8 +59,8 @@ export interface Stored {
 export type SiblingMessage =
   /** Changes of the page that tells, stored in its queue. */
   | { readonly type: "edits"; readonly page: string; readonly changes: readonly Uint8Array[] }
-  /** Changes that are not in the document any more: refused, or made anew. */
-  | { readonly type: "gone"; readonly page: string; readonly hashes: readonly Hash[] }
+  /** Changes of the page that tells that are not in the document any more: made anew, or refused. */
+  | { readonly type: "gone"; readonly page: string; readonly hashes: readonly Hash[]; readonly remade: boolean }
   /** The stored replica covers the log up to there. */
   | { readonly type: "kept"; readonly page: string; readonly cursor: Cursor };
 

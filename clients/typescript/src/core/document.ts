@@ -12,7 +12,7 @@ import { gone, placeSiblings, placeStored, sendEdits, storeGroup } from "./edits
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
-import { sumOf, type Content, type Pending } from "./pending.js";
+import { sameBytes, sumOf, type Content, type Pending } from "./pending.js";
 import { Presence } from "./presence.js";
 import { join, type Rejoin } from "./rejoin.js";
 import { Fault, Replica, type Step } from "./replica.js";
@@ -302,7 +302,7 @@ export class Document {
       case "edits":
         return placeSiblings(this, site, message.changes);
       case "gone":
-        return gone(this, site, new Set(message.hashes));
+        return gone(this, site, new Set(message.hashes), message.remade);
       case "kept":
         return this.keeper.keptElsewhere(site.now, message.cursor);
     }
@@ -409,8 +409,4 @@ export class Document {
   presenceChanged(site: Site): void {
     site.out.push({ type: "notify", notice: { type: "presence", document: this.id } });
   }
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, at) => byte === b[at]);
 }

@@ -136,10 +136,14 @@ export function rejected(document: Document, site: Site, id: number, code: strin
 }
 
 /** Another page has taken changes back, or made them anew: what this page has put on them is made anew, too. */
-export function gone(document: Document, site: Site, hashes: ReadonlySet<Hash>): void {
+export function gone(document: Document, site: Site, hashes: ReadonlySet<Hash>, remade: boolean): void {
+  const { pending: all } = document.replica;
   document.early = document.early.filter(({ hash }) => !hashes.has(hash));
-  // What was sent from here, too, the server may have taken: its answer counts.
-  const concerned = (pending: Pending) => pending.origin === "sibling" && hashes.has(pending.hash) && !pending.sent;
+  if (!remade) {
+    const sent = [...all.values()].filter((pending) => pending.origin === "sibling" && pending.sent && hashes.has(pending.hash));
+    for (const pending of sent) all.abandon(pending);
+  }
+  const concerned = (pending: Pending) => pending.origin === "sibling" && hashes.has(pending.hash);
   const text = "it stood on a change of another page, which was refused";
   attempt(document, site, () => putAside(document, site, "after_reject", text, concerned, "replay"));
 }
@@ -168,7 +172,7 @@ export function putAside(
   const heads = replica.confirmedHeads();
   const cut = replica.pending.cut(refused);
   if (cut.length === 0) return;
-  const own = cut.filter((pending) => pending.origin !== "sibling");
+  const own = cut.filter(({ origin }) => origin === "own" || origin === "brought");
   const former = replica.doc;
   let fault: unknown;
   let anew = false;
@@ -181,7 +185,7 @@ export function putAside(
   const writes: StorageWrite[] = own.filter(({ key }) => key !== "").map(({ key }) => ({ remove: key }));
   if (own.length > 0 && !anew && remedy !== "hold") writes.push(draft(document, site, code, text, own));
   if (remedy !== "hold") storeGroup(document, site, writes);
-  tellGone(document, site, own);
+  tellGone(document, site, own, anew);
   if (fault !== undefined) throw fault;
   document.changed(site, "replaced", { before: former, after: replica.doc, patches: patchesBetween(former, replica.doc) });
 }
@@ -224,10 +228,10 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   return draftWrite(document.id, kept);
 }
 
-export function tellGone(document: Document, site: Site, changes: readonly Pending[]): void {
+export function tellGone(document: Document, site: Site, changes: readonly Pending[], remade: boolean): void {
   const hashes = changes.filter(({ origin }) => origin === "own").map(({ hash }) => hash);
   if (hashes.length === 0) return;
-  site.out.push({ type: "post", document: document.id, message: { type: "gone", page: site.page, hashes } });
+  site.out.push({ type: "post", document: document.id, message: { type: "gone", page: site.page, hashes, remade } });
 }
 
 /** Brings other pages' changes into the document, as far as what they stand on is there. */

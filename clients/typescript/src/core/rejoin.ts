@@ -161,7 +161,7 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
     writes.push(draft(document, site, "after_reject", "this does not fit the document that the server has now", kept));
   }
   storeGroup(document, site, writes);
-  tellGone(document, site, queued);
+  tellGone(document, site, queued, true);
 }
 
 /** Makes changes anew by value, one run after another. Whether nothing was left out. */
