@@ -136,14 +136,16 @@ impl Server {
 
     /// Opens the store, on a blocking thread, and puts the hub on top of it.
     async fn open(config: Config, verifier: Verifier) -> Result<Self, StartError> {
-        let directory = config.data.clone();
+        let (directory, clock) = (config.data.clone(), Clock::start());
         let opened = tokio::task::spawn_blocking({
             let directory = directory.clone();
             move || -> Result<(Store, Writer, Peers), StoreError> {
                 let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
                 let (low, high) = (random_number(), random_number());
                 let random = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
-                let peers = Peers::open(&directory, random).map_err(|error| StoreError::Io(error.to_string()))?;
+                let unix_ms_at_zero = clock.unix_ms().saturating_sub(clock.monotonic_ms());
+                let peers = Peers::open(&directory, random, unix_ms_at_zero)
+                    .map_err(|error| StoreError::Io(error.to_string()))?;
                 Ok((Store::open(kv.clone())?, Writer::start(kv)?, peers))
             }
         });
@@ -151,11 +153,10 @@ impl Server {
             .await
             .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
         let (store, writer, peers) = opened.map_err(|error| StartError::Store { directory, error })?;
-        let (writer, limits, metrics, clock) = (
+        let (writer, limits, metrics) = (
             Arc::new(writer),
             Arc::new(config.limits.clone()),
             Arc::new(Metrics::new()),
-            Clock::start(),
         );
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = Workers::new(
