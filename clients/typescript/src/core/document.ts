@@ -49,6 +49,9 @@ export type Ticket =
   | { readonly of: "replica" }
   | { readonly of: "rest" };
 
+/** Another page's change. */
+export type SiblingContent = Content & { readonly page: string };
+
 /** An edit without an answer. */
 export interface InFlight {
   readonly changes: readonly Pending[];
@@ -70,7 +73,7 @@ export class Document {
   /** Own changes that stand on what the document lacks, since what was stored could not be read. */
   unplaced: Pending[] = [];
   /** Other pages' changes that stand on what has not come yet. */
-  early: Content[] = [];
+  early: SiblingContent[] = [];
   /** Hashes that the server has thrown out. */
   readonly quarantined = new Set<Hash>();
   phase: Phase = { at: "apart" };
@@ -299,7 +302,7 @@ export class Document {
   sibling(site: Site, message: SiblingMessage): void {
     switch (message.type) {
       case "edits":
-        return placeSiblings(this, site, message.changes);
+        return placeSiblings(this, site, message.changes, message.page);
       case "gone":
         return gone(this, site, new Set(message.hashes), message.remade);
       case "kept":

@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, keep, split, storeGroup, tellGone } from "./edits.js";
+import { draft, freshActor, keep, placeOwn, split, storeGroup, tellGone } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -63,19 +63,14 @@ function bring(document: Document, site: Site, heads: readonly Hash[]): void {
 }
 
 function broughtOf(content: Content, site: Site): Pending {
-  const common = { origin: "brought", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
+  const common = { origin: "brought", key: "", page: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
   return { ...content, ...common, serial: site.nextNumber() };
 }
 
 /** What could not be placed when it was read from the storage stands on what has come now, or is made anew. */
 function place(document: Document, site: Site): void {
-  if (document.unplaced.length === 0) return;
-  const { placed, left } = split(document, document.unplaced);
-  document.unplaced = left;
-  const step = document.replica.merge(placed.map(({ bytes }) => bytes));
-  for (const pending of placed) document.replica.pending.add(pending);
-  document.changed(site, "remote", step);
-  if (left.length > 0) giveUp(document, site, left);
+  placeOwn(document, site);
+  if (document.unplaced.length > 0) giveUp(document, site, document.unplaced);
   document.unplaced = [];
 }
 
