@@ -28,8 +28,8 @@ export type Event =
   | { readonly type: "store-failed"; readonly document: string; readonly ticket: number; readonly error: unknown }
   /** Another page of this origin said this of the document. */
   | { readonly type: "sibling"; readonly document: string; readonly message: SiblingMessage }
-  /** The queue of a page that is gone is this page's now. */
-  | { readonly type: "adopted"; readonly document: string; readonly edits: readonly KeptEdit[] }
+  /** The page is gone, and what it had left in its queue is this page's now. */
+  | { readonly type: "adopted"; readonly document: string; readonly page: string; readonly edits: readonly KeptEdit[] }
   /** This page writes the stored replica from now on, or, with null, no more. `stored` is what is there. */
   | { readonly type: "keeper"; readonly document: string; readonly stored: Stored | null }
   /** Whose token the app has given; empty without authentication. */

@@ -8,7 +8,7 @@ import type { Access, DocumentStatus } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { HEADS_MAX, type Cursor, type Diff, type Hash, type Opened, type Part } from "../wire/messages.js";
 import type { DocumentState, SiblingMessage, Stored } from "./boundary.js";
-import { gone, placeSiblings, placeStored, sendEdits, storeGroup } from "./edits.js";
+import { gone, placeSiblings, sendEdits, storeGroup } from "./edits.js";
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
@@ -49,6 +49,9 @@ export type Ticket =
   | { readonly of: "replica" }
   | { readonly of: "rest" };
 
+/** Another page's change. */
+export type SiblingContent = Content & { readonly page: string };
+
 /** An edit without an answer. */
 export interface InFlight {
   readonly changes: readonly Pending[];
@@ -70,7 +73,7 @@ export class Document {
   /** Own changes that stand on what the document lacks, since what was stored could not be read. */
   unplaced: Pending[] = [];
   /** Other pages' changes that stand on what has not come yet. */
-  early: Content[] = [];
+  early: SiblingContent[] = [];
   /** Hashes that the server has thrown out. */
   readonly quarantined = new Set<Hash>();
   phase: Phase = { at: "apart" };
@@ -231,7 +234,6 @@ export class Document {
         this.keeper.took(site.now, all, cursor);
         this.changed(site, "remote", step);
         placeSiblings(this, site, []);
-        placeStored(this, site, cursor);
       } else {
         this.replica.cursor = cursor;
         this.keeper.took(site.now, all, cursor);
@@ -300,7 +302,7 @@ export class Document {
   sibling(site: Site, message: SiblingMessage): void {
     switch (message.type) {
       case "edits":
-        return placeSiblings(this, site, message.changes);
+        return placeSiblings(this, site, message.changes, message.page);
       case "gone":
         return gone(this, site, new Set(message.hashes), message.remade);
       case "kept":

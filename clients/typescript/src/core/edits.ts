@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
-import type { Document } from "./document.js";
+import type { Document, SiblingContent } from "./document.js";
 import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit } from "./kept.js";
 import type { Content, Pending } from "./pending.js";
 import { rename } from "./remake.js";
@@ -51,7 +51,7 @@ export function keep(document: Document, site: Site, made: readonly Content[], r
   const kept = made.map((content): Pending => {
     const number = site.nextNumber();
     const key = editKey(document.id, site.page, number);
-    const common = { origin: "own", key, user: site.user, remade, stored: false, edit: undefined, sent: false } as const;
+    const common = { origin: "own", key, page: "", user: site.user, remade, stored: false, edit: undefined, sent: false } as const;
     return { ...content, ...common, serial: serial ?? number };
   });
   for (const pending of kept) document.replica.pending.add(pending);
@@ -235,12 +235,13 @@ export function tellGone(document: Document, site: Site, changes: readonly Pendi
 }
 
 /** Brings other pages' changes into the document, as far as what they stand on is there. */
-export function placeSiblings(document: Document, site: Site, chunks: readonly Uint8Array[]): void {
+export function placeSiblings(document: Document, site: Site, chunks: readonly Uint8Array[], page = ""): void {
   const { replica } = document;
-  if (chunks.length === 0 && document.early.length === 0) return;
-  if (replica.broken) return;
+  if (replica.broken || chunks.length + document.early.length + document.unplaced.length === 0) return;
   try {
-    const news = chunks.map(contentOf).filter(({ hash }) => !replica.pending.has(hash) && !replica.holds(hash));
+    placeOwn(document, site);
+    const contents = chunks.map((chunk) => ({ ...contentOf(chunk), page }));
+    const news = contents.filter(({ hash }) => !replica.pending.has(hash) && !replica.holds(hash));
     const { placed, left } = split(document, [...document.early, ...news]);
     document.early = left.slice(-site.own.earlyChangesMax);
     if (placed.length === 0) return;
@@ -252,7 +253,26 @@ export function placeSiblings(document: Document, site: Site, chunks: readonly U
   }
 }
 
-export function addSibling(document: Document, site: Site, content: Content): void {
+/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
+export function placeOwn(document: Document, site: Site, cursor: Cursor = document.replica.cursor ?? [0, 0]): void {
+  if (document.unplaced.length === 0) return;
+  const { replica, keeper } = document;
+  const waiting = document.unplaced.filter((change) => {
+    const known = replica.pending.get(change.hash);
+    if (known?.origin === "sibling" || known?.origin === "abandoned") replica.pending.adopt(known, change.key, change.user, change.remade);
+    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
+    else return known === undefined;
+    return false;
+  });
+  const { placed, left } = split(document, waiting);
+  document.unplaced = left;
+  if (placed.length === 0) return;
+  const step = replica.merge(placed.map(({ bytes }) => bytes));
+  for (const pending of placed) replica.pending.add(pending);
+  document.changed(site, "remote", step);
+}
+
+export function addSibling(document: Document, site: Site, content: SiblingContent): void {
   const common = { origin: "sibling", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
   document.replica.pending.add({ ...content, ...common, serial: site.nextNumber() });
 }
@@ -274,21 +294,23 @@ export function split<T extends Content>(document: Document, changes: readonly T
   return { placed, left };
 }
 
-/** The queue of a page that is gone is this page's now. */
-export function adopt(document: Document, site: Site, edits: readonly KeptEdit[]): void {
+/** A page is gone, and what it had left in its queue is this page's now. What it never stored is here alone. */
+export function adopt(document: Document, site: Site, page: string, edits: readonly KeptEdit[]): void {
   const { replica } = document;
+  const left = [...replica.pending.values()].filter((pending) => pending.origin === "sibling" && pending.page === page);
+  for (const pending of left) replica.pending.abandon(pending);
   const news: Pending[] = [];
   for (const edit of edits) {
     const content = readable(document, site, edit);
     if (content === undefined) continue;
     replica.actors.add(content.actor);
     const pending = replica.pending.get(content.hash);
-    if (pending?.origin === "sibling") replica.pending.adopt(pending, edit.key, edit.user, edit.remade);
+    if (pending?.origin === "sibling" || pending?.origin === "abandoned") replica.pending.adopt(pending, edit.key, edit.user, edit.remade);
     else if (pending === undefined && replica.holds(content.hash)) document.keeper.confirmed(site.now, edit.key, replica.cursor ?? [0, 0]);
     else if (pending === undefined) news.push(ownOf(content, edit, site));
   }
-  const { placed, left } = split(document, news);
-  document.unplaced.push(...left);
+  const { placed, left: unplaced } = split(document, news);
+  document.unplaced.push(...unplaced);
   document.early = document.early.filter(({ hash }) => !news.some((pending) => pending.hash === hash));
   if (placed.length === 0) return;
   attempt(document, site, () => {
@@ -298,28 +320,9 @@ export function adopt(document: Document, site: Site, edits: readonly KeptEdit[]
   });
 }
 
-/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
-export function placeStored(document: Document, site: Site, cursor: Cursor): void {
-  if (document.unplaced.length === 0) return;
-  const { replica, keeper } = document;
-  const waiting = document.unplaced.filter((change) => {
-    const known = replica.pending.get(change.hash);
-    if (known?.origin === "sibling") replica.pending.adopt(known, change.key, change.user, change.remade);
-    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
-    else return known === undefined;
-    return false;
-  });
-  const { placed, left } = split(document, waiting);
-  document.unplaced = left;
-  if (placed.length === 0) return;
-  const step = replica.merge(placed.map(({ bytes }) => bytes));
-  for (const pending of placed) replica.pending.add(pending);
-  document.changed(site, "remote", step);
-}
-
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {
   const { key, user, remade } = edit;
-  return { ...content, origin: "own", key, user, remade, stored: true, edit: undefined, sent: false, serial: site.nextNumber() };
+  return { ...content, origin: "own", key, page: "", user, remade, stored: true, edit: undefined, sent: false, serial: site.nextNumber() };
 }
 
 export function readable(document: Document, site: Site, edit: KeptEdit): Content | undefined {

@@ -17,12 +17,14 @@ export interface Pending {
   readonly bytes: Uint8Array;
   /**
    * Whose it is: `own` is stored in this page's queue; `brought` was confirmed once, and the server has lost it; `sibling` is in
-   * another page's queue, and sent only with what stands on it; `abandoned` was given up by that page after it was sent from
-   * here, too, so that only the server can say what became of it.
+   * another page's queue, and sent only with what stands on it; `abandoned` was such a one, and that page is gone, or gave it up
+   * after it was sent from here, too: only the server can say what becomes of it.
    */
   origin: "own" | "brought" | "sibling" | "abandoned";
   /** Its key in the queue; empty unless `own`. */
   key: string;
+  /** Whose queue it is in; empty unless `sibling`. */
+  readonly page: string;
   /** The subject whose change it is; null if not known. */
   user: string | null;
   remade: boolean;
