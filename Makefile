@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test format lint engine docs tests sim bench
+.PHONY: run test format lint engine docs tests trials trials-bite soak sim bench
 
 # Builds the server and starts it without authentication, on loopback only. Optimised, but without the minutes that linking
 # across crates takes: `make run PROFILE=release` for that.
@@ -12,7 +12,7 @@ run:
 	$(CARGO) run --profile $(PROFILE) --locked -- serve --dev
 
 # Everything that must hold before a change goes in.
-test: format lint engine docs tests
+test: format lint engine docs tests trials
 
 format:
 	$(CARGO) fmt --all --check
@@ -33,6 +33,29 @@ docs:
 
 tests:
 	$(CARGO) test --locked --workspace
+
+# The scorecard against the real binary, see tests/trials/TRIALS.md: `make trials`, or `make trials ROW=1 SEED=42`.
+ROW ?=
+TRIALS = $(CARGO) test --locked --profile trials --test trials -- --failpoints target/trials/syncline-failpoints \
+	$(foreach row,$(ROW),--row $(row)) $(if $(SEED),--seed $(SEED))
+
+trials: failpoints
+	$(TRIALS)
+
+# Each row once more against a server that breaks what the row is about: there it must fail.
+trials-bite: failpoints
+	$(TRIALS) --bite
+
+# The larger counts, as many as fit.
+SOAK_MINUTES ?= 60
+
+soak: failpoints
+	$(TRIALS) --soak $(SOAK_MINUTES)
+
+.PHONY: failpoints
+failpoints:
+	$(CARGO) build --locked --profile trials --features failpoints --bin syncline
+	cp target/trials/syncline target/trials/syncline-failpoints
 
 # The simulator on many seeds; `make sim SEED=42` replays one and prints what happens in it.
 SEEDS ?= 10000

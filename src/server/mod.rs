@@ -6,6 +6,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod failpoints;
 pub mod gateway;
 pub mod hub;
 pub mod metrics;

@@ -13,6 +13,7 @@ use crate::{
         time::Time,
     },
     server::{
+        failpoints::Failpoint,
         hub::Hub,
         outbox::{JoinNumber, Outbox},
     },
@@ -212,6 +213,9 @@ impl Task {
     }
 
     fn handle(&mut self, now: Time, event: Event) {
+        if let Event::Signalled { payload, .. } = &event {
+            assert!(!Failpoint::PanicInRoom.is_marked(payload), "a panic on purpose");
+        }
         let mut out = Vec::new();
         self.room.handle(now, event, &mut out);
         self.perform(out);

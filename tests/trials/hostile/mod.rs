@@ -1,0 +1,9 @@
+//! A hostile client hurts only itself.
+
+pub(crate) mod bombs;
+pub(crate) mod conflict;
+pub(crate) mod crafted;
+pub(crate) mod orphans;
+pub(crate) mod shapes;
+pub(crate) mod slow;
+pub(crate) mod tokens;
