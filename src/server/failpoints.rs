@@ -54,7 +54,10 @@ impl Failpoint {
 fn named() -> &'static [String] {
     use std::sync::OnceLock;
     static NAMED: OnceLock<Vec<String>> = OnceLock::new();
-    #[expect(clippy::disallowed_methods, reason = "faults are no configuration, and no ordinary build has them")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "faults are no configuration, and no ordinary build has them"
+    )]
     let read = || std::env::var("SYNCLINE_FAILPOINTS").unwrap_or_default();
     NAMED.get_or_init(|| read().split(',').map(|name| name.trim().to_owned()).collect())
 }

@@ -16,13 +16,23 @@ pub(crate) fn holds(process: &Process, promised: &Promised, salt: u64) -> Result
         let joined = anna.open(document)?;
         let replica = joined.document()?;
         let lost = missing(&replica, hashes);
-        ensure!(lost == 0, "{document}: {lost} of {} promised changes are lost", hashes.len());
+        ensure!(
+            lost == 0,
+            "{document}: {lost} of {} promised changes are lost",
+            hashes.len()
+        );
         let other = Client::connect(process.address)?.open(document)?.document()?;
-        ensure!(replica.get_heads() == other.get_heads(), "{document}: two replicas differ");
+        ensure!(
+            replica.get_heads() == other.get_heads(),
+            "{document}: two replicas differ"
+        );
         let (_, change) = Author::new(&[b"check", salt.to_be_bytes().as_slice()].concat()).next();
         anna.edit(joined.opened.room, 1, vec![change])?;
         let answer = anna.answer(1);
-        ensure!(answer == "ack", "{document}: an honest edit afterwards is answered with {answer}");
+        ensure!(
+            answer == "ack",
+            "{document}: an honest edit afterwards is answered with {answer}"
+        );
     }
     Ok(())
 }
@@ -70,7 +80,10 @@ impl Witnesses {
         let begun = crate::clock::now();
         self.anna.edit(self.room, self.edits, vec![change.clone()])?;
         let answer = self.anna.answer(self.edits);
-        ensure!(answer == "ack", "after {after}: an honest edit is answered with {answer}");
+        ensure!(
+            answer == "ack",
+            "after {after}: an honest edit is answered with {answer}"
+        );
         let ms = begun.ms();
         loop {
             match self.ben.hear() {

@@ -10,15 +10,9 @@ use std::{
 };
 use syncline_protocol::{
     Cursor, DocumentId, EditId, RoomNumber, SessionId,
-    native::{
-        Capability, ClientMessage, Edit, Hello, Open, Opened, Packing, Part, ServerMessage, decode_server,
-    },
+    native::{Capability, ClientMessage, Edit, Hello, Open, Opened, Packing, Part, ServerMessage, decode_server},
 };
-use tokio_tungstenite::tungstenite::{
-    self, Error, Message, WebSocket,
-    client::IntoClientRequest,
-    http::HeaderValue,
-};
+use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket, client::IntoClientRequest, http::HeaderValue};
 
 /// The number of the empty edits that ask for a sign of life.
 const SIGN_OF_LIFE: u64 = 1 << 40;
@@ -42,7 +36,6 @@ pub(crate) enum Heard {
 pub(crate) struct Joined {
     pub(crate) opened: Opened,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) cursor: Cursor,
 }
 
 impl Joined {
@@ -52,7 +45,9 @@ impl Joined {
     /// When the bytes are no document.
     pub(crate) fn document(&self) -> Result<Automerge, String> {
         let mut document = Automerge::new();
-        document.load_incremental(&self.bytes).map_err(|error| format!("the document does not load: {error}"))?;
+        document
+            .load_incremental(&self.bytes)
+            .map_err(|error| format!("the document does not load: {error}"))?;
         Ok(document)
     }
 }
@@ -100,7 +95,10 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert("sec-websocket-protocol", HeaderValue::from_static("syncline.v1"));
         if let Some(origin) = origin {
-            headers.insert("origin", HeaderValue::from_str(origin).map_err(|error| error.to_string())?);
+            headers.insert(
+                "origin",
+                HeaderValue::from_str(origin).map_err(|error| error.to_string())?,
+            );
         }
         let (socket, _) = tungstenite::client(request, stream).map_err(|error| error.to_string())?;
         let session = SessionId::new(0);
@@ -133,7 +131,9 @@ impl Client {
     /// # Errors
     /// When the connection is gone.
     pub(crate) fn say_bytes(&mut self, frame: Bytes) -> Result<(), String> {
-        self.socket.send(Message::Binary(frame)).map_err(|error| format!("nothing can be sent: {error}"))
+        self.socket
+            .send(Message::Binary(frame))
+            .map_err(|error| format!("nothing can be sent: {error}"))
     }
 
     /// The next message, waited for as long as the slowest machine needs.
@@ -205,9 +205,9 @@ impl Client {
                 Heard::Message(ServerMessage::Opened(answer)) if answer.document == document => opened = Some(answer),
                 Heard::Message(ServerMessage::Part(part)) => {
                     bytes.extend(inflate(&part)?);
-                    if let Some(cursor) = part.end {
+                    if part.end.is_some() {
                         let opened = opened.ok_or("a part came before opened")?;
-                        return Ok(Joined { opened, bytes, cursor });
+                        return Ok(Joined { opened, bytes });
                     }
                 }
                 Heard::Message(ServerMessage::Closed { code, text, .. }) => {
@@ -237,7 +237,7 @@ impl Client {
                     return code.to_string();
                 }
                 Heard::Message(_) => {}
-                Heard::Ended(code) => return code.map_or("gone".into(), |code| code.to_string()),
+                Heard::Ended(code) => return code.map_or_else(|| "gone".into(), |code| code.to_string()),
                 Heard::Silence => return "silence".into(),
             }
         }
@@ -261,7 +261,10 @@ impl Client {
 }
 
 fn is_time_out(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+    )
 }
 
 fn inflate(part: &Part) -> Result<Vec<u8>, String> {

@@ -21,6 +21,8 @@ use syncline_protocol::native::ServerMessage;
 
 /// Edits of one writer that are under way at once.
 const WINDOW: usize = 32;
+/// Before an edit that was refused for now is sent again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long a watcher waits for the next message before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -128,7 +130,18 @@ pub(crate) fn wait_for_acks(journal: &Journal, acks: u64) -> bool {
     clock::wait_until(PATIENCE, || journal.acks() >= acks)
 }
 
-/// Writes until told to stop; then waits for the answers that are still to come.
+/// Edits that are not answered, by their numbers.
+type Waiting = BTreeMap<u64, (ChangeHash, Bytes)>;
+
+/// What a writer does after a message.
+enum Next {
+    GoOn,
+    /// Send this edit again: it was refused for now.
+    Again(u64),
+    End,
+}
+
+/// Writes until told to stop; then waits for the answers that are still to come, unless the server takes nothing now.
 fn write(
     address: SocketAddr,
     document: &str,
@@ -138,9 +151,12 @@ fn write(
     stop: &AtomicBool,
 ) {
     // A server that is gone is what a trial is about.
-    let Ok(mut client) = Client::connect(address) else { return };
+    let Ok(mut client) = Client::connect(address) else {
+        return;
+    };
     let Ok(joined) = client.open(document) else { return };
-    let (mut author, mut waiting, mut id) = (Author::new(actor), BTreeMap::new(), 0);
+    let room = joined.opened.room;
+    let (mut author, mut waiting, mut id) = (Author::new(actor), Waiting::new(), 0);
     loop {
         let stopping = stop.load(Ordering::Relaxed);
         if stopping && waiting.is_empty() {
@@ -149,10 +165,10 @@ fn write(
         if !stopping && waiting.len() < WINDOW {
             let (hash, change) = author.next();
             id += 1;
-            waiting.insert(id, hash);
-            if client.edit(joined.opened.room, id, vec![change]).is_err() {
+            waiting.insert(id, (hash, change.clone()));
+            if client.edit(room, id, vec![change]).is_err() {
                 // What was answered before the end may still lie in the socket.
-                while take(client.hear(), document, &mut waiting, journal) {}
+                while !matches!(take(client.hear(), document, &mut waiting, journal), Next::End) {}
                 return;
             }
             if let Some(pause) = pause {
@@ -161,32 +177,40 @@ fn write(
                 continue;
             }
         }
-        if !take(client.hear(), document, &mut waiting, journal) {
-            return;
+        match take(client.hear(), document, &mut waiting, journal) {
+            Next::GoOn => {}
+            Next::End => return,
+            Next::Again(_) if stop.load(Ordering::Relaxed) => return,
+            Next::Again(id) => {
+                std::thread::sleep(AGAIN_AFTER);
+                let change = waiting.get(&id).map(|(_, change)| change.clone());
+                if client.edit(room, id, change.into_iter().collect()).is_err() {
+                    return;
+                }
+            }
         }
     }
 }
 
-/// Notes what came; whether more may come.
-fn take(heard: Heard, document: &str, waiting: &mut BTreeMap<u64, ChangeHash>, journal: &Journal) -> bool {
+/// Notes what came.
+fn take(heard: Heard, document: &str, waiting: &mut Waiting, journal: &Journal) -> Next {
     match heard {
         Heard::Message(ServerMessage::Ack { id, .. }) => {
-            if let Some(hash) = waiting.remove(&id.number()) {
+            if let Some((hash, _)) = waiting.remove(&id.number()) {
                 journal.acked(document, hash);
             }
-            true
+            Next::GoOn
         }
-        Heard::Message(ServerMessage::Reject { id, .. }) => {
-            waiting.remove(&id.number());
-            true
-        }
-        Heard::Message(ServerMessage::Closed { .. }) | Heard::Ended(_) | Heard::Silence => false,
-        Heard::Message(_) => true,
+        Heard::Message(ServerMessage::Reject { id, .. }) => Next::Again(id.number()),
+        Heard::Message(ServerMessage::Closed { .. }) | Heard::Ended(_) | Heard::Silence => Next::End,
+        Heard::Message(_) => Next::GoOn,
     }
 }
 
 fn watch(address: SocketAddr, document: &str, journal: &Journal, stop: &AtomicBool) {
-    let Ok(mut client) = Client::connect(address) else { return };
+    let Ok(mut client) = Client::connect(address) else {
+        return;
+    };
     if client.open(document).is_err() {
         return;
     }

@@ -110,7 +110,9 @@ impl Setup {
         let mut words = self.wrapper.clone();
         words.push(path.clone());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["serve", "--listen", &self.listen, "--data"]);
+        command
+            .args(&words[1..])
+            .args(["serve", "--listen", &self.listen, "--data"]);
         command.arg(&self.data).args(&self.arguments);
         command.envs(self.variables.iter().cloned());
         // Last, so that what a row is tried against wins over what it sets itself.
@@ -127,7 +129,10 @@ impl Setup {
         let mut line = String::new();
         // An error here is an empty line below.
         let _ = stdout.read_line(&mut line);
-        let address = line.trim().rsplit_once("//").and_then(|(_, address)| address.parse().ok());
+        let address = line
+            .trim()
+            .rsplit_once("//")
+            .and_then(|(_, address)| address.parse().ok());
         let Some(address) = address else {
             // It may have ended already.
             let _ = child.kill();
@@ -167,7 +172,8 @@ impl Process {
     /// When it does not end.
     pub(crate) fn terminate(mut self) -> Result<ExitStatus, String> {
         self.signal("-TERM");
-        self.wait(PATIENCE).ok_or_else(|| format!("the server does not stop: {}", tail(&self.log)))
+        self.wait(PATIENCE)
+            .ok_or_else(|| format!("the server does not stop: {}", tail(&self.log)))
     }
 
     /// Waits for its end.
@@ -200,15 +206,11 @@ impl Process {
         let _ = std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5");
     }
 
-    /// Open descriptors.
-    pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
-    }
-
     fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(field));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The sum of all series of a metric.
@@ -223,12 +225,17 @@ impl Process {
 
     /// The whole answer to a request.
     pub(crate) fn get(&self, path: &str) -> String {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
+        self.exchange(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        ))
     }
 
     /// Sends bytes and reads until the server ends, which it does for `Connection: close`.
     pub(crate) fn exchange(&self, request: &str) -> String {
-        let Ok(mut stream) = TcpStream::connect(self.address) else { return String::new() };
+        let Ok(mut stream) = TcpStream::connect(self.address) else {
+            return String::new();
+        };
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         // A server that refuses early may have hung up before it took the whole request.
         let _ = stream.write_all(request.as_bytes());
@@ -273,5 +280,9 @@ pub(crate) fn run(program: &Program, arguments: &[&str]) -> Result<String, Strin
     if output.status.success() {
         return Ok(out);
     }
-    Err(format!("{}: {out}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+    Err(format!(
+        "{}: {out}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }

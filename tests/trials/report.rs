@@ -78,9 +78,11 @@ fn attempt(
         let failpoints = plan.failpoints.clone();
         program.path = failpoints.unwrap_or(program.path);
     }
-    program
-        .environment
-        .extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    program.environment.extend(
+        environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
     let trial = Trial {
         count,
         seed,
@@ -94,7 +96,10 @@ fn attempt(
     let outcome = outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        Err(Trouble::Failed(format!("the trial panicked: {}", text.unwrap_or_default())))
+        Err(Trouble::Failed(format!(
+            "the trial panicked: {}",
+            text.unwrap_or_default()
+        )))
     });
     if matches!(outcome, Err(Trouble::Failed(_))) && environment.is_empty() {
         keep(scratch.path());
@@ -108,7 +113,10 @@ fn attempt(
 /// Shows the ends of the logs of a row that failed.
 fn keep(scratch: &Path) {
     let files = std::fs::read_dir(scratch).into_iter().flatten().flatten();
-    for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "log")) {
+    for path in files
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+    {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         for line in &lines[lines.len().saturating_sub(5)..] {
@@ -154,14 +162,29 @@ fn bitten(row: &Row, bite: &Bite, outcome: Outcome, seconds: f64) -> Line {
 }
 
 fn brief(line: &Line) -> String {
-    let Line { row, name, figure, verdict, seconds, .. } = line;
+    let Line {
+        row,
+        name,
+        figure,
+        verdict,
+        seconds,
+        ..
+    } = line;
     format!("{verdict:>7}  {row:>3}  {name}: {figure} ({seconds:.1} s)")
 }
 
 fn print(lines: &[Line]) {
     println!("\n| row | trial | count | target | figure | verdict | seconds |\n|---|---|---|---|---|---|---|");
     for line in lines {
-        let Line { row, name, count, target, figure, verdict, seconds } = line;
+        let Line {
+            row,
+            name,
+            count,
+            target,
+            figure,
+            verdict,
+            seconds,
+        } = line;
         println!("| {row} | {name} | {count} | {target} | {figure} | {verdict} | {seconds:.1} |");
     }
 }

@@ -18,7 +18,10 @@ pub(crate) fn claims(subject: &str, docs: &[(&str, &str)]) -> Value {
 
 /// Claims that are good for so many seconds.
 pub(crate) fn lasting(subject: &str, docs: &[(&str, &str)], seconds: i64) -> Value {
-    let docs: serde_json::Map<_, _> = docs.iter().map(|(pattern, access)| ((*pattern).to_owned(), (*access).into())).collect();
+    let docs: serde_json::Map<_, _> = docs
+        .iter()
+        .map(|(pattern, access)| ((*pattern).to_owned(), (*access).into()))
+        .collect();
     json!({ "sub": subject, "exp": unix_s() + seconds, "docs": docs })
 }
 
@@ -29,7 +32,10 @@ pub(crate) fn signed(claims: &Value) -> String {
 
 /// Signs with HS256 and this header and secret.
 pub(crate) fn signed_with(header: &Header, claims: &Value, secret: &[u8]) -> String {
-    debug_assert!(matches!(header.alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512));
+    debug_assert!(matches!(
+        header.alg,
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+    ));
     jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(secret)).expect("a token")
 }
 

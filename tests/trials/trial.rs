@@ -1,7 +1,7 @@
 //! What a row is, what it gets to run with, and what it has to say.
 
 use crate::{
-    clock::{self, Moment},
+    clock::Moment,
     process::{Program, Setup},
     rng::Rng,
 };
@@ -76,11 +76,12 @@ impl From<String> for Trouble {
 
 /// Ends a row or a repetition of it when something is not so.
 macro_rules! ensure {
-    ($condition:expr, $($text:tt)+) => {
-        if !$condition {
+    ($condition:expr, $($text:tt)+) => {{
+        let holds: bool = $condition;
+        if !holds {
             return Err(format!($($text)+).into());
         }
-    };
+    }};
 }
 pub(crate) use ensure;
 
@@ -115,7 +116,9 @@ impl Trial {
     /// When there is no such build.
     pub(crate) fn setup_failing(&self, data: &Path, failpoints: &str) -> Result<Setup, Trouble> {
         let Some(program) = &self.failpoints else {
-            return Err(Trouble::Skipped("needs the build with failpoints: run `make trials`".into()));
+            return Err(Trouble::Skipped(
+                "needs the build with failpoints: run `make trials`".into(),
+            ));
         };
         let mut program = Program::at(program.clone());
         program.environment.extend(self.program.environment.iter().cloned());
@@ -146,7 +149,9 @@ pub(crate) fn needs_root() -> Result<(), Trouble> {
     if id.is_ok_and(|output| output.stdout == b"0\n") {
         return Ok(());
     }
-    Err(Trouble::Skipped("needs to be root: run it in a container or with sudo".into()))
+    Err(Trouble::Skipped(
+        "needs to be root: run it in a container or with sudo".into(),
+    ))
 }
 
 /// Runs a command that must work.
@@ -165,11 +170,4 @@ pub(crate) fn command(program: &str, arguments: &[&str]) -> Result<String, Strin
 /// A random moment within so many milliseconds.
 pub(crate) fn pause(rng: &mut Rng, ms_max: usize) {
     std::thread::sleep(Duration::from_millis(rng.below(ms_max.max(1)) as u64));
-}
-
-/// Milliseconds that something took, and what came of it.
-pub(crate) fn timed<T>(run: impl FnOnce() -> T) -> (T, f64) {
-    let begun = clock::now();
-    let result = run();
-    (result, begun.ms())
 }

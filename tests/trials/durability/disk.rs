@@ -57,10 +57,19 @@ fn full(trial: &Trial) -> Outcome {
         let documents = [format!("full-{round}")];
         let process = trial.setup(&data).start()?;
         let refused = load_until_full(&process, &documents, &disk, &journal, round)?;
-        ensure!(refused == "unavailable", "edits on a full disk are answered with {refused}");
-        ensure!(checks::lost(process.address, &journal.promised())? == 0, "a reader misses what was acked");
+        ensure!(
+            refused == "unavailable",
+            "edits on a full disk are answered with {refused}"
+        );
+        ensure!(
+            checks::lost(process.address, &journal.promised())? == 0,
+            "a reader misses what was acked"
+        );
         process.kill();
-        let process = trial.setup(&data).start().map_err(|error| format!("on the full disk: {error}"))?;
+        let process = trial
+            .setup(&data)
+            .start()
+            .map_err(|error| format!("on the full disk: {error}"))?;
         ensure!(
             checks::lost(process.address, &journal.promised())? == 0,
             "after a restart on the full disk acked edits are missing"
@@ -71,7 +80,10 @@ fn full(trial: &Trial) -> Outcome {
         process.terminate()?;
         Ok(())
     })?;
-    ensure!(resumed_ms <= RESUME_MAX_MS, "edits were taken {resumed_ms:.0} ms after there was space");
+    ensure!(
+        resumed_ms <= RESUME_MAX_MS,
+        "edits were taken {resumed_ms:.0} ms after there was space"
+    );
     let text = format!("unavailable, 0 lost, read and restarted while full, resumed after {resumed_ms:.0} ms");
     Ok(Figure { count, text })
 }
@@ -160,7 +172,9 @@ fn after_the_failure(process: &Process, documents: &[String], journal: &Journal,
         pause: Some(Duration::from_millis(1)),
     };
     load.run(salt, journal, |stop| {
-        let read_only = clock::wait_until(Duration::from_secs(30), || process.metric("syncline_store_read_only") > 0.0);
+        let read_only = clock::wait_until(Duration::from_secs(30), || {
+            process.metric("syncline_store_read_only") > 0.0
+        });
         let acks = journal.acks();
         // Whoever writes on is refused now; an answer that was under way may still arrive.
         std::thread::sleep(Duration::from_millis(1_000));
@@ -172,12 +186,21 @@ fn after_the_failure(process: &Process, documents: &[String], journal: &Journal,
         ensure!(late == 0, "{late} acks came {:.0} ms after the failure", begun.ms());
         Ok::<(), String>(())
     })?;
-    ensure!(process.metric("syncline_appends_failed_total") > 0.0, "no failed append is counted");
+    ensure!(
+        process.metric("syncline_appends_failed_total") > 0.0,
+        "no failed append is counted"
+    );
     ensure!(process.get("/readyz").contains(" 503 "), "/readyz does not say it");
     let log = process.log();
-    ensure!(log.contains("read-only") && log.contains("check the disk"), "the log does not say it");
+    ensure!(
+        log.contains("read-only") && log.contains("check the disk"),
+        "the log does not say it"
+    );
     let mut late = Client::connect(process.address)?;
     let opened = late.open("another");
-    ensure!(opened.is_err(), "a document opens although nobody knows what is on disk");
+    ensure!(
+        opened.is_err(),
+        "a document opens although nobody knows what is on disk"
+    );
     Ok(())
 }

@@ -6,7 +6,16 @@ use std::{fs, path::Path};
 /// Copies a directory.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), String> {
     // Sparse files stay sparse.
-    command("cp", &["-a", "--sparse=always", &from.display().to_string(), &to.display().to_string()]).map(drop)
+    command(
+        "cp",
+        &[
+            "-a",
+            "--sparse=always",
+            &from.display().to_string(),
+            &to.display().to_string(),
+        ],
+    )
+    .map(drop)
 }
 
 /// A small file system in memory, unmounted when dropped.
@@ -17,7 +26,10 @@ pub(crate) struct SmallDisk<'a> {
 impl<'a> SmallDisk<'a> {
     pub(crate) fn mount(directory: &'a Path, mib: u64) -> Result<Self, String> {
         let options = format!("size={mib}m");
-        command("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", &directory.display().to_string()])?;
+        command(
+            "mount",
+            &["-t", "tmpfs", "-o", &options, "tmpfs", &directory.display().to_string()],
+        )?;
         Ok(Self { directory })
     }
 

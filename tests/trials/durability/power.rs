@@ -75,7 +75,18 @@ fn load_and_kill(
 ) -> Result<(), String> {
     let (file, out) = (data.join("db").display().to_string(), record.display().to_string());
     let wrapper = [
-        "strace", "-D", "-f", "-q", "-xx", "-s", "4000000", "-o", &out, "-P", &file, "-e",
+        "strace",
+        "-D",
+        "-f",
+        "-q",
+        "-xx",
+        "-s",
+        "4000000",
+        "-o",
+        &out,
+        "-P",
+        &file,
+        "-e",
         "trace=pwrite64,fdatasync,fsync,ftruncate",
     ];
     let process = trial.setup(data).under(&wrapper).start()?;
@@ -129,10 +140,15 @@ impl Writes {
     /// Reads what strace wrote.
     fn read(record: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(record).map_err(|error| error.to_string())?;
-        let mut writes = Self { all: Vec::new(), synced: 0 };
+        let mut writes = Self {
+            all: Vec::new(),
+            synced: 0,
+        };
         let mut entered: BTreeMap<&str, Entered> = BTreeMap::new();
         for line in text.lines() {
-            let Some((thread, call)) = line.split_once(' ') else { continue };
+            let Some((thread, call)) = line.split_once(' ') else {
+                continue;
+            };
             let call = call.trim_start();
             if call.starts_with("+++") || call.starts_with("---") {
                 continue;
@@ -144,7 +160,10 @@ impl Writes {
             };
             if call.ends_with("<unfinished ...>") {
                 entered.insert(thread, begun);
-            } else if let Some(result) = call.rsplit_once("= ").and_then(|(_, result)| result.trim().parse().ok()) {
+            } else if let Some(result) = call
+                .rsplit_once("= ")
+                .and_then(|(_, result)| result.trim().parse().ok())
+            {
                 writes.returned(begun, result);
             }
         }
@@ -165,7 +184,10 @@ impl Writes {
     /// Writes to `file` what was synced; with a generator also some of the rest, in any sectors.
     fn replay(&self, file: &PathBuf, mut torn: Option<&mut Rng>) -> Result<(), String> {
         use std::os::unix::fs::FileExt;
-        let file = fs::File::options().write(true).open(file).map_err(|error| error.to_string())?;
+        let file = fs::File::options()
+            .write(true)
+            .open(file)
+            .map_err(|error| error.to_string())?;
         for (place, write) in self.all.iter().enumerate() {
             for (sector, bytes) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
                 let kept = place < self.synced || torn.as_deref_mut().is_some_and(|rng| rng.one_in(2));
@@ -201,7 +223,9 @@ impl Entered {
             .collect();
         let bytes = text.as_bytes().chunks(4).map(|escaped| {
             let digits = escaped.get(2..).and_then(|digits| std::str::from_utf8(digits).ok());
-            digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(broken)
+            digits
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .ok_or_else(broken)
         });
         let bytes = bytes.collect::<Result<Vec<u8>, _>>()?;
         match numbers[..] {

@@ -66,7 +66,9 @@ fn load_until_killed(
     salt: u64,
     rng: &mut Rng,
 ) -> Result<u64, String> {
-    let calls = *rng.pick(&["pwrite64", "pwrite64", "fdatasync", "sync_file_range"]).expect("calls");
+    let calls = *rng
+        .pick(&["pwrite64", "pwrite64", "fdatasync", "sync_file_range"])
+        .expect("calls");
     let wrapper = killing(calls, STARTING + 1 + rng.below(SERVING));
     let setup = trial.setup(data).under(&wrapper.each_ref().map(String::as_str));
     let Ok(mut process) = setup.start() else {

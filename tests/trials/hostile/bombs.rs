@@ -55,7 +55,10 @@ fn ops(trial: &Trial) -> Outcome {
 fn deflate(trial: &Trial) -> Outcome {
     let bombs = DEFLATED.map(|bytes| {
         let (bomb, inflated) = deflate_bomb(bytes);
-        (format!("{} KiB that become {} MiB", bomb.len() >> 10, inflated >> 20), bomb)
+        (
+            format!("{} KiB that become {} MiB", bomb.len() >> 10, inflated >> 20),
+            bomb,
+        )
     });
     explode(trial, &bombs, 50.0, 16 << 10)
 }
@@ -99,7 +102,10 @@ fn refused(process: &Process, name: &str, bomb: &[u8]) -> Result<(f64, u64), Str
         // The message itself is not what it becomes.
         let message = bomb.len().min(FRAME_BYTES_MAX) as u64 >> 10;
         grown = grown.min(process.peak_kib().saturating_sub(before).saturating_sub(message));
-        ensure!(matches!(answer.as_str(), "limit" | "4409" | "4400"), "{name}: answered with {answer}");
+        ensure!(
+            matches!(answer.as_str(), "limit" | "4409" | "4400"),
+            "{name}: answered with {answer}"
+        );
     }
     Ok((fastest, grown))
 }
@@ -111,5 +117,9 @@ fn begin_frame(attacker: &mut Client, payload: &[u8]) -> Result<(), String> {
     // Masked with zeros, a payload stays as it is.
     bytes.extend([0; 4]);
     bytes.extend(&payload[..16 << 10]);
-    attacker.socket.get_mut().write_all(&bytes).map_err(|error| error.to_string())
+    attacker
+        .socket
+        .get_mut()
+        .write_all(&bytes)
+        .map_err(|error| error.to_string())
 }

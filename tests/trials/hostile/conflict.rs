@@ -46,7 +46,10 @@ fn run(trial: &Trial) -> Outcome {
         ben.edit(room, 10, vec![own])?;
         ensure!(ben.answer(10) == "ack", "the twin cannot go on under a new actor");
         journal.acked(&document, hash);
-        let heads = Client::connect(process.address)?.open(&document)?.document()?.get_heads();
+        let heads = Client::connect(process.address)?
+            .open(&document)?
+            .document()?
+            .get_heads();
         ensure!(heads.len() == 2, "the document has {} heads", heads.len());
         Ok(())
     })?;
@@ -66,5 +69,8 @@ fn twin() -> Vec<Bytes> {
         transaction.commit();
     }
     let changes = document.get_changes(&[]);
-    changes.iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect()
+    changes
+        .iter()
+        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+        .collect()
 }

@@ -99,10 +99,19 @@ pub(crate) fn op_bombs(actor: &[u8]) -> Vec<(String, Vec<u8>)> {
         ("a million predecessors each".into(), predecessors(1_000_000, 2_000_000)),
         ("predecessors without end".into(), predecessors(u64::MAX, 2)),
         ("booleans without end".into(), with(puts(2), INSERT, leb128(u64::MAX))),
-        ("nulls without end".into(), with(puts(2), KEY_STRING, [vec![0], leb128(u64::MAX)].concat())),
-        ("a key of 900 MB".into(), with(puts(2), KEY_STRING, run(2, &leb128(900_000_000)))),
+        (
+            "nulls without end".into(),
+            with(puts(2), KEY_STRING, [vec![0], leb128(u64::MAX)].concat()),
+        ),
+        (
+            "a key of 900 MB".into(),
+            with(puts(2), KEY_STRING, run(2, &leb128(900_000_000))),
+        ),
     ]);
-    bombs.into_iter().map(|(name, columns)| (name, change(actor, 1, 1, &columns))).collect()
+    bombs
+        .into_iter()
+        .map(|(name, columns)| (name, change(actor, 1, 1, &columns)))
+        .collect()
 }
 
 /// A deflated change of about so many bytes, and how many it becomes.
@@ -110,11 +119,17 @@ pub(crate) fn deflate_bomb(bytes: usize) -> (Vec<u8>, usize) {
     use std::io::Write;
     let zeros = vec![0; 1 << 19];
     let mut deflater = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-    deflater.write_all(&zeros).and_then(|()| deflater.flush()).expect("into memory");
+    deflater
+        .write_all(&zeros)
+        .and_then(|()| deflater.flush())
+        .expect("into memory");
     // Flushed, a block ends with a whole byte, so that it can be repeated.
     let block = deflater.get_ref().clone();
     let times = (bytes / block.len()).max(1);
     let body = [block.repeat(times).as_slice(), &[3, 0]].concat();
     let head = [0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 2];
-    ([&head, leb128(body.len() as u64).as_slice(), &body].concat(), times * zeros.len())
+    (
+        [&head, leb128(body.len() as u64).as_slice(), &body].concat(),
+        times * zeros.len(),
+    )
 }

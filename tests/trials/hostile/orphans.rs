@@ -64,12 +64,7 @@ fn run(trial: &Trial) -> Outcome {
 }
 
 /// Sends changes `from` to `to`, many in an edit: how many edits were refused, and how long it took.
-fn flood(
-    attacker: &mut Client,
-    room: syncline_protocol::RoomNumber,
-    from: u64,
-    to: u64,
-) -> Result<(u64, f64), String> {
+fn flood(attacker: &mut Client, room: syncline_protocol::RoomNumber, from: u64, to: u64) -> Result<(u64, f64), String> {
     let edits: Vec<_> = (from..to)
         .step_by(PER_EDIT as usize)
         .map(|first| (first, (first..first + PER_EDIT).map(orphan).collect::<Vec<_>>()))
@@ -96,7 +91,11 @@ fn one_by_one(attacker: &mut Client, room: syncline_protocol::RoomNumber) -> Res
         }
     }
     let refused = answers.values().filter(|code| *code == "missing_deps").count() as u64;
-    ensure!(refused >= WAITING_MAX, "only {refused} of {} single ones were refused", 2 * WAITING_MAX);
+    ensure!(
+        refused >= WAITING_MAX,
+        "only {refused} of {} single ones were refused",
+        2 * WAITING_MAX
+    );
     Ok(())
 }
 

@@ -77,7 +77,11 @@ fn nested(depth: u64) -> Bytes {
     let actor = ActorId::from(b"a nester".as_slice());
     let operation = |level: u64| Op {
         action: OpType::Make(ObjType::Map),
-        obj: if level == 0 { ObjectId::Root } else { ObjectId::Id(OpId::new(level, &actor)) },
+        obj: if level == 0 {
+            ObjectId::Root
+        } else {
+            ObjectId::Id(OpId::new(level, &actor))
+        },
         key: Key::Map("m".into()),
         pred: Vec::new().into(),
         insert: false,

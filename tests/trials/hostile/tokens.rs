@@ -67,7 +67,7 @@ fn answer(address: std::net::SocketAddr, token: &str) -> Result<String, String> 
         match client.hear() {
             Heard::Message(ServerMessage::Welcome(_)) => return Ok("welcome".into()),
             Heard::Message(_) => {}
-            Heard::Ended(code) => return Ok(code.map_or("gone".into(), |code| code.to_string())),
+            Heard::Ended(code) => return Ok(code.map_or_else(|| "gone".into(), |code| code.to_string())),
             Heard::Silence => return Ok("silence".into()),
         }
     }
@@ -84,7 +84,9 @@ impl Keys {
         let output = process::run(&trial.program, &["key", "--alg", "EdDSA"])?;
         let (private, entry) = output.split_once("\n# The entry").ok_or("no pair of keys was made")?;
         let begin = entry.find("-----BEGIN").ok_or("no public key was made")?;
-        let end = entry.rfind("-----END PUBLIC KEY-----").ok_or("no public key was made")?;
+        let end = entry
+            .rfind("-----END PUBLIC KEY-----")
+            .ok_or("no public key was made")?;
         Ok(Self {
             private: private.to_owned(),
             public: format!("{}-----END PUBLIC KEY-----\n", &entry[begin..end]),
@@ -92,52 +94,116 @@ impl Keys {
     }
 
     fn config(&self) -> String {
-        format!("[[auth.keys]]\nkid = \"pair\"\nalg = \"EdDSA\"\npublic_key = \"\"\"\n{}\"\"\"\n", self.public)
+        format!(
+            "[[auth.keys]]\nkid = \"pair\"\nalg = \"EdDSA\"\npublic_key = \"\"\"\n{}\"\"\"\n",
+            self.public
+        )
     }
 
     fn good(&self) -> Vec<(&'static str, String)> {
         let pair = EncodingKey::from_ed_pem(self.private.as_bytes()).expect("a key");
-        let header = Header { kid: Some("pair".into()), ..Header::new(Algorithm::EdDSA) };
+        let header = Header {
+            kid: Some("pair".into()),
+            ..Header::new(Algorithm::EdDSA)
+        };
         let by_pair = jsonwebtoken::encode(&header, &heard(claims("anna", DOCS)), &pair).expect("a token");
-        vec![("of the secret", by_secret(&heard(claims("anna", DOCS)))), ("of the pair", by_pair)]
+        vec![
+            ("of the secret", by_secret(&heard(claims("anna", DOCS)))),
+            ("of the pair", by_pair),
+        ]
     }
 
     fn forged(&self) -> Vec<(&'static str, String)> {
         let good = heard(claims("anna", DOCS));
-        let mut all = self.wrong_signatures(&good);
+        let mut all = self.wrong_keys(&good);
+        all.extend(Self::wrong_headers(&good));
         all.extend(wrong_claims(&good));
         all
     }
 
-    /// None, of other keys, of other algorithms, and with headers that point elsewhere.
-    fn wrong_signatures(&self, good: &Value) -> Vec<(&'static str, String)> {
+    /// No signature, and those of other keys and algorithms.
+    fn wrong_keys(&self, good: &Value) -> Vec<(&'static str, String)> {
         let hs = |kid: &str, secret: &[u8]| signed_with(&kid_header(kid), good, secret);
-        let (other, _) = by_secret(&heard(claims("eve", DOCS))).rsplit_once('.').map(split).expect("parts");
+        let (other, _) = by_secret(&heard(claims("eve", DOCS)))
+            .rsplit_once('.')
+            .map(split)
+            .expect("parts");
         let (_, signature) = by_secret(good).rsplit_once('.').map(split).expect("parts");
-        let jwk = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(FORGED) });
         let pair = json!({ "alg": "EdDSA", "kid": "default" });
         vec![
             ("alg none", unsigned(&json!({ "alg": "none" }), good)),
-            ("alg None with a kid", unsigned(&json!({ "alg": "None", "kid": "default" }), good)),
-            ("alg none for the pair", unsigned(&json!({ "alg": "NONE", "kid": "pair" }), good)),
+            (
+                "alg None with a kid",
+                unsigned(&json!({ "alg": "None", "kid": "default" }), good),
+            ),
+            (
+                "alg none for the pair",
+                unsigned(&json!({ "alg": "NONE", "kid": "pair" }), good),
+            ),
             ("no alg", unsigned(&json!({ "kid": "default" }), good)),
-            ("no signature", unsigned(&json!({ "alg": "HS256", "kid": "default" }), good)),
+            (
+                "no signature",
+                unsigned(&json!({ "alg": "HS256", "kid": "default" }), good),
+            ),
             ("the forger's secret", hs("default", FORGED.as_bytes())),
             ("the public key as a secret", hs("pair", self.public.as_bytes())),
-            ("the public key as a secret, trimmed", hs("pair", self.public.trim().as_bytes())),
+            (
+                "the public key as a secret, trimmed",
+                hs("pair", self.public.trim().as_bytes()),
+            ),
             ("an empty secret", hs("default", b"")),
             ("the pair's algorithm for the secret", unsigned(&pair, good)),
             ("another's signature", format!("{other}.{signature}")),
+        ]
+    }
+
+    /// Headers that point elsewhere, or nowhere.
+    fn wrong_headers(good: &Value) -> Vec<(&'static str, String)> {
+        let hs = |kid: &str, secret: &[u8]| signed_with(&kid_header(kid), good, secret);
+        let jwk = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(FORGED) });
+        vec![
             ("an unknown kid", hs("nobody", SECRET.as_bytes())),
             ("a kid that is a path", hs("../../../../dev/null", b"")),
             ("a kid that is a query", hs("x' UNION SELECT 'k", b"k")),
             ("an empty kid", hs("", SECRET.as_bytes())),
-            ("a kid that is a list", tampered(&json!({ "alg": "HS256", "kid": ["default"] }), good, SECRET)),
-            ("no kid among two keys", tampered(&json!({ "alg": "HS256" }), good, SECRET)),
-            ("a key of its own", tampered(&json!({ "alg": "HS256", "jwk": jwk }), good, FORGED)),
-            ("a key from elsewhere", tampered(&json!({ "alg": "HS256", "jku": "http://127.0.0.1/k" }), good, FORGED)),
-            ("HS384", signed_with(&Header { alg: Algorithm::HS384, ..kid_header("default") }, good, SECRET.as_bytes())),
-            ("HS512", signed_with(&Header { alg: Algorithm::HS512, ..kid_header("default") }, good, SECRET.as_bytes())),
+            (
+                "a kid that is a list",
+                tampered(&json!({ "alg": "HS256", "kid": ["default"] }), good, SECRET),
+            ),
+            (
+                "no kid among two keys",
+                tampered(&json!({ "alg": "HS256" }), good, SECRET),
+            ),
+            (
+                "a key of its own",
+                tampered(&json!({ "alg": "HS256", "jwk": jwk }), good, FORGED),
+            ),
+            (
+                "a key from elsewhere",
+                tampered(&json!({ "alg": "HS256", "jku": "http://127.0.0.1/k" }), good, FORGED),
+            ),
+            (
+                "HS384",
+                signed_with(
+                    &Header {
+                        alg: Algorithm::HS384,
+                        ..kid_header("default")
+                    },
+                    good,
+                    SECRET.as_bytes(),
+                ),
+            ),
+            (
+                "HS512",
+                signed_with(
+                    &Header {
+                        alg: Algorithm::HS512,
+                        ..kid_header("default")
+                    },
+                    good,
+                    SECRET.as_bytes(),
+                ),
+            ),
         ]
     }
 }
@@ -165,7 +231,10 @@ fn wrong_claims(good: &Value) -> Vec<(&'static str, String)> {
         ("exp as large as can be", with("exp", json!(u64::MAX))),
         ("expired", by_secret(&heard(lasting("anna", DOCS, -120)))),
         ("expired long ago", with("exp", json!(1))),
-        ("far future", by_secret(&heard(lasting("anna", DOCS, 20 * 366 * 86_400)))),
+        (
+            "far future",
+            by_secret(&heard(lasting("anna", DOCS, 20 * 366 * 86_400))),
+        ),
         ("not yet", with("nbf", json!(soon))),
         ("wrong aud", with("aud", json!("others"))),
         ("wrong list of aud", with("aud", json!(["others", "more"]))),
@@ -183,7 +252,10 @@ fn heard(mut claims: Value) -> Value {
 }
 
 fn kid_header(kid: &str) -> Header {
-    Header { kid: Some(kid.to_owned()), ..Header::default() }
+    Header {
+        kid: Some(kid.to_owned()),
+        ..Header::default()
+    }
 }
 
 fn by_secret(claims: &Value) -> String {
