@@ -1,63 +1,71 @@
-//! Faults on purpose, for the trials: a build with the feature `failpoints` breaks a promise that `SYNCLINE_FAILPOINTS` names.
+//! Faults that a test orders, and that no client can bring about: compiled only with the feature `failpoints`.
 //!
-//! Without the feature nothing here reads the environment, and every question is answered with a constant `false`.
+//! They are known by documents and changes of their own, so that tests beside each other do not meet.
 
-/// A promise that can be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failpoint {
-    /// Edits are acknowledged and shown, and written a little later.
-    AckBeforeWrite,
-    /// Edits are acknowledged when they are written, without the fsync.
-    AckBeforeSync,
-    /// A snapshot lies in the store with its last byte changed.
-    BadSnapshot,
-    /// A change that holds [`MARK`] does not merge.
-    ThrowOut,
-    /// A room panics at a signal that begins with [`MARK`].
-    PanicInRoom,
+use crate::{
+    engine::{document::Merge, gate},
+    server::switches::Switch,
+};
+use bytes::Bytes;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use syncline_protocol::{ChangeHash, DocumentId, Limits};
+
+/// How often a room that is held looks whether it may go on.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+static BAD: Mutex<BTreeSet<ChangeHash>> = Mutex::new(BTreeSet::new());
+static HELD: Mutex<BTreeSet<DocumentId>> = Mutex::new(BTreeSet::new());
+
+/// From now on no merge takes this change.
+pub fn spoil(change: ChangeHash) {
+    lock(&BAD).insert(change);
 }
 
-/// What a trial writes where a fault is to be.
-pub const MARK: &[u8] = b"failpoint: here";
+/// The room of this document does nothing more until it is released.
+pub fn hold(document: &DocumentId) {
+    lock(&HELD).insert(document.clone());
+}
 
-impl Failpoint {
-    /// Its name in the variable.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AckBeforeWrite => "ack_before_write",
-            Self::AckBeforeSync => "ack_before_sync",
-            Self::BadSnapshot => "bad_snapshot",
-            Self::ThrowOut => "throw_out",
-            Self::PanicInRoom => "panic_in_room",
+/// The room goes on.
+pub fn release(document: &DocumentId) {
+    lock(&HELD).remove(document);
+}
+
+/// Waits while the room is held.
+pub(super) async fn pass(document: &DocumentId) {
+    while is_held(document) {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// What a merge finds if a spoilt change is among these.
+pub(super) fn merge(changes: &[Bytes]) -> Option<Merge> {
+    let spoilt = lock(&BAD).clone();
+    let mut bad = BTreeSet::new();
+    let (mut culprits, mut descendants) = (Vec::new(), Vec::new());
+    for (number, bytes) in changes.iter().enumerate() {
+        let header = gate::read(bytes.clone(), &Limits::default()).ok()?;
+        let stands_on_it = header.deps().iter().any(|dep| bad.contains(dep));
+        if spoilt.contains(&header.hash()) || Switch::ThrowOut.is_marked(bytes) {
+            culprits.push(number);
+        } else if stands_on_it {
+            descendants.push(number);
+        } else {
+            continue;
         }
+        bad.insert(header.hash());
     }
-
-    /// Whether the promise is to be broken.
-    #[cfg(not(feature = "failpoints"))]
-    pub const fn is_on(self) -> bool {
-        false
-    }
-
-    /// Whether the promise is to be broken.
-    #[cfg(feature = "failpoints")]
-    pub fn is_on(self) -> bool {
-        named().iter().any(|name| name == self.name())
-    }
-
-    /// Whether it is on, and `bytes` hold [`MARK`].
-    pub fn is_marked(self, bytes: &[u8]) -> bool {
-        self.is_on() && bytes.windows(MARK.len()).any(|window| window == MARK)
-    }
+    (!culprits.is_empty()).then_some(Merge::Bad { culprits, descendants })
 }
 
-#[cfg(feature = "failpoints")]
-fn named() -> &'static [String] {
-    use std::sync::OnceLock;
-    static NAMED: OnceLock<Vec<String>> = OnceLock::new();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "faults are no configuration, and no ordinary build has them"
-    )]
-    let read = || std::env::var("SYNCLINE_FAILPOINTS").unwrap_or_default();
-    NAMED.get_or_init(|| read().split(',').map(|name| name.trim().to_owned()).collect())
+fn is_held(document: &DocumentId) -> bool {
+    lock(&HELD).contains(document)
+}
+
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }

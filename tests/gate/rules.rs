@@ -262,10 +262,13 @@ fn keys_fit_their_objects() {
         vec![insert(object(TEXT), after(alice(DELETED)), put("x"))],
         not_an_element,
     );
-    let overwrite = with_preds(op(object(TEXT), after(alice(H)), put("x")), &[alice(H)]);
+    let overwrite = with_preds(
+        op(object(LIST), after(alice(LIST_COUNTER)), put("x")),
+        &[alice(LIST_COUNTER)],
+    );
     check(vec![overwrite.clone()], "Vouched");
     check(
-        vec![overwrite, insert(object(TEXT), after(bob(NEXT)), put("x"))],
+        vec![overwrite, insert(object(LIST), after(bob(NEXT)), put("x"))],
         not_an_element,
     );
 }
@@ -339,6 +342,33 @@ fn predecessors() {
         vec![with_preds(text(alice(H), OpType::Increment(1)), &[alice(H)])],
         "an increment of something that is not a counter",
     );
+}
+
+/// An app can increment a counter inside a text, and every peer that reads it afterwards panics; it can give a character
+/// another value, and when two did so at once, whoever merges the deletion of one of the values panics.
+#[test]
+fn e21_characters_of_texts_are_not_given_other_values() {
+    let (mut room, first) = Room::new();
+    let text = |element, action| op(object(TEXT), after(element), action);
+    let inserted = insert(object(TEXT), after(alice(H)), counter());
+    let second = room.admit(change(BOB, 1, NEXT, &[first], vec![inserted]));
+    let check = |element: OpId, action: OpType| {
+        let ops = vec![with_preds(text(element.clone(), action), &[element])];
+        room.verdict(change(CAROL, 1, NEXT + 1, &[second], ops))
+    };
+    let refused = |verdict: Verdict| assert!(matches!(verdict, Verdict::Refused(Refusal::Limit(_))), "{verdict:?}");
+    refused(check(bob(NEXT), OpType::Increment(1)));
+    refused(check(bob(NEXT), counter()));
+    refused(check(alice(H), put("x")));
+    refused(check(alice(H), make(ObjType::Map)));
+    assert_eq!(check(bob(NEXT), OpType::Delete), Verdict::Vouched);
+    assert_eq!(check(alice(H), OpType::Delete), Verdict::Vouched);
+    let own = id(CAROL, NEXT + 1);
+    let at_once = vec![
+        insert(object(TEXT), after(alice(H)), counter()),
+        with_preds(text(own.clone(), OpType::Increment(1)), &[own]),
+    ];
+    refused(room.verdict(change(CAROL, 1, NEXT + 1, &[second], at_once)));
 }
 
 #[test]

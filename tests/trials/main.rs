@@ -1,6 +1,6 @@
 //! The trials: what the README promises, tried against the real binary over real sockets, row by row.
 //!
-//! `trials [--row N]... [--seed N] [--soak MINUTES] [--bite] [--failpoints BINARY] [--binary BINARY]`. TRIALS.md beside this
+//! `trials [--row N]... [--seed N] [--soak MINUTES] [--bite] [--binary BINARY]`. TRIALS.md beside this
 //! file explains the rows. In each row the load, the fault and the check are separate pieces: load in [`load`], promises in
 //! [`journal`], faults and checks in the row itself or in [`checks`].
 
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let mut plan = Plan {
         program: Program::at(PathBuf::from(env!("CARGO_BIN_EXE_syncline"))),
-        failpoints: None,
+        failpoints: Some(PathBuf::from(env!("CARGO_BIN_EXE_syncline"))),
         seed: 1,
         soak: None,
     };
@@ -101,7 +101,6 @@ fn main() -> ExitCode {
                 plan.soak = Some(Duration::from_secs(60 * minutes));
             }
             "--bite" => biting = true,
-            "--failpoints" => plan.failpoints = Some(PathBuf::from(value())),
             "--binary" => plan.program.path = PathBuf::from(value()),
             other => panic!("unknown argument {other}"),
         }

@@ -1,13 +1,15 @@
 //! The op index of a room: which operation belongs to which object, key or element, whose actor is whose, and the recent
 //! part of the change graph. Kept up per change, stored with the snapshot. It holds no values.
 
+mod clock;
 mod codec;
 mod graph;
 mod ops;
+mod seen;
 
 pub use codec::IndexError;
 pub use graph::RECENT_CHANGES_MAX;
-pub(in crate::engine) use graph::{Graph, POSITION_MAX, Past};
+pub(in crate::engine) use graph::{Graph, POSITION_MAX};
 pub(in crate::engine) use ops::{ActorNumber, GlobalOpId, Kind, KnownOp, Object, ObjectNumber, ROOT, Slot};
 
 use crate::engine::gate::{Action, Decoded, Key, ObjectType, OpId, Subject};
@@ -119,7 +121,7 @@ impl Index {
 
     /// Whether it is one of the changes that the room holds and still has in its recent graph.
     pub fn contains_recent(&self, hash: &ChangeHash) -> bool {
-        self.graph.find_dep(hash).is_some()
+        self.graph.max_op_of(hash).is_some()
     }
 
     /// Takes a change in: one that passed the gate, or one from our own log. It can be taken back with [`Index::rollback`].
@@ -227,6 +229,20 @@ impl Index {
 
     pub(in crate::engine) fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// For each of these actors the first counter that lies outside the past of a change with these dependencies: 0 for one
+    /// that the room does not know. Nothing if finding out takes the document.
+    pub(in crate::engine) fn bounds(&self, deps: &[ChangeHash], actors: &[Option<ActorNumber>]) -> Option<Vec<u32>> {
+        if deps.is_empty() {
+            return Some(vec![0; actors.len()]);
+        }
+        let past = self.graph.past(deps);
+        let bound = |actor: &Option<ActorNumber>| match *actor {
+            Some(actor) => self.graph.bound(&past, actor, self.actors[actor as usize].last_seq),
+            None => Some(0),
+        };
+        actors.iter().map(bound).collect()
     }
 
     pub(in crate::engine) fn actor_number(&self, id: &[u8]) -> Option<ActorNumber> {

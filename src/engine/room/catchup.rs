@@ -18,14 +18,31 @@ impl Room {
         self.empty_since = None;
         self.audience = None;
         let session = join.session;
+        let is_full = self.members.len() as u64 >= self.limits.members_per_room_max;
         match self.members.get_mut(&session) {
             Some(member) => member.standing = Standing::Joining(join),
+            None if is_full => {
+                return self.turn_away(session, out);
+            }
             None => {
-                let member = Member::new(join.person.clone(), join.deflate, Standing::Joining(join));
-                self.members.insert(session, member);
+                self.members.insert(session, Member::new(join));
             }
         }
         self.begin_catching_up(session, out);
+    }
+
+    fn turn_away(&mut self, session: SessionId, out: &mut Vec<Effect>) {
+        *self.tally.closed.entry(ClosedCode::Limit).or_default() += 1;
+        let closed = ServerMessage::Closed {
+            room: None,
+            document: self.document.clone(),
+            code: ClosedCode::Limit,
+            text: "the document has as many members as this server lets in; try again later".to_owned(),
+        };
+        out.push(Effect::Dismiss {
+            session,
+            frame: closed.encode(),
+        });
     }
 
     /// Starts a member that is joining on its way, once the room is open.
@@ -36,6 +53,9 @@ impl Room {
         let Standing::Joining(join) = &member.standing else {
             return;
         };
+        if member.peer.is_some() {
+            return self.peer_joined(session, out);
+        }
         let (source, base) = live.way_from(join.cursor, &join.heads);
         let greeting = Some(Greeting {
             access: join.access,
@@ -68,6 +88,9 @@ impl Room {
             }
             other => {
                 member.standing = other;
+                if let Some(after) = member.shown_up_to.take() {
+                    self.show_all(session, Some(after), out);
+                }
                 return;
             }
         };
@@ -93,6 +116,7 @@ impl Room {
             _ => return,
         };
         match result {
+            Ok(slice) if member.peer.is_some() => self.collect(session, slice, out),
             Ok(slice) => {
                 let greeting = stream.greeting.take();
                 if let Some(greeting) = greeting {
@@ -101,6 +125,7 @@ impl Room {
                 }
                 self.send_part(session, slice, out);
             }
+            Err(ReadFailure::Gone) if member.peer.is_some() => self.collect_anew(session, out),
             // The client has had a piece of a change that cannot be completed.
             Err(ReadFailure::Gone) if matches!(stream.source, Source::Log { offset: 1.., .. }) => {
                 self.dismiss(session, ClosedCode::Unavailable, out);
@@ -116,7 +141,7 @@ impl Room {
     }
 
     /// Reads on, or ends the way when nothing is left to read.
-    fn go_on(&mut self, session: SessionId, mut stream: Stream, out: &mut Vec<Effect>) {
+    pub(super) fn go_on(&mut self, session: SessionId, mut stream: Stream, out: &mut Vec<Effect>) {
         let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get(&session)) else {
             return;
         };
@@ -170,6 +195,9 @@ impl Room {
 
     /// The last part, and who is here; from now on the member gets every diff.
     fn arrive(&mut self, session: SessionId, packing: Packing, bytes: Bytes, out: &mut Vec<Effect>) {
+        if self.members.get(&session).is_some_and(|member| member.peer.is_some()) {
+            return self.peer_arrived(session, out);
+        }
         let Phase::Live(live) = &self.phase else { return };
         let part = Part {
             room: self.number,
@@ -181,10 +209,24 @@ impl Room {
             to: session,
             frame: ServerMessage::Part(part).encode(),
         });
-        for frame in self.presence.whole(self.number) {
-            out.push(Effect::Reply { to: session, frame });
-        }
         self.set_standing(session, Standing::Live);
+        self.show_all(session, None, out);
+    }
+
+    /// Shows a member who is here, a frame at a time as its queue drains, from behind `after`. Changes reach it as they come.
+    fn show_all(&mut self, session: SessionId, after: Option<SessionId>, out: &mut Vec<Effect>) {
+        let Some(member) = self.members.get_mut(&session).filter(|member| member.is_live()) else {
+            return;
+        };
+        let (to, slice) = (session, self.presence.slice(self.number, after));
+        member.shown_up_to = None;
+        out.extend(slice.map(|(frame, last)| {
+            member.shown_up_to = last;
+            match last {
+                Some(_) => Effect::Part { to, frame },
+                None => Effect::Reply { to, frame },
+            }
+        }));
     }
 
     /// Keeps a stored batch at hand while somebody is on the way to the present.
@@ -245,7 +287,7 @@ impl LastBatches {
     }
 
     /// All changes from there to the log's end, if they are at hand.
-    fn since(&self, source: &Source) -> Option<Bytes> {
+    pub(super) fn since(&self, source: &Source) -> Option<Bytes> {
         let first = self
             .batches
             .iter()
@@ -257,7 +299,7 @@ impl LastBatches {
 
 impl Live {
     /// Where the way to the present begins for a replica with this cursor and these heads, and what it builds on.
-    fn way_from(&self, cursor: Option<Cursor>, heads: &[ChangeHash]) -> (Source, Base) {
+    pub(super) fn way_from(&self, cursor: Option<Cursor>, heads: &[ChangeHash]) -> (Source, Base) {
         if let Some(Cursor { epoch, position }) = cursor
             && epoch == self.epoch
             && (self.log_start..=self.durable).contains(&position)

@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
     ChangeHash, CloseCode, Cursor, EditId, Epoch, Position, SessionId,
     native::{Access, Packing},
+    repo::{Ephemeral, PeerId, SyncMessage},
 };
 
 /// Tells a member's pieces of work apart: a session that left and joined again, or began anew, must not be given the answer
@@ -58,6 +59,22 @@ pub enum Event {
         session: SessionId,
         /// Opaque.
         payload: Bytes,
+    },
+    /// A peer of the repo dialect says how far it is. The edits that it sent with that follow.
+    Synced {
+        /// Who.
+        session: SessionId,
+        /// What it says.
+        told: Box<Told>,
+        /// How many edits follow.
+        edits: u64,
+    },
+    /// A peer of the repo dialect sends an ephemeral message to the others.
+    Broadcast {
+        /// Who.
+        session: SessionId,
+        /// What.
+        ephemeral: Box<Ephemeral>,
     },
     /// A session leaves, or its connection has ended.
     Left {
@@ -225,7 +242,7 @@ pub enum Effect {
     Dismiss {
         /// Whom.
         session: SessionId,
-        /// The `closed` frame.
+        /// The `closed` frame, or what stands for it.
         frame: Bytes,
     },
     /// Close a session's connection.
@@ -236,6 +253,8 @@ pub enum Effect {
         code: CloseCode,
         /// And which text.
         text: String,
+        /// The frame that says so.
+        frame: Bytes,
     },
     /// The room is empty and everything is on disk: end it.
     Close,
@@ -256,6 +275,48 @@ pub struct Join {
     pub heads: Vec<ChangeHash>,
     /// Whether it takes deflated parts.
     pub deflate: bool,
+    /// Set for a session that speaks the repo dialect.
+    pub peer: Option<Box<JoinedPeer>>,
+}
+
+/// What a room knows of a session that speaks the repo dialect.
+#[derive(Clone, Debug)]
+pub struct JoinedPeer {
+    /// What it calls itself.
+    pub id: PeerId,
+    /// What the server calls itself.
+    pub server: PeerId,
+    /// Whether it was in a former room of the document, so that nothing it says is on its way.
+    pub again: bool,
+}
+
+/// What a peer of the repo dialect says of its replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Its heads.
+    pub heads: Vec<ChangeHash>,
+    /// What it takes both sides to have, with all that these stand on.
+    pub shared: Vec<ChangeHash>,
+    /// Changes that it misses.
+    pub need: Vec<ChangeHash>,
+    /// Whether it asks for the document rather than offering it.
+    pub is_request: bool,
+    /// Whether it knows nothing of what we last said that we share.
+    pub is_reset: bool,
+}
+
+impl Told {
+    /// What a sync message says besides its changes.
+    pub fn new(message: SyncMessage, is_request: bool) -> Self {
+        let is_reset = message.is_reset();
+        Self {
+            heads: message.heads,
+            shared: message.have.into_iter().flat_map(|have| have.last_sync).collect(),
+            need: message.need,
+            is_request,
+            is_reset,
+        }
+    }
 }
 
 /// What the store knows of a document.

@@ -11,23 +11,27 @@ mod admission;
 mod catchup;
 mod event;
 mod member;
+mod peer;
 mod upkeep;
 
 pub use event::{
-    Append, Effect, Entry, Event, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source, Ticket,
+    Append, Effect, Entry, Event, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source,
+    Ticket, Told,
 };
+pub use peer::NATIVE_PEER_PREFIX;
 
 use crate::engine::{presence::Presence, time::Time};
 use admission::Pipeline;
 use bytes::Bytes;
 use catchup::LastBatches;
 use member::{Member, Standing};
+use peer::{Peer, Settled};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use syncline_protocol::{
-    ChangeHash, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
+    ChangeHash, CloseCode, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
     native::{ClosedCode, RejectCode, ServerMessage},
 };
 use upkeep::Upkeep;
@@ -84,6 +88,8 @@ pub struct Room {
     /// Members with edits that are to be looked at again.
     released: BTreeSet<SessionId>,
     tally: Tally,
+    /// Native members' signals that peers of the repo dialect were sent.
+    signals: u64,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -127,6 +133,8 @@ pub struct Tally {
     pub acked: u64,
     /// Edits that were refused, by code.
     pub rejected: BTreeMap<RejectCode, u64>,
+    /// Sessions that were told that the document is closed to them, by code.
+    pub closed: BTreeMap<ClosedCode, u64>,
 }
 
 impl Live {
@@ -160,6 +168,7 @@ impl Room {
             tickets: Ticket::default(),
             released: BTreeSet::new(),
             tally: Tally::default(),
+            signals: 0,
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -177,6 +186,8 @@ impl Room {
             Event::Probed { session, edit } => self.probed(session, edit, out),
             Event::Shown { session, state } => self.shown(now, session, state),
             Event::Signalled { session, payload } => self.signalled(session, payload, out),
+            Event::Synced { session, told, edits } => self.synced(session, *told, edits, out),
+            Event::Broadcast { session, ephemeral } => self.broadcast(session, &ephemeral, out),
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),
             Event::Drained { session } => self.drained(session, out),
@@ -205,6 +216,7 @@ impl Room {
     /// Ends a batch of events: sends what has gathered to the log, shows presence, looks after the document.
     pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.now = now;
+        self.ask_peers_again(now, out);
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
@@ -213,7 +225,8 @@ impl Room {
     /// When to send [`Event::Woke`], and settle.
     pub fn next_wakeup(&self) -> Option<Time> {
         let presence = self.presence.next_wakeup();
-        presence.into_iter().chain(self.next_upkeep()).min()
+        let peers = self.next_asking();
+        presence.into_iter().chain(self.next_upkeep()).chain(peers).min()
     }
 
     /// Whether the room must not be given further events of its members until it has worked off what it has.
@@ -221,7 +234,8 @@ impl Room {
     pub fn is_saturated(&self) -> bool {
         match &self.phase {
             Phase::Live(live) => live.pipeline.is_full() || self.merge_is_overdue(live),
-            Phase::Loading | Phase::Closed => false,
+            Phase::Loading => self.holds_enough(),
+            Phase::Closed => false,
         }
     }
 
@@ -244,7 +258,11 @@ impl Room {
     pub fn memory_bytes(&self) -> usize {
         match &self.phase {
             Phase::Live(live) => {
-                live.pipeline.index.memory_bytes() + live.pipeline.bytes() + live.upkeep.document_bytes()
+                let peers = self.members.values().filter_map(|member| member.peer.as_ref());
+                live.pipeline.index.memory_bytes()
+                    + live.pipeline.bytes()
+                    + live.upkeep.document_bytes()
+                    + peers.map(|peer| peer.memory_bytes()).sum::<usize>()
             }
             Phase::Loading | Phase::Closed => 0,
         }
@@ -266,6 +284,7 @@ impl Room {
         let joining: Vec<SessionId> = self.members.keys().copied().collect();
         for session in joining {
             self.begin_catching_up(session, out);
+            self.admit_queued(now, session, out);
         }
     }
 
@@ -300,16 +319,38 @@ impl Room {
         };
         // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
         let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
-        let closed = ServerMessage::Closed {
-            room: greeted.then_some(self.number),
-            document: self.document.clone(),
-            code,
-            text: text.to_owned(),
-        };
+        *self.tally.closed.entry(code.clone()).or_default() += 1;
+        let frame = self.peer_frame(session, Peer::unavailable).unwrap_or_else(|| {
+            let closed = ServerMessage::Closed {
+                room: greeted.then_some(self.number),
+                document: self.document.clone(),
+                code,
+                text: text.to_owned(),
+            };
+            closed.encode()
+        });
         self.forget(session);
-        out.push(Effect::Dismiss {
+        out.push(Effect::Dismiss { session, frame });
+    }
+
+    /// A session has sent what cannot be honest.
+    fn disconnect(&mut self, session: SessionId, text: String, out: &mut Vec<Effect>) {
+        let code = CloseCode::Dishonest;
+        let frame = self
+            .peer_frame(session, |peer, _| peer.error(&text))
+            .unwrap_or_else(|| {
+                let error = ServerMessage::Error {
+                    code: code.number(),
+                    text: text.clone(),
+                };
+                error.encode()
+            });
+        self.forget(session);
+        out.push(Effect::Disconnect {
             session,
-            frame: closed.encode(),
+            code,
+            text,
+            frame,
         });
     }
 
@@ -356,7 +397,7 @@ impl Room {
             let frame = ServerMessage::Signal {
                 room: self.number,
                 session,
-                payload,
+                payload: payload.clone(),
             }
             .encode();
             let to = self.audience();
@@ -366,16 +407,17 @@ impl Room {
                 frame,
                 begins: None,
             });
+            self.signal_peers(session, &payload, out);
         }
     }
 
-    /// The members that get every diff.
+    /// The live members that speak the native dialect: they get every diff.
     fn audience(&mut self) -> Arc<[SessionId]> {
         let members = &self.members;
         let live = || {
             members
                 .iter()
-                .filter(|(_, member)| member.is_live())
+                .filter(|(_, member)| member.is_live() && member.peer.is_none())
                 .map(|(session, _)| *session)
                 .collect()
         };
@@ -391,6 +433,9 @@ impl Room {
 
     fn reject(&mut self, to: SessionId, id: EditId, code: RejectCode, text: &str, out: &mut Vec<Effect>) {
         *self.tally.rejected.entry(code.clone()).or_default() += 1;
+        if self.is_peer(to) {
+            return self.peer_edit_settled(to, Settled::refused(&code), out);
+        }
         let reject = ServerMessage::Reject {
             room: self.number,
             id,

@@ -11,11 +11,11 @@ use crate::{
         room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
     server::{
-        failpoints::Failpoint,
         store::{
             Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored, kv::Batch,
             layout,
         },
+        switches::Switch,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -27,6 +27,9 @@ use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, native:
 const DEFLATE_BYTES_MIN: usize = 512;
 /// Changes are read from the log in pieces of this size.
 const LOG_PIECE_BYTES: u64 = 1 << 20;
+/// What a byte of the stored index, and of the log, takes in memory while a document opens: measured, about.
+const INDEX_GROWTH: u64 = 4;
+const LOG_GROWTH: u64 = 2;
 /// More than any limit lets in.
 const STORED_MAX: u64 = 1 << 31;
 /// Why a compaction was given up; the log is untouched then.
@@ -55,6 +58,16 @@ pub struct Storage {
     store: Store,
     document: DocumentId,
     limits: Limits,
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn merge(document: &Document, changes: &[Bytes]) -> Merge {
+    document.merge(changes)
+}
+
+#[cfg(feature = "failpoints")]
+fn merge(document: &Document, changes: &[Bytes]) -> Merge {
+    crate::server::failpoints::merge(changes).unwrap_or_else(|| document.merge(changes))
 }
 
 /// Makes a batch durable, and returns once it is.
@@ -111,6 +124,17 @@ impl Storage {
                 .map(|snapshot| as_snapshot(snapshot, &stored.meta)),
             quarantined,
         })
+    }
+
+    /// About how much memory [`Storage::open`] takes.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn open_bytes(&self) -> Result<u64, StoreError> {
+        let (index, log) = self.store.load_bytes(&self.document)?;
+        Ok(index
+            .saturating_mul(INDEX_GROWTH)
+            .saturating_add(log.saturating_mul(LOG_GROWTH)))
     }
 
     /// What is current in the store: for reading the snapshot in pieces.
@@ -195,8 +219,8 @@ impl Storage {
                 Err(StoreError::Damaged { .. }) => return Merged::Damaged,
                 Err(_) => return Merged::Failed,
             };
-            let changes: Vec<Bytes> = piece.entries.into_iter().map(|entry| as_merged(entry.change)).collect();
-            match document.merge(&changes) {
+            let changes: Vec<Bytes> = piece.entries.into_iter().map(|entry| entry.change).collect();
+            match merge(&document, &changes) {
                 Merge::Whole(merged) => (document, position) = (merged, piece.next),
                 Merge::Bad { culprits, descendants } => {
                     let place = |numbers: Vec<usize>| numbers.into_iter().map(|number| position.plus(number as u64));
@@ -464,21 +488,12 @@ fn pack(piece: &LogSlice, from: Position, offset: u64, bytes_max: u64, deflate: 
 
 /// The snapshot as it goes to the store: itself, but for a fault on purpose.
 fn as_written(saved: &[u8]) -> Cow<'_, [u8]> {
-    if !Failpoint::BadSnapshot.is_on() {
+    if !Switch::BadSnapshot.is_on() {
         return Cow::Borrowed(saved);
     }
     let mut bytes = saved.to_vec();
     bytes.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1);
     Cow::Owned(bytes)
-}
-
-/// The change as it is merged: itself, but for a fault on purpose.
-fn as_merged(change: Bytes) -> Bytes {
-    if Failpoint::ThrowOut.is_marked(&change) {
-        Bytes::new()
-    } else {
-        change
-    }
 }
 
 fn load_failure(error: StoreError) -> LoadFailure {

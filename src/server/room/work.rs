@@ -1,5 +1,5 @@
 //! The work of one room that runs elsewhere, each piece with the event that answers it. Bounded by the engine: one append, one
-//! merge or compaction, and per member one read and one decoding or proof.
+//! merge or compaction; and by [`super::turns`]: per member one read, one decoding, one proof.
 
 use crate::{
     engine::{
@@ -7,6 +7,7 @@ use crate::{
         room::{Append, Effect, Event, LoadFailure, Merged, ReadFailure},
     },
     server::{
+        metrics::{LoadFault, MergeFault},
         room::{
             storage::Storage,
             workers::{Kind, Workers},
@@ -18,11 +19,16 @@ use crate::{
     },
 };
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
-use syncline_protocol::DocumentId;
+use syncline_protocol::{DocumentId, Position};
 use tokio::{sync::oneshot, task::JoinSet};
 
 /// The current snapshot and perhaps a former one that is still read.
 type Snapshots = Arc<Mutex<Vec<SnapshotMeta>>>;
+
+/// What a merge takes for each change besides the document that it begins with: a clone of that, about.
+const MERGE_BYTES_PER_CHANGE: u64 = 160;
+/// What it takes when the document has to be loaded first: the peak while Automerge loads, about.
+const LOAD_BYTES_PER_CHANGE: u64 = 1_000;
 
 pub(super) struct Work {
     workers: Arc<Workers>,
@@ -84,9 +90,17 @@ impl Work {
             Effect::Append(append) => self.append(&append),
             Effect::Load => self.load(),
             Effect::Read { .. } | Effect::Decode { .. } | Effect::Prove { .. } => self.serve_member(effect),
-            Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
-                Event::Merged(storage.merge(base, to))
-            }),
+            Effect::Merge { base, to } => {
+                let bytes = merge_bytes(base.is_some(), to);
+                self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
+                    let merged = storage.merge(base, to);
+                    if let Some(fault) = fault(&merged) {
+                        workers.metrics.merge_failed(fault);
+                    }
+                    Event::Merged(merged)
+                });
+            }
             Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
             Effect::Reply { .. }
             | Effect::Part { .. }
@@ -141,7 +155,9 @@ impl Work {
                 changes,
             } => {
                 let answer = move |holds| Event::Proven { session, ticket, holds };
-                self.run(Kind::Prove, answer(None), move |storage, _| {
+                let bytes = merge_bytes(base.is_some(), to);
+                self.run(Kind::Prove, answer(None), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
                     answer(storage.prove(base, to, &changes))
                 });
             }
@@ -216,15 +232,26 @@ impl Work {
                 if workers.writer.figures().read_only.load(Ordering::Relaxed) {
                     // What is read now may be what could not be synced: nobody may see that.
                     tracing::error!(document = %log, "the store is read-only: the document is not opened");
+                    workers.metrics.load_failed(LoadFault::Store);
                     return Event::LoadFailed(LoadFailure::Unavailable);
                 }
+                // What cannot be estimated cannot be read either, and opening it says why.
+                let bytes = storage.open_bytes().unwrap_or_default();
+                let Some(_share) = workers.memory.try_take(bytes) else {
+                    tracing::warn!(document = %log, bytes, "the rooms' memory is used up; the document is not opened");
+                    workers.metrics.load_failed(LoadFault::Memory);
+                    return Event::LoadFailed(LoadFailure::Unavailable);
+                };
                 let current = storage.current_snapshot().ok().flatten();
                 *lock(&snapshots) = current.into_iter().collect();
                 match storage.open(workers.fresh_epoch()) {
                     Ok(loaded) => Event::Loaded(Box::new(loaded)),
                     Err(failure) => {
                         tracing::error!(document = %log, ?failure, "the document does not open");
-                        workers.metrics.loads_failed.inc();
+                        workers.metrics.load_failed(match failure {
+                            LoadFailure::Damaged => LoadFault::Damaged,
+                            LoadFailure::Unavailable => LoadFault::Store,
+                        });
                         Event::LoadFailed(failure)
                     }
                 }
@@ -272,6 +299,25 @@ impl Work {
         self.jobs
             .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
     }
+}
+
+fn fault(merged: &Merged) -> Option<MergeFault> {
+    match merged {
+        Merged::Whole { .. } => None,
+        Merged::Bad { .. } => Some(MergeFault::BadChange),
+        Merged::Damaged => Some(MergeFault::Damaged),
+        Merged::Failed => Some(MergeFault::Failed),
+    }
+}
+
+/// About how much memory a merge up to `to` takes until it is done.
+fn merge_bytes(has_base: bool, to: Position) -> u64 {
+    let per_change = if has_base {
+        MERGE_BYTES_PER_CHANGE
+    } else {
+        LOAD_BYTES_PER_CHANGE
+    };
+    to.number().saturating_mul(per_change)
 }
 
 fn lock(snapshots: &Snapshots) -> std::sync::MutexGuard<'_, Vec<SnapshotMeta>> {

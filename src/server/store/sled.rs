@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::server::failpoints::Failpoint;
+use crate::server::switches::Switch;
 
 use super::{
     StoreError,
@@ -213,7 +213,7 @@ impl Kv for SledKv {
     fn sync(&self) -> Result<(), KvError> {
         self.change(|open| {
             open.db.flush().map_err(kv_error)?;
-            if Failpoint::AckBeforeSync.is_on() {
+            if Switch::AckBeforeSync.is_on() {
                 return Ok(());
             }
             // Whatever the fsync says, `Full` included, is final: the system may have dropped what it could not write.

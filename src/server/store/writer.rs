@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use crate::server::failpoints::Failpoint;
+use crate::server::switches::Switch;
 
 use super::{
     StoreError,
@@ -311,7 +311,7 @@ impl Commit {
             merged.extend(work.batch);
             waiting.push(work.done);
         }
-        if Failpoint::AckBeforeWrite.is_on() {
+        if Switch::AckBeforeWrite.is_on() {
             waiting.drain(..).for_each(|done: Done| done(Ok(())));
             std::thread::sleep(ACK_BEFORE_WRITE_PAUSE);
         }

@@ -15,7 +15,7 @@ use automerge::{
     transaction::{CommitOptions, Transactable},
 };
 use bytes::Bytes;
-use syncline::server::failpoints::MARK;
+use syncline::server::switches::MARK;
 use syncline_protocol::native::ClientMessage;
 
 pub(crate) const PANIC: Row = Row {
