@@ -17,6 +17,7 @@ pub mod peers;
 pub mod post;
 pub mod room;
 pub mod store;
+pub mod switches;
 pub mod telemetry;
 pub mod watched;
 
