@@ -21,7 +21,7 @@ use config::Config;
 use gateway::tls::TlsError;
 use hub::Hub;
 use metrics::Metrics;
-use room::workers::Workers;
+use room::workers::{Workers, random_number};
 use std::{
     io,
     net::SocketAddr,
@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 use store::{
-    LogKept, Store, StoreError,
+    Life, LogKept, Store, StoreError,
     sled::{SledKv, SledOptions},
     writer::Writer,
 };
@@ -119,22 +119,26 @@ impl Server {
     /// Opens the store, on a blocking thread, and puts the hub on top of it.
     async fn open(config: Config, verifier: Verifier) -> Result<Self, StartError> {
         let directory = config.data.clone();
+        let clock = Clock::start();
+        let next = Life {
+            number: random_number(),
+            began_unix_ms: clock.unix_ms(),
+        };
         let opened = tokio::task::spawn_blocking({
             let directory = directory.clone();
             move || -> Result<(Store, Writer), StoreError> {
                 let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
-                Ok((Store::open(kv.clone())?, Writer::start(kv)?))
+                Ok((Store::begin(kv.clone(), next)?, Writer::start(kv)?))
             }
         });
         let opened = opened
             .await
             .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
         let (store, writer) = opened.map_err(|error| StartError::Store { directory, error })?;
-        let (writer, limits, metrics, clock) = (
+        let (writer, limits, metrics) = (
             Arc::new(writer),
             Arc::new(config.limits.clone()),
             Arc::new(Metrics::new()),
-            Clock::start(),
         );
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = Workers::new(
@@ -145,6 +149,7 @@ impl Server {
             metrics.clone(),
             clock,
             cores,
+            config.restore_window_ms,
         );
         let tuning = Tuning {
             room_idle_ms: config.room_idle_timeout_ms,

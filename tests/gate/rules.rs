@@ -450,6 +450,11 @@ fn an_actor_belongs_to_who_first_wrote_with_it() {
     check(&somebody(), next.raw_bytes(), Verdict::Vouched);
     check(&other, next.raw_bytes(), Verdict::Refused(Refusal::ForeignActor));
     assert_eq!(room.index.owner(&ALICE), Some(&somebody()));
+    let mut after_a_restore = room.index.clone();
+    after_a_restore.welcome_foreign(true);
+    let change = decoded(next.raw_bytes()).unwrap();
+    let verdict = gate::check(&after_a_restore, None, &other, &change, &Limits::default());
+    assert_eq!(verdict, Verdict::Vouched, "E25");
     let taken = Change::from(change(ALICE, 1, 1, &[], operations));
     check(&somebody(), taken.raw_bytes(), Verdict::Refused(Refusal::ActorConflict));
     check(&other, taken.raw_bytes(), Verdict::Refused(Refusal::ForeignActor));

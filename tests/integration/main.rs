@@ -16,6 +16,7 @@ mod peer;
 mod presence;
 mod process;
 mod real_input;
+mod restoring;
 mod running;
 mod tidy;
 mod tls;

@@ -57,6 +57,8 @@ coverage! {
     unsynced_kept,
     /// Orderly stops of the server.
     stops,
+    /// Backups that were put back.
+    restores,
     /// Links that broke.
     cuts,
     /// Links that stalled.

@@ -25,6 +25,9 @@ impl Room {
                 self.members.insert(session, member);
             }
         }
+        if let Phase::Closed(code) = &self.phase {
+            return self.dismiss(session, code.clone(), out);
+        }
         self.begin_catching_up(session, out);
     }
 

@@ -6,6 +6,7 @@ use crate::engine::{
     index::Index,
     presence::Person,
     session::AuthorisedEdit,
+    time::Time,
 };
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
@@ -275,6 +276,8 @@ pub struct Loaded {
     pub snapshot: Option<Snapshot>,
     /// Changes that are refused for good.
     pub quarantined: BTreeSet<ChangeHash>,
+    /// Until then everybody who may write may bring back what others wrote: the store was put back from a backup.
+    pub foreign_until: Option<Time>,
 }
 
 /// Why a document does not load.

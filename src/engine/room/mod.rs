@@ -41,6 +41,8 @@ pub struct Tuning {
     pub merge_bytes: u64,
     /// A merge is due when a change has not been merged for so long.
     pub merge_after_ms: u64,
+    /// A merge is due when nobody has edited for so long.
+    pub merge_quiet_ms: u64,
     /// A snapshot is due when the log after the last one has this many changes.
     pub compact_changes: u64,
     /// A snapshot is due when the log after the last one has this many bytes, and as many as the snapshot.
@@ -59,6 +61,7 @@ impl Default for Tuning {
             merge_changes: 5_000,
             merge_bytes: 1 << 20,
             merge_after_ms: 30_000,
+            merge_quiet_ms: 2_000,
             compact_changes: 5_000,
             compact_bytes: 1 << 20,
             compact_changes_at_close: 256,
@@ -97,8 +100,8 @@ enum Phase {
     Loading,
     /// Open.
     Live(Box<Live>),
-    /// Over.
-    Closed,
+    /// Over; whoever joins all the same is told this.
+    Closed(ClosedCode),
 }
 
 /// What an open room knows of its document.
@@ -114,6 +117,7 @@ struct Live {
     /// The bytes of all changes before `durable`.
     log_bytes: u64,
     quarantined: BTreeSet<ChangeHash>,
+    foreign_until: Option<Time>,
     pipeline: Pipeline,
     upkeep: Upkeep,
     /// The last batches, while somebody is on the way to the present: the last step needs no reading.
@@ -221,7 +225,7 @@ impl Room {
     pub fn is_saturated(&self) -> bool {
         match &self.phase {
             Phase::Live(live) => live.pipeline.is_full() || self.merge_is_overdue(live),
-            Phase::Loading | Phase::Closed => false,
+            Phase::Loading | Phase::Closed(_) => false,
         }
     }
 
@@ -246,7 +250,7 @@ impl Room {
             Phase::Live(live) => {
                 live.pipeline.index.memory_bytes() + live.pipeline.bytes() + live.upkeep.document_bytes()
             }
-            Phase::Loading | Phase::Closed => 0,
+            Phase::Loading | Phase::Closed(_) => 0,
         }
     }
 
@@ -259,6 +263,7 @@ impl Room {
             log_start: loaded.log_start,
             log_bytes: loaded.log_bytes,
             quarantined: loaded.quarantined,
+            foreign_until: loaded.foreign_until,
             pipeline: Pipeline::new(loaded.index, loaded.exists),
             last: LastBatches::default(),
             upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
@@ -280,7 +285,7 @@ impl Room {
     /// Dismisses everybody and closes.
     fn fail(&mut self, code: ClosedCode, out: &mut Vec<Effect>) {
         self.dismiss_all(&code, out);
-        self.phase = Phase::Closed;
+        self.phase = Phase::Closed(code);
         out.push(Effect::Close);
     }
 
@@ -292,25 +297,36 @@ impl Room {
     }
 
     fn dismiss(&mut self, session: SessionId, code: ClosedCode, out: &mut Vec<Effect>) {
+        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
+        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
+        let frame = self.closed(greeted.then_some(self.number), code);
+        self.forget(session);
+        out.push(Effect::Dismiss { session, frame });
+    }
+
+    /// What a session is told that joins when the room has ended.
+    pub fn too_late(&self) -> Bytes {
+        let code = match &self.phase {
+            Phase::Closed(code) => code.clone(),
+            Phase::Loading | Phase::Live(_) => ClosedCode::Unavailable,
+        };
+        self.closed(None, code)
+    }
+
+    fn closed(&self, room: Option<RoomNumber>, code: ClosedCode) -> Bytes {
         let text = match &code {
             ClosedCode::Reset => "the document was reset; open it anew",
             ClosedCode::Damaged => "the stored document is damaged; its operator can run `syncline check`",
             ClosedCode::Unavailable => "the document is not available now; try again later",
             ClosedCode::Forbidden | ClosedCode::Limit | ClosedCode::Other(_) => "the room is closed",
         };
-        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
-        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
         let closed = ServerMessage::Closed {
-            room: greeted.then_some(self.number),
+            room,
             document: self.document.clone(),
             code,
             text: text.to_owned(),
         };
-        self.forget(session);
-        out.push(Effect::Dismiss {
-            session,
-            frame: closed.encode(),
-        });
+        closed.encode()
     }
 
     fn forget(&mut self, session: SessionId) {
@@ -338,7 +354,7 @@ impl Room {
     fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
         let begins = match &self.phase {
             Phase::Live(live) => Some(live.durable),
-            Phase::Loading | Phase::Closed => None,
+            Phase::Loading | Phase::Closed(_) => None,
         };
         for frame in self.presence.frames_due(now, self.number) {
             let to = self.audience();

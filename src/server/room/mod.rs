@@ -355,7 +355,7 @@ impl Task {
         self.inbox.close();
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, member) = mail {
-                member.outbox.dismiss(self.number, member.join, self.closed(None));
+                member.outbox.dismiss(self.number, member.join, self.room.too_late());
             }
         }
     }

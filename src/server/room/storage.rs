@@ -11,8 +11,8 @@ use crate::{
         room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
     server::store::{
-        Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored, kv::Batch,
-        layout,
+        Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
+        kv::Batch, layout,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -82,6 +82,7 @@ impl Storage {
                 log_bytes: 0,
                 snapshot: None,
                 quarantined,
+                foreign_until: None,
             });
         };
         let mut index = stored_index(&stored.index)?;
@@ -96,7 +97,7 @@ impl Storage {
             return Err(LoadFailure::Damaged);
         }
         Ok(Loaded {
-            epoch: stored.meta.epoch,
+            epoch: self.store.life().translate(stored.meta.epoch),
             exists: true,
             index,
             log_start: stored.meta.log_start,
@@ -107,7 +108,13 @@ impl Storage {
                 .as_ref()
                 .map(|snapshot| as_snapshot(snapshot, &stored.meta)),
             quarantined,
+            foreign_until: None,
         })
+    }
+
+    /// The life that the store leads.
+    pub fn life(&self) -> Life {
+        self.store.life()
     }
 
     /// What is current in the store: for reading the snapshot in pieces.
@@ -177,7 +184,8 @@ impl Storage {
             bytes_before: append.log_bytes_before,
             entries: entries.collect(),
         };
-        layout::append(&self.document, append.epoch, &record, append.begins_document)
+        let epoch = self.store.life().translate(append.epoch);
+        layout::append(&self.document, epoch, &record, append.begins_document)
     }
 
     /// Merges the log up to `to` into the base, or into the stored snapshot.

@@ -221,7 +221,10 @@ impl Work {
                 let current = storage.current_snapshot().ok().flatten();
                 *lock(&snapshots) = current.into_iter().collect();
                 match storage.open(workers.fresh_epoch()) {
-                    Ok(loaded) => Event::Loaded(Box::new(loaded)),
+                    Ok(mut loaded) => {
+                        loaded.foreign_until = workers.foreign_until();
+                        Event::Loaded(Box::new(loaded))
+                    }
                     Err(failure) => {
                         tracing::error!(document = %log, ?failure, "the document does not open");
                         workers.metrics.loads_failed.inc();
@@ -233,6 +236,7 @@ impl Work {
     }
 
     fn append(&mut self, append: &Append) {
+        self.workers.edited();
         let (tell, told) = oneshot::channel();
         self.append = Some(told);
         let done = Box::new(move |result| {
