@@ -8,7 +8,7 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Join},
+    room::{self, Forms, Join},
     time::Time,
 };
 use bytes::Bytes;
@@ -143,7 +143,7 @@ enum State {
     /// Nothing came yet.
     Greeting { deadline: Time },
     /// `hello` came, and its token is being verified.
-    Verifying { deflate: bool },
+    Verifying { forms: Forms },
     /// Admitted.
     Live(Box<Live>),
     /// Over.
@@ -155,7 +155,7 @@ struct Live {
     grant: Grant,
     person: Arc<Person>,
     expires: Option<Time>,
-    deflate: bool,
+    forms: Forms,
     rooms: BTreeMap<RoomNumber, Membership>,
     edits: Bucket,
     presence: Bucket,
@@ -241,7 +241,10 @@ impl Session {
             return self.close(CloseCode::Malformed, text, out);
         }
         self.state = State::Verifying {
-            deflate: hello.capabilities.contains(&Capability::Deflate),
+            forms: Forms {
+                deflate: hello.capabilities.contains(&Capability::Deflate),
+                bundle: hello.capabilities.contains(&Capability::Bundle),
+            },
         };
         match hello.token {
             Some(token) if token.len() as u64 > self.limits.token_bytes_max => {
@@ -253,10 +256,10 @@ impl Session {
 
     fn admitted(&mut self, now: Time, grant: Grant, expires: Option<Time>, out: &mut Vec<Effect>) {
         match &mut self.state {
-            State::Verifying { deflate } => {
-                let deflate = *deflate;
-                self.state = State::Live(Box::new(Live::new(now, grant, expires, deflate, &self.limits)));
-                out.push(Effect::Send(welcome(self.id, &self.limits, deflate)));
+            State::Verifying { forms } => {
+                let forms = *forms;
+                self.state = State::Live(Box::new(Live::new(now, grant, expires, forms, &self.limits)));
+                out.push(Effect::Send(welcome(self.id, &self.limits, forms)));
             }
             State::Live(live) => {
                 if live.grant.subject != grant.subject {
@@ -322,7 +325,7 @@ const UNAVAILABLE: &str = "the document cannot be opened now; try again later";
 type Fault = (CloseCode, &'static str);
 
 impl Live {
-    fn new(now: Time, grant: Grant, expires: Option<Time>, deflate: bool, limits: &Limits) -> Self {
+    fn new(now: Time, grant: Grant, expires: Option<Time>, forms: Forms, limits: &Limits) -> Self {
         let person = Person {
             subject: grant.subject.clone(),
             name: grant.name.as_deref().map(Arc::from),
@@ -331,7 +334,7 @@ impl Live {
             grant,
             person: Arc::new(person),
             expires,
-            deflate,
+            forms,
             rooms: BTreeMap::new(),
             edits: Bucket::new(limits.edits_per_second, limits.edits_burst, now),
             presence: Bucket::new(limits.presence_per_second, limits.presence_per_second, now),
@@ -404,7 +407,7 @@ impl Live {
             access,
             cursor: open.cursor,
             heads: open.heads,
-            deflate: self.deflate,
+            forms: self.forms,
         };
         out.push(Effect::Join {
             document: open.document,
@@ -520,7 +523,7 @@ fn closed(room: Option<RoomNumber>, document: DocumentId, code: ClosedCode, text
     )
 }
 
-fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
+fn welcome(session: SessionId, limits: &Limits, forms: Forms) -> Bytes {
     let limits = WelcomeLimits {
         frame_bytes_max: limits.frame_bytes_max,
         edits_per_second: limits.edits_per_second,
@@ -531,7 +534,9 @@ fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
         documents_per_session_max: limits.documents_per_session_max,
         idle_timeout_ms: limits.idle_timeout_ms,
     };
-    let capabilities = if deflate { vec![Capability::Deflate] } else { Vec::new() };
+    let named = [(forms.deflate, Capability::Deflate), (forms.bundle, Capability::Bundle)];
+    let capabilities = named.into_iter().filter(|(named, _)| *named);
+    let capabilities = capabilities.map(|(_, capability)| capability).collect();
     ServerMessage::Welcome(Welcome {
         session,
         limits,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tests say what they measured")]
 
+mod bundles;
 mod cable;
 mod client;
 mod command_line;

@@ -41,6 +41,8 @@ coverage! {
     diffs,
     /// Parts that entered a queue.
     parts,
+    /// Bundles of changes in parts.
+    bundles,
     /// Joins that were brought a snapshot.
     snapshot_joins,
     /// Joins that went on from their cursor.

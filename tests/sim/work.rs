@@ -119,9 +119,10 @@ impl Work {
                 from,
                 to,
                 deflate,
+                bundle,
             } => self.read(context, move |storage, snapshots| {
                 let known = lock(snapshots).clone();
-                let result = storage.read(&known, from, to, deflate);
+                let result = storage.read(&known, from, to, deflate, bundle.as_ref());
                 Event::Read {
                     session,
                     ticket,

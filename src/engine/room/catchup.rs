@@ -2,15 +2,19 @@
 //! after it, in parts drawn as the queue drains, and get diffs only after the last part.
 
 use super::{
-    Effect, Entry, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
+    BundleOf, Effect, Entry, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
     member::{Greeting, Member, Standing, Stream},
+    pieces::Piece,
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::RangeInclusive};
 use syncline_protocol::{
     ChangeHash, Cursor, Position, SessionId,
     native::{Base, ClosedCode, HEADS_MAX, Opened, Packing, Part, ServerMessage},
 };
+
+/// How many changes of the log are sent as one bundle: fewer are small as they are, more take the server too long.
+const BUNDLE_CHANGES: RangeInclusive<u64> = 16..=4_000;
 
 impl Room {
     /// A session joins; one that is a member already begins anew.
@@ -21,7 +25,7 @@ impl Room {
         match self.members.get_mut(&session) {
             Some(member) => member.standing = Standing::Joining(join),
             None => {
-                let member = Member::new(join.person.clone(), join.deflate, Standing::Joining(join));
+                let member = Member::new(join.person.clone(), join.forms, Standing::Joining(join));
                 self.members.insert(session, member);
             }
         }
@@ -77,23 +81,30 @@ impl Room {
         self.go_on(session, stream, out);
     }
 
-    pub(super) fn read(
-        &mut self,
-        session: SessionId,
-        ticket: Ticket,
-        result: Result<Slice, ReadFailure>,
-        out: &mut Vec<Effect>,
-    ) {
+    /// A piece is there, or cannot be had: for all who wait for it.
+    pub(super) fn read(&mut self, ticket: Ticket, result: &Result<Slice, ReadFailure>, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        if live.upkeep.is_resetting() {
+            // The log is being rewritten under the read; the members are about to be told to open the document anew.
+            return;
+        }
+        live.pieces
+            .answered(ticket, result.as_ref().ok(), self.limits.part_bytes_max);
+        let waits = |member: &Member| matches!(member.standing, Standing::Reading(_, asked) if asked == ticket);
+        let waiting = self.members.iter().filter(|(_, member)| waits(member));
+        let waiting: Vec<SessionId> = waiting.map(|(session, _)| *session).collect();
+        for session in waiting {
+            self.take_piece(session, result.clone(), out);
+        }
+    }
+
+    /// A member that reads is given the piece.
+    fn take_piece(&mut self, session: SessionId, result: Result<Slice, ReadFailure>, out: &mut Vec<Effect>) {
         let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get_mut(&session)) else {
             return;
         };
-        if live.upkeep.is_resetting() {
-            // The log is being rewritten under the read; the member is about to be told to open the document anew.
+        let Standing::Reading(stream, _) = &mut member.standing else {
             return;
-        }
-        let stream = match &mut member.standing {
-            Standing::Reading(stream, asked) if *asked == ticket => stream,
-            _ => return,
         };
         match result {
             Ok(slice) => {
@@ -129,16 +140,55 @@ impl Room {
             }
             return self.arrive(session, Packing::Plain, Bytes::new(), out);
         }
-        let (from, to, deflate) = (stream.source, live.durable, member.deflate);
-        let ticket = self.tickets.draw();
+        let (from, to, forms) = (stream.source, live.durable, member.forms);
+        let piece = Piece::new(from, to, forms);
+        if let Some(slice) = live.pieces.kept(&piece) {
+            let ticket = self.tickets.draw();
+            self.set_standing(session, Standing::Reading(stream, ticket));
+            return self.take_piece(session, Ok(slice), out);
+        }
+        let under_way = live.pieces.ticket(&piece);
+        let ticket = under_way.unwrap_or_else(|| self.tickets.draw());
         self.set_standing(session, Standing::Reading(stream, ticket));
-        out.push(Effect::Read {
-            session,
-            ticket,
-            from,
-            to,
-            deflate,
-        });
+        let Phase::Live(live) = &mut self.phase else { return };
+        if under_way.is_none() {
+            live.pieces.ask(piece, ticket);
+            out.push(Effect::Read {
+                session,
+                ticket,
+                from,
+                to,
+                deflate: forms.deflate,
+                bundle: forms.bundle.then(|| live.bundle_from(&from)).flatten(),
+            });
+        }
+    }
+
+    /// Lets go of what was shared when nobody is on the way any more.
+    pub(super) fn forget_pieces(&mut self) {
+        if let Phase::Live(live) = &mut self.phase
+            && !live.pieces.is_empty()
+            && self.members.values().all(Member::is_live)
+        {
+            live.pieces.forget();
+        }
+    }
+
+    fn part_frame(&mut self, packing: Packing, bytes: Bytes, end: Option<Cursor>) -> Bytes {
+        let room = self.number;
+        let part = |bytes: Bytes| {
+            ServerMessage::Part(Part {
+                room,
+                packing,
+                bytes,
+                end,
+            })
+            .encode()
+        };
+        match &mut self.phase {
+            Phase::Live(live) => live.pieces.frame(&bytes, end, || part(bytes.clone())),
+            Phase::Loading | Phase::Closed(_) => part(bytes),
+        }
     }
 
     fn send_part(&mut self, session: SessionId, slice: Slice, out: &mut Vec<Effect>) {
@@ -147,14 +197,8 @@ impl Room {
             return self.arrive(session, slice.packing, slice.bytes, out);
         }
         let rest = live.last.since(&slice.next);
-        let part = Part {
-            room: self.number,
-            packing: slice.packing,
-            bytes: slice.bytes,
-            end: None,
-        };
+        let frame = self.part_frame(slice.packing, slice.bytes, None);
         if let Some(rest) = rest {
-            let frame = ServerMessage::Part(part).encode();
             out.push(Effect::Reply { to: session, frame });
             return self.arrive(session, Packing::Plain, rest, out);
         }
@@ -165,25 +209,15 @@ impl Room {
                 greeting: None,
             }),
         );
-        out.push(Effect::Part {
-            to: session,
-            frame: ServerMessage::Part(part).encode(),
-        });
+        out.push(Effect::Part { to: session, frame });
     }
 
     /// The last part, and who is here; from now on the member gets every diff.
     fn arrive(&mut self, session: SessionId, packing: Packing, bytes: Bytes, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &self.phase else { return };
-        let part = Part {
-            room: self.number,
-            packing,
-            bytes,
-            end: Some(live.cursor()),
-        };
-        out.push(Effect::Reply {
-            to: session,
-            frame: ServerMessage::Part(part).encode(),
-        });
+        let end = live.cursor();
+        let frame = self.part_frame(packing, bytes, Some(end));
+        out.push(Effect::Reply { to: session, frame });
         for frame in self.presence.whole(self.number) {
             out.push(Effect::Reply { to: session, frame });
         }
@@ -280,6 +314,25 @@ impl Live {
             ),
             None => (Source::log(Position::new(0)), Base::Nothing),
         }
+    }
+
+    /// The log from there on as a bundle, as far as the document has it, if that is neither little nor much.
+    fn bundle_from(&self, source: &Source) -> Option<BundleOf> {
+        let Source::Log { from, offset: 0 } = source else {
+            return None;
+        };
+        let (document, end) = self.upkeep.base()?;
+        let count = end.number().checked_sub(from.number())?;
+        if !BUNDLE_CHANGES.contains(&count) {
+            return None;
+        }
+        let graph = self.pipeline.index.graph();
+        let hash = |position: u64| graph.node(u32::try_from(position).ok()?).map(|node| node.hash);
+        Some(BundleOf {
+            document,
+            hashes: (from.number()..end.number()).map(hash).collect::<Option<_>>()?,
+            end,
+        })
     }
 
     /// The heads, or none when there are more than a frame can name.

@@ -79,7 +79,7 @@ pub enum Event {
     },
     /// Answers [`Effect::Read`].
     Read {
-        /// For whom.
+        /// For whom first.
         session: SessionId,
         /// Which read it answers.
         ticket: Ticket,
@@ -127,9 +127,9 @@ pub enum Event {
 pub enum Effect {
     /// Load what the store knows of the document; answered by `Loaded` or `LoadFailed`.
     Load,
-    /// Read a piece of the document for a member; answered by `Read`.
+    /// Read a piece of the document; answered by `Read`.
     Read {
-        /// For whom.
+        /// For whom first; others may come to wait for the same.
         session: SessionId,
         /// To be named in the answer.
         ticket: Ticket,
@@ -137,8 +137,10 @@ pub enum Effect {
         from: Source,
         /// Nothing at or after this position: it may not be on disk.
         to: Position,
-        /// Whether the member takes deflated parts.
+        /// Whether the piece may be deflated.
         deflate: bool,
+        /// The same changes as a bundle, if they can be had as one.
+        bundle: Option<BundleOf>,
     },
     /// Write a batch to the log and sync it; answered by `Stored` or `StoreFailed`. At most one at a time.
     Append(Append),
@@ -255,8 +257,28 @@ pub struct Join {
     pub cursor: Option<Cursor>,
     /// Its replica's heads.
     pub heads: Vec<ChangeHash>,
-    /// Whether it takes deflated parts.
+    /// How it takes parts.
+    pub forms: Forms,
+}
+
+/// How a member takes parts besides plain: what both sides named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// Deflated.
     pub deflate: bool,
+    /// The log as a bundle.
+    pub bundle: bool,
+}
+
+/// Changes that may be sent as one bundle.
+#[derive(Clone, Debug)]
+pub struct BundleOf {
+    /// Holds them.
+    pub document: Document,
+    /// All of them, in the order of the log.
+    pub hashes: Vec<ChangeHash>,
+    /// The position after the last one.
+    pub end: Position,
 }
 
 /// What the store knows of a document.

@@ -3,7 +3,7 @@
 use crate::engine::{
     gate::{Decoded, Header, Subject},
     presence::Person,
-    room::event::{Join, Source, Ticket},
+    room::event::{Forms, Join, Source, Ticket},
 };
 use bytes::Bytes;
 use std::{
@@ -24,7 +24,7 @@ const REFUSED_ACTORS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) person: Arc<Person>,
-    pub(super) deflate: bool,
+    pub(super) forms: Forms,
     pub(super) standing: Standing,
     /// What is being found out about the member's oldest unsettled edit; later ones queue behind it.
     pub(super) busy: Option<Busy>,
@@ -122,10 +122,10 @@ impl Candidate {
 }
 
 impl Member {
-    pub(super) fn new(person: Arc<Person>, deflate: bool, standing: Standing) -> Self {
+    pub(super) fn new(person: Arc<Person>, forms: Forms, standing: Standing) -> Self {
         Self {
             person,
-            deflate,
+            forms,
             standing,
             busy: None,
             queued: VecDeque::new(),

@@ -11,10 +11,12 @@ mod admission;
 mod catchup;
 mod event;
 mod member;
+mod pieces;
 mod upkeep;
 
 pub use event::{
-    Append, Effect, Entry, Event, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source, Ticket,
+    Append, BundleOf, Effect, Entry, Event, Forms, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot,
+    Source, Ticket,
 };
 
 use crate::engine::{presence::Presence, time::Time};
@@ -22,6 +24,7 @@ use admission::Pipeline;
 use bytes::Bytes;
 use catchup::LastBatches;
 use member::{Member, Standing};
+use pieces::Pieces;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -122,6 +125,8 @@ struct Live {
     upkeep: Upkeep,
     /// The last batches, while somebody is on the way to the present: the last step needs no reading.
     last: LastBatches,
+    /// What members on their way share.
+    pieces: Pieces,
 }
 
 /// What a room has done since it was last asked.
@@ -184,11 +189,7 @@ impl Room {
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),
             Event::Drained { session } => self.drained(session, out),
-            Event::Read {
-                session,
-                ticket,
-                result,
-            } => self.read(session, ticket, result, out),
+            Event::Read { ticket, result, .. } => self.read(ticket, &result, out),
             Event::Decoded {
                 session,
                 ticket,
@@ -212,6 +213,7 @@ impl Room {
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
+        self.forget_pieces();
     }
 
     /// When to send [`Event::Woke`], and settle.
@@ -248,7 +250,10 @@ impl Room {
     pub fn memory_bytes(&self) -> usize {
         match &self.phase {
             Phase::Live(live) => {
-                live.pipeline.index.memory_bytes() + live.pipeline.bytes() + live.upkeep.document_bytes()
+                live.pipeline.index.memory_bytes()
+                    + live.pipeline.bytes()
+                    + live.pieces.bytes()
+                    + live.upkeep.document_bytes()
             }
             Phase::Loading | Phase::Closed(_) => 0,
         }
@@ -266,6 +271,7 @@ impl Room {
             foreign_until: loaded.foreign_until,
             pipeline: Pipeline::new(loaded.index, loaded.exists),
             last: LastBatches::default(),
+            pieces: Pieces::default(),
             upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
         }));
         let joining: Vec<SessionId> = self.members.keys().copied().collect();

@@ -8,7 +8,7 @@ use crate::{
         document::{Document, Merge},
         gate::{self, Header, Subject},
         index::Index,
-        room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
+        room::{Append, BundleOf, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
     server::store::{
         Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
@@ -135,7 +135,11 @@ impl Storage {
         from: Source,
         to: Position,
         deflate: bool,
+        bundle: Option<&BundleOf>,
     ) -> Result<Slice, ReadFailure> {
+        if let Some(slice) = bundle.and_then(|bundle| self.bundled(bundle, to)) {
+            return Ok(slice);
+        }
         match from {
             Source::Snapshot { generation, offset } => {
                 let known = snapshots.iter().find(|snapshot| snapshot.generation == generation);
@@ -171,6 +175,22 @@ impl Storage {
                 Ok(pack(&piece, from, offset, bytes_max, deflate))
             }
         }
+    }
+
+    /// The changes as a bundle, if that fits into a part and can be made.
+    fn bundled(&self, of: &BundleOf, to: Position) -> Option<Slice> {
+        let bytes = of.document.bundle(&of.hashes)?;
+        if bytes.len() as u64 > self.limits.part_bytes_max {
+            return None;
+        }
+        let after = self.store.read_log(&self.document, of.end, to, 1).ok()?.bytes_before;
+        Some(Slice {
+            packing: Packing::Plain,
+            plain_bytes: bytes.len() as u64,
+            log_bytes_before: after.saturating_sub(bytes.len() as u64),
+            bytes,
+            next: Source::log(of.end),
+        })
     }
 
     /// The batch that appends to the log.

@@ -106,6 +106,7 @@ impl Work {
                 from,
                 to,
                 deflate,
+                bundle,
             } => {
                 let snapshots = self.snapshots.clone();
                 let answer = move |result| Event::Read {
@@ -115,7 +116,7 @@ impl Work {
                 };
                 self.run(Kind::Read, answer(Err(ReadFailure::Unavailable)), move |storage, _| {
                     let known = lock(&snapshots).clone();
-                    answer(storage.read(&known, from, to, deflate))
+                    answer(storage.read(&known, from, to, deflate, bundle.as_ref()))
                 });
             }
             Effect::Decode {
