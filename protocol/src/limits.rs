@@ -11,6 +11,8 @@ pub const SUBPROTOCOL: &str = "syncline.v1";
 pub struct Limits {
     /// The largest WebSocket message from a client.
     pub frame_bytes_max: u64,
+    /// The largest WebSocket message from a peer of the repo dialect: an import comes in one.
+    pub repo_message_bytes_max: u64,
     /// The time from the TCP connection to a valid `hello`.
     pub handshake_timeout_ms: u64,
     /// The longest token.
@@ -19,6 +21,8 @@ pub struct Limits {
     pub documents_per_session_max: u64,
     /// Connections of one subject.
     pub sessions_per_subject_max: u64,
+    /// Members of one room.
+    pub members_per_room_max: u64,
     /// Edit messages per second, sustained; above it the server reads more slowly.
     pub edits_per_second: u64,
     /// Edit messages that may come at once before `edits_per_second` holds.
@@ -45,6 +49,8 @@ pub struct Limits {
     pub document_bytes_max: u64,
     /// Frames queued for one session before it counts as lagging.
     pub send_queue_bytes_max: u64,
+    /// Frames queued for all sessions of one subject, above which each of them lags that has any queued.
+    pub subject_queue_bytes_max: u64,
     /// Bytes of document in one `part`.
     pub part_bytes_max: u64,
     /// Silence after which the server pings.
@@ -57,10 +63,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             frame_bytes_max: 1 << 20,
+            repo_message_bytes_max: 32 << 20,
             handshake_timeout_ms: 5_000,
             token_bytes_max: 8 << 10,
             documents_per_session_max: 64,
             sessions_per_subject_max: 50,
+            members_per_room_max: 2_000,
             edits_per_second: 100,
             edits_burst: 500,
             presence_per_second: 30,
@@ -74,6 +82,7 @@ impl Default for Limits {
             nesting_depth_max: 64,
             document_bytes_max: 32 << 20,
             send_queue_bytes_max: 256 << 10,
+            subject_queue_bytes_max: 8 << 20,
             part_bytes_max: 256 << 10,
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,

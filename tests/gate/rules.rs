@@ -3,7 +3,7 @@
 use crate::{decoded, somebody, verdict};
 use automerge::{
     ActorId, Change, ChangeHash, ExpandedChange, ObjType, ScalarValue,
-    legacy::{ElementId, Key, MarkData, ObjectId, Op, OpId, OpType},
+    legacy::{ElementId, Key, ObjectId, Op, OpId, OpType},
 };
 use std::num::NonZeroU64;
 use syncline::engine::{
@@ -431,8 +431,8 @@ fn e13_e25_an_actor_belongs_to_who_first_wrote_with_it() {
     assert_eq!(room.index.owner(&ALICE), Some(&somebody()));
     let mut after_a_restore = room.index.clone();
     after_a_restore.welcome_foreign(true);
-    let change = decoded(next.raw_bytes()).unwrap();
-    let verdict = gate::check(&after_a_restore, None, &other, &change, &Limits::default());
+    let brought = decoded(next.raw_bytes()).unwrap();
+    let verdict = gate::check(&after_a_restore, None, &other, &brought, &Limits::default());
     assert_eq!(verdict, Verdict::Vouched, "after a restore");
     let taken = Change::from(change(ALICE, 1, 1, &[], operations));
     check(&somebody(), taken.raw_bytes(), Verdict::Refused(Refusal::ActorConflict));

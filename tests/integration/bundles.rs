@@ -29,7 +29,7 @@ fn completed(before: &[Bytes], joined: &Joined) -> Automerge {
 }
 
 #[test]
-fn o11_o27_v5_who_takes_bundles_gets_the_log_as_one() {
+fn o11_o28_v5_who_takes_bundles_gets_the_log_as_one() {
     let server = TestServer::start("");
     let (document, changes) = counted(1, 300);
     let mut anna = Peer::connect(server.address, None);

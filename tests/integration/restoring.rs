@@ -13,7 +13,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn o6_o17_o26_after_a_restore_clients_get_everything_and_bring_theirs_back() {
+fn o6_o17_o27_after_a_restore_clients_get_everything_and_bring_theirs_back() {
     let root = tempfile::tempdir().expect("a directory");
     let (data, backup) = (root.path().join("data"), root.path().join("backup"));
     let (document, changes) = counted(1, 30);

@@ -253,14 +253,15 @@ impl Task {
                         postbox.dismiss(self.number, frame, context);
                     }
                 }
-                Effect::Disconnect { session, code, text } => {
+                Effect::Disconnect {
+                    session,
+                    code,
+                    text,
+                    frame,
+                } => {
                     context.say(format_args!("room {} disconnects {session}: {text}", self.number));
                     if let Some(postbox) = self.outboxes.remove(&session) {
-                        let error = ServerMessage::Error {
-                            code: code.number(),
-                            text: text.clone(),
-                        };
-                        postbox.push(error.encode(), context);
+                        postbox.push(frame, context);
                         postbox.close(code, text, context);
                     }
                 }

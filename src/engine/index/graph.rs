@@ -182,6 +182,24 @@ impl Graph {
         self.node(position).map(|node| node.start_op)
     }
 
+    /// The position of a head or a recent change.
+    pub(in crate::engine) fn position(&self, hash: &ChangeHash) -> Option<u32> {
+        let head = self.heads.get(hash).map(|head| head.position);
+        head.or_else(|| self.find(hash))
+    }
+
+    /// Where the log goes on for whoever has these changes and all that they stand on: the first position that is none of
+    /// those. Nothing if that lies before the recent changes; changes that the graph does not know count for nothing.
+    pub(in crate::engine) fn first_unseen<'a>(&self, known: impl Iterator<Item = &'a ChangeHash>) -> Option<u32> {
+        let seen = Seen::united(self, known.filter_map(|hash| self.tip(hash)));
+        let mut rest = (self.front..).zip(&self.recent);
+        if !seen.is_before_or_at(self.front) {
+            return None;
+        }
+        let unseen = rest.find(|(position, node)| !seen.is_before(*position) && seen.seq(node.actor) < node.seq);
+        Some(unseen.map_or_else(|| self.next_position(), |(position, _)| position))
+    }
+
     /// Where the change of this actor with this seq stands, if that is recent.
     pub(super) fn position_of(&self, actor: ActorNumber, seq: u32) -> Option<u32> {
         let number = seq.checked_sub(self.first_recent_seq(actor)?)?;

@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
     ChangeHash, CloseCode, Cursor, EditId, Epoch, Position, SessionId,
     native::{Access, Packing},
+    repo::{Ephemeral, PeerId, SyncMessage},
 };
 
 /// Tells a member's pieces of work apart: a session that left and joined again, or began anew, must not be given the answer
@@ -21,6 +22,12 @@ use syncline_protocol::{
 pub struct Ticket(u64);
 
 impl Ticket {
+    /// A certain one, for tests.
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The one after this.
     pub(super) fn draw(&mut self) -> Self {
         self.0 += 1;
@@ -60,6 +67,22 @@ pub enum Event {
         /// Opaque.
         payload: Bytes,
     },
+    /// A peer of the repo dialect says how far it is. The edits that it sent with that follow.
+    Synced {
+        /// Who.
+        session: SessionId,
+        /// What it says.
+        told: Box<Told>,
+        /// How many edits follow.
+        edits: u64,
+    },
+    /// A peer of the repo dialect sends an ephemeral message to the others.
+    Broadcast {
+        /// Who.
+        session: SessionId,
+        /// What.
+        ephemeral: Box<Ephemeral>,
+    },
     /// A session leaves, or its connection has ended.
     Left {
         /// Who.
@@ -79,7 +102,7 @@ pub enum Event {
     },
     /// Answers [`Effect::Read`].
     Read {
-        /// For whom first.
+        /// For whom.
         session: SessionId,
         /// Which read it answers.
         ticket: Ticket,
@@ -129,7 +152,7 @@ pub enum Effect {
     Load,
     /// Read a piece of the document; answered by `Read`.
     Read {
-        /// For whom first; others may come to wait for the same.
+        /// For whom.
         session: SessionId,
         /// To be named in the answer.
         ticket: Ticket,
@@ -228,7 +251,7 @@ pub enum Effect {
     Dismiss {
         /// Whom.
         session: SessionId,
-        /// The `closed` frame.
+        /// The `closed` frame, or what stands for it.
         frame: Bytes,
     },
     /// Close a session's connection.
@@ -239,6 +262,8 @@ pub enum Effect {
         code: CloseCode,
         /// And which text.
         text: String,
+        /// The frame that says so.
+        frame: Bytes,
     },
     /// The room is empty and everything is on disk: end it.
     Close,
@@ -259,6 +284,8 @@ pub struct Join {
     pub heads: Vec<ChangeHash>,
     /// How it takes parts.
     pub forms: Forms,
+    /// Set for a session that speaks the repo dialect.
+    pub peer: Option<Box<JoinedPeer>>,
 }
 
 /// How a member takes parts besides plain: what both sides named.
@@ -276,9 +303,49 @@ pub struct BundleOf {
     /// Holds them.
     pub document: Document,
     /// All of them, in the order of the log.
-    pub hashes: Vec<ChangeHash>,
+    pub hashes: Arc<[ChangeHash]>,
     /// The position after the last one.
     pub end: Position,
+}
+
+/// What a room knows of a session that speaks the repo dialect.
+#[derive(Clone, Debug)]
+pub struct JoinedPeer {
+    /// What it calls itself.
+    pub id: PeerId,
+    /// What the server calls itself.
+    pub server: PeerId,
+    /// Whether it was in a former room of the document, so that nothing it says is on its way.
+    pub again: bool,
+}
+
+/// What a peer of the repo dialect says of its replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Its heads.
+    pub heads: Vec<ChangeHash>,
+    /// What it takes both sides to have, with all that these stand on.
+    pub shared: Vec<ChangeHash>,
+    /// Changes that it misses.
+    pub need: Vec<ChangeHash>,
+    /// Whether it asks for the document rather than offering it.
+    pub is_request: bool,
+    /// Whether it knows nothing of what we last said that we share.
+    pub is_reset: bool,
+}
+
+impl Told {
+    /// What a sync message says besides its changes.
+    pub fn new(message: SyncMessage, is_request: bool) -> Self {
+        let is_reset = message.is_reset();
+        Self {
+            heads: message.heads,
+            shared: message.have.into_iter().flat_map(|have| have.last_sync).collect(),
+            need: message.need,
+            is_request,
+            is_reset,
+        }
+    }
 }
 
 /// What the store knows of a document.

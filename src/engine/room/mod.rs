@@ -11,26 +11,27 @@ mod admission;
 mod catchup;
 mod event;
 mod member;
-mod pieces;
+mod peer;
 mod upkeep;
 
 pub use event::{
-    Append, BundleOf, Effect, Entry, Event, Forms, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot,
-    Source, Ticket,
+    Append, BundleOf, Effect, Entry, Event, Forms, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice,
+    Snapshot, Source, Ticket, Told,
 };
+pub use peer::NATIVE_PEER_PREFIX;
 
 use crate::engine::{presence::Presence, time::Time};
 use admission::Pipeline;
 use bytes::Bytes;
-use catchup::LastBatches;
+use catchup::{LastBatches, LastPart};
 use member::{Member, Standing};
-use pieces::Pieces;
+use peer::{Peer, Settled};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use syncline_protocol::{
-    ChangeHash, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
+    ChangeHash, CloseCode, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
     native::{ClosedCode, RejectCode, ServerMessage},
 };
 use upkeep::Upkeep;
@@ -84,12 +85,15 @@ pub struct Room {
     members: BTreeMap<SessionId, Member>,
     /// The live members, as `Broadcast` takes them; made anew after a change.
     audience: Option<Arc<[SessionId]>>,
+    last_part: Option<LastPart>,
     presence: Presence,
     /// The last one drawn.
     tickets: Ticket,
     /// Members with edits that are to be looked at again.
     released: BTreeSet<SessionId>,
     tally: Tally,
+    /// Native members' signals that peers of the repo dialect were sent.
+    signals: u64,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -125,8 +129,8 @@ struct Live {
     upkeep: Upkeep,
     /// The last batches, while somebody is on the way to the present: the last step needs no reading.
     last: LastBatches,
-    /// What members on their way share.
-    pieces: Pieces,
+    /// The bundle that was asked for last, and where it begins: many members come back to one place.
+    last_bundle: Option<(Position, BundleOf)>,
 }
 
 /// What a room has done since it was last asked.
@@ -136,6 +140,8 @@ pub struct Tally {
     pub acked: u64,
     /// Edits that were refused, by code.
     pub rejected: BTreeMap<RejectCode, u64>,
+    /// Sessions that were told that the document is closed to them, by code.
+    pub closed: BTreeMap<ClosedCode, u64>,
 }
 
 impl Live {
@@ -165,10 +171,12 @@ impl Room {
             tuning,
             members: BTreeMap::new(),
             audience: None,
+            last_part: None,
             presence: Presence::default(),
             tickets: Ticket::default(),
             released: BTreeSet::new(),
             tally: Tally::default(),
+            signals: 0,
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -186,10 +194,16 @@ impl Room {
             Event::Probed { session, edit } => self.probed(session, edit, out),
             Event::Shown { session, state } => self.shown(now, session, state),
             Event::Signalled { session, payload } => self.signalled(session, payload, out),
+            Event::Synced { session, told, edits } => self.synced(session, *told, edits, out),
+            Event::Broadcast { session, ephemeral } => self.broadcast(session, &ephemeral, out),
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),
             Event::Drained { session } => self.drained(session, out),
-            Event::Read { ticket, result, .. } => self.read(ticket, &result, out),
+            Event::Read {
+                session,
+                ticket,
+                result,
+            } => self.read(session, ticket, result, out),
             Event::Decoded {
                 session,
                 ticket,
@@ -210,16 +224,25 @@ impl Room {
     /// Ends a batch of events: sends what has gathered to the log, shows presence, looks after the document.
     pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.now = now;
+        self.ask_peers_again(now, out);
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
-        self.forget_pieces();
+        if !self.brings_up() {
+            self.last_part = None;
+        }
+        if let Phase::Live(live) = &mut self.phase
+            && live.upkeep.document().is_none()
+        {
+            live.last_bundle = None;
+        }
     }
 
     /// When to send [`Event::Woke`], and settle.
     pub fn next_wakeup(&self) -> Option<Time> {
         let presence = self.presence.next_wakeup();
-        presence.into_iter().chain(self.next_upkeep()).min()
+        let peers = self.next_asking();
+        presence.into_iter().chain(self.next_upkeep()).chain(peers).min()
     }
 
     /// Whether the room must not be given further events of its members until it has worked off what it has.
@@ -227,7 +250,8 @@ impl Room {
     pub fn is_saturated(&self) -> bool {
         match &self.phase {
             Phase::Live(live) => live.pipeline.is_full() || self.merge_is_overdue(live),
-            Phase::Loading | Phase::Closed(_) => false,
+            Phase::Loading => self.holds_enough(),
+            Phase::Closed(_) => false,
         }
     }
 
@@ -250,10 +274,11 @@ impl Room {
     pub fn memory_bytes(&self) -> usize {
         match &self.phase {
             Phase::Live(live) => {
+                let peers = self.members.values().filter_map(|member| member.peer.as_ref());
                 live.pipeline.index.memory_bytes()
                     + live.pipeline.bytes()
-                    + live.pieces.bytes()
                     + live.upkeep.document_bytes()
+                    + peers.map(|peer| peer.memory_bytes()).sum::<usize>()
             }
             Phase::Loading | Phase::Closed(_) => 0,
         }
@@ -271,12 +296,13 @@ impl Room {
             foreign_until: loaded.foreign_until,
             pipeline: Pipeline::new(loaded.index, loaded.exists),
             last: LastBatches::default(),
-            pieces: Pieces::default(),
+            last_bundle: None,
             upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
         }));
         let joining: Vec<SessionId> = self.members.keys().copied().collect();
         for session in joining {
             self.begin_catching_up(session, out);
+            self.admit_queued(now, session, out);
         }
     }
 
@@ -305,7 +331,9 @@ impl Room {
     fn dismiss(&mut self, session: SessionId, code: ClosedCode, out: &mut Vec<Effect>) {
         // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
         let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
-        let frame = self.closed(greeted.then_some(self.number), code);
+        *self.tally.closed.entry(code.clone()).or_default() += 1;
+        let frame = self.peer_frame(session, Peer::unavailable);
+        let frame = frame.unwrap_or_else(|| self.closed(greeted.then_some(self.number), code));
         self.forget(session);
         out.push(Effect::Dismiss { session, frame });
     }
@@ -333,6 +361,27 @@ impl Room {
             text: text.to_owned(),
         };
         closed.encode()
+    }
+
+    /// A session has sent what cannot be honest.
+    fn disconnect(&mut self, session: SessionId, text: String, out: &mut Vec<Effect>) {
+        let code = CloseCode::Dishonest;
+        let frame = self
+            .peer_frame(session, |peer, _| peer.error(&text))
+            .unwrap_or_else(|| {
+                let error = ServerMessage::Error {
+                    code: code.number(),
+                    text: text.clone(),
+                };
+                error.encode()
+            });
+        self.forget(session);
+        out.push(Effect::Disconnect {
+            session,
+            code,
+            text,
+            frame,
+        });
     }
 
     fn forget(&mut self, session: SessionId) {
@@ -378,7 +427,7 @@ impl Room {
             let frame = ServerMessage::Signal {
                 room: self.number,
                 session,
-                payload,
+                payload: payload.clone(),
             }
             .encode();
             let to = self.audience();
@@ -388,16 +437,17 @@ impl Room {
                 frame,
                 begins: None,
             });
+            self.signal_peers(session, &payload, out);
         }
     }
 
-    /// The members that get every diff.
+    /// The live members that speak the native dialect: they get every diff.
     fn audience(&mut self) -> Arc<[SessionId]> {
         let members = &self.members;
         let live = || {
             members
                 .iter()
-                .filter(|(_, member)| member.is_live())
+                .filter(|(_, member)| member.is_live() && member.peer.is_none())
                 .map(|(session, _)| *session)
                 .collect()
         };
@@ -413,6 +463,9 @@ impl Room {
 
     fn reject(&mut self, to: SessionId, id: EditId, code: RejectCode, text: &str, out: &mut Vec<Effect>) {
         *self.tally.rejected.entry(code.clone()).or_default() += 1;
+        if self.is_peer(to) {
+            return self.peer_edit_settled(to, Settled::refused(&code), out);
+        }
         let reject = ServerMessage::Reject {
             room: self.number,
             id,

@@ -6,7 +6,7 @@
 use super::{Effect, Live, Member, Merged, Phase, Room, Snapshot, Tuning};
 use crate::engine::{document::Document, time::Time};
 use std::collections::VecDeque;
-use syncline_protocol::{CloseCode, Position, SessionId, native::ClosedCode};
+use syncline_protocol::{Position, SessionId, native::ClosedCode};
 
 /// A merge is overdue, and the room takes no edits, at this multiple of what makes it due.
 const OVERDUE: u64 = 2;
@@ -382,13 +382,7 @@ impl Room {
             return;
         };
         for session in culprits {
-            self.forget(session);
-            let text = "a change that was sent does not merge".to_owned();
-            out.push(Effect::Disconnect {
-                session,
-                code: CloseCode::Dishonest,
-                text,
-            });
+            self.disconnect(session, "a change that was sent does not merge".to_owned(), out);
         }
         self.dismiss_all(&ClosedCode::Reset, out);
         self.phase = Phase::Loading;
@@ -396,6 +390,10 @@ impl Room {
     }
 
     pub(super) fn trimmed(&mut self) {
+        if self.members.is_empty() {
+            // It closes now.
+            self.empty_since = Some(Time::default());
+        }
         if let Phase::Live(live) = &mut self.phase
             && live.upkeep.work == Work::Nothing
             && live.upkeep.unmerged() == 0

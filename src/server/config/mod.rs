@@ -199,6 +199,17 @@ impl Config {
     }
 }
 
+impl AuthConfig {
+    /// The files that keys are read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let keys = self.keys.iter().filter_map(|key| match &key.material {
+            KeyMaterial::File(path) => Some(path),
+            KeyMaterial::Inline(_) => None,
+        });
+        keys.chain(&self.jwks_file).cloned().collect()
+    }
+}
+
 impl Default for Config {
     /// What an empty file means.
     fn default() -> Self {

@@ -141,10 +141,12 @@ impl Default for GatewaySettings {
 #[serde(remote = "Limits", default = "Limits::default", deny_unknown_fields)]
 struct LimitSettings {
     frame_bytes_max: u64,
+    repo_message_bytes_max: u64,
     handshake_timeout_ms: u64,
     token_bytes_max: u64,
     documents_per_session_max: u64,
     sessions_per_subject_max: u64,
+    members_per_room_max: u64,
     edits_per_second: u64,
     edits_burst: u64,
     presence_per_second: u64,
@@ -158,6 +160,7 @@ struct LimitSettings {
     nesting_depth_max: u64,
     document_bytes_max: u64,
     send_queue_bytes_max: u64,
+    subject_queue_bytes_max: u64,
     part_bytes_max: u64,
     ping_interval_ms: u64,
     idle_timeout_ms: u64,

@@ -3,6 +3,7 @@
 use crate::engine::time::Time;
 use crate::server::{
     clock::Clock,
+    memory::Memory,
     metrics::Metrics,
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
@@ -38,6 +39,8 @@ pub struct Workers {
     pub log_kept: LogKept,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The rooms' budget.
+    pub memory: Arc<Memory>,
     clock: Clock,
     loads: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -74,8 +77,8 @@ impl Workers {
         limits: Arc<Limits>,
         log_kept: LogKept,
         metrics: Arc<Metrics>,
-        clock: Clock,
-        cores: usize,
+        memory: Arc<Memory>,
+        (clock, cores): (Clock, usize),
         restore_window_ms: u64,
     ) -> Self {
         let merges = (cores / MERGE_SHARE).max(1);
@@ -85,6 +88,7 @@ impl Workers {
             limits,
             log_kept,
             metrics,
+            memory,
             clock,
             loads: Arc::new(Semaphore::new(cores.max(2))),
             reads: Arc::new(Semaphore::new(READS_MAX)),

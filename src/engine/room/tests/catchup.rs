@@ -169,38 +169,6 @@ fn o16_a_lagging_member_gets_nothing_until_it_has_drained() {
     assert_eq!(bench.told(2), ["diff of 1 to 3"]);
 }
 
-/// Many members that join one document at once cost one read, and those who come a little later none.
-#[test]
-fn members_at_the_same_place_share_what_is_read() {
-    let mut bench = written();
-    (2..=4).for_each(|member| bench.join(member));
-    assert_eq!(reads(&mut bench), [(log(0), 10)]);
-    let ticket = bench.ticket;
-    bench.join_from(5, Some(at(3)));
-    assert_eq!(reads(&mut bench), [(log(3), 10)], "another place");
-    bench.feed(Event::Left {
-        session: SessionId::new(2),
-    });
-    let (session, result) = (SessionId::new(2), slice(log(10)));
-    bench.feed(Event::Read {
-        session,
-        ticket,
-        result,
-    });
-    assert_eq!(bench.told(3), ["opened at 10", "part to 10"]);
-    assert_eq!(bench.told(4), ["opened at 10", "part to 10"]);
-    assert!(bench.told(2).is_empty() && bench.told(5).is_empty());
-    bench.settle();
-    bench.take();
-    bench.join(6);
-    assert!(reads(&mut bench).is_empty());
-    assert_eq!(
-        bench.told(6),
-        ["opened at 10", "part to 10"],
-        "member 5 is still on its way"
-    );
-}
-
 #[test]
 fn the_last_step_to_the_present_needs_no_reading() {
     let mut bench = written();

@@ -34,7 +34,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn o26_a_store_that_was_put_back_from_a_copy_leads_another_life() {
+fn o27_a_store_that_was_put_back_from_a_copy_leads_another_life() {
     let root = TempDir::new().unwrap();
     let (data, backup) = (root.path().join("data"), root.path().join("backup"));
     assert_eq!(begin(&data), Ok(Life::default()));

@@ -1,0 +1,166 @@
+/**
+ * The changes in the document that the server has not confirmed, dependencies first: this page's own, and those of other
+ * pages of the same origin. All operations take time in proportion to what they touch.
+ */
+import type { Hash } from "../wire/messages.js";
+
+/** One change without an answer. */
+export interface Pending {
+  readonly hash: Hash;
+  readonly actor: string;
+  readonly seq: number;
+  readonly deps: readonly Hash[];
+  /** Operations in it. */
+  readonly ops: number;
+  /** The chunk as it goes over the wire. */
+  readonly bytes: Uint8Array;
+  /**
+   * Whose it is: `own` is stored in this page's queue; `brought` was confirmed once, and the server has lost it; `sibling` is in
+   * another page's queue, and sent only with what stands on it.
+   */
+  origin: "own" | "brought" | "sibling";
+  /** Its key in the queue; empty unless `own`. */
+  key: string;
+  /** The subject whose change it is; null if not known. */
+  user: string | null;
+  remade: boolean;
+  /** Whether it may be sent: what is `own` is stored before. */
+  stored: boolean;
+  /** The edit that carries it on this connection. */
+  edit: number | undefined;
+  /** Whether it was ever sent by this page: then the server may have it. */
+  sent: boolean;
+  /** Grows with each change that is made; what is made anew keeps the number of what it replaces. */
+  readonly serial: number;
+}
+
+/** A change, before it is known whose it is. */
+export type Content = Pick<Pending, "hash" | "actor" | "seq" | "deps" | "ops" | "bytes">;
+
+/** The checksum of a chunk: the first 32 bits of its change's hash. */
+export function sumOf(chunk: Uint8Array): number {
+  return chunk.length < 8 ? -1 : new DataView(chunk.buffer, chunk.byteOffset).getUint32(4);
+}
+
+/** All of them. */
+export class PendingChanges {
+  readonly #byHash = new Map<Hash, Pending>();
+  readonly #bySum = new Map<number, Pending>();
+  #mine = 0;
+  #mineBytes = 0;
+  #siblings = 0;
+  #sent = 0;
+
+  /** How many this page has to bring to the server. */
+  get mine(): number {
+    return this.#mine;
+  }
+
+  /** How many of those no edit carries. */
+  get unsent(): number {
+    return this.#mine - this.#sent;
+  }
+
+  get mineBytes(): number {
+    return this.#mineBytes;
+  }
+
+  get siblings(): number {
+    return this.#siblings;
+  }
+
+  get size(): number {
+    return this.#byHash.size;
+  }
+
+  get(hash: Hash): Pending | undefined {
+    return this.#byHash.get(hash);
+  }
+
+  has(hash: Hash): boolean {
+    return this.#byHash.has(hash);
+  }
+
+  /** Dependencies first. */
+  values(): IterableIterator<Pending> {
+    return this.#byHash.values();
+  }
+
+  /** Puts a change behind all others. It is not there yet. */
+  add(pending: Pending): void {
+    this.#byHash.set(pending.hash, pending);
+    this.#bySum.set(Number.parseInt(pending.hash.slice(0, 8), 16), pending);
+    this.#count(pending, 1);
+  }
+
+  delete(hash: Hash): Pending | undefined {
+    const pending = this.#byHash.get(hash);
+    if (pending === undefined) return undefined;
+    this.#byHash.delete(hash);
+    this.#bySum.delete(Number.parseInt(hash.slice(0, 8), 16));
+    this.#count(pending, -1);
+    return pending;
+  }
+
+  /** A sibling's change is this page's now. */
+  adopt(pending: Pending, key: string, user: string | null, remade: boolean): void {
+    this.#count(pending, -1);
+    Object.assign(pending, { origin: "own", key, user, remade, stored: true });
+    this.#count(pending, 1);
+  }
+
+  /** The change with this chunk's checksum, which is the beginning of its hash. */
+  matching(chunk: Uint8Array): Pending | undefined {
+    return this.#bySum.size === 0 ? undefined : this.#bySum.get(sumOf(chunk));
+  }
+
+  /** Takes out those that `refused` names and all that stand on them, dependencies first. */
+  cut(refused: (pending: Pending) => boolean): Pending[] {
+    const hashes = new Set<Hash>();
+    const actors = new Set<string>();
+    const taken: Pending[] = [];
+    for (const pending of this.#byHash.values()) {
+      const stands = actors.has(pending.actor) || pending.deps.some((dep) => hashes.has(dep));
+      if (!stands && !refused(pending)) continue;
+      hashes.add(pending.hash);
+      actors.add(pending.actor);
+      taken.push(pending);
+    }
+    for (const { hash } of taken) this.delete(hash);
+    return taken;
+  }
+
+  /** Takes all out. */
+  clear(): Pending[] {
+    return this.cut(() => true);
+  }
+
+  /** An edit carries the change now; undefined takes it back. */
+  send(pending: Pending, edit: number | undefined): void {
+    this.#count(pending, -1);
+    pending.edit = edit;
+    pending.sent ||= edit !== undefined;
+    this.#count(pending, 1);
+  }
+
+  /** The connection is gone: nothing is under way. */
+  unsend(): void {
+    for (const pending of this.#byHash.values()) if (pending.edit !== undefined) this.send(pending, undefined);
+  }
+
+  /** The smallest serial of what this page has to bring to the server. */
+  oldestSerial(): number {
+    for (const pending of this.#byHash.values()) if (pending.origin !== "sibling") return pending.serial;
+    return Infinity;
+  }
+
+  #count(pending: Pending, by: 1 | -1): void {
+    if (pending.origin === "sibling") {
+      this.#siblings += by;
+      return;
+    }
+    this.#mine += by;
+    this.#mineBytes += by * pending.bytes.length;
+    if (pending.edit !== undefined) this.#sent += by;
+  }
+}

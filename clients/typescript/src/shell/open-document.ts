@@ -1,0 +1,111 @@
+/** One document that is open in this client, whatever number of handles there are: between the core, the storage and the pages. */
+import type { Notice } from "../core/boundary.js";
+import { nothingKept, type Kept } from "../core/kept.js";
+import type { Shell } from "./shell.js";
+import { Pages } from "./pages.js";
+
+/** What a handle hears of its document. */
+export type Listener = (notice: Extract<Notice, { readonly document: string }> | { readonly type: "closed" }) => void;
+
+export class OpenDocument {
+  readonly id: string;
+  readonly initial: Uint8Array | undefined;
+  readonly #shell: Shell;
+  readonly #listeners = new Set<Listener>();
+  #pages: Pages | undefined;
+  /** Whether the core has it. */
+  isOpen = false;
+  /** Resolves when the core has it. */
+  readonly opened: Promise<void>;
+  #closing: Promise<void> | undefined;
+
+  /** `after` is what has to end before: the same document on its way out. */
+  constructor(shell: Shell, id: string, initial: Uint8Array | undefined, after: Promise<void> | undefined) {
+    this.#shell = shell;
+    this.id = id;
+    this.initial = initial;
+    this.opened = this.#open(after);
+  }
+
+  get closing(): Promise<void> | undefined {
+    return this.#closing;
+  }
+
+  listen(listener: Listener): void {
+    this.#listeners.add(listener);
+  }
+
+  tell(notice: Parameters<Listener>[0]): void {
+    for (const listener of [...this.#listeners]) listener(notice);
+  }
+
+  post(message: Parameters<Pages["post"]>[0]): void {
+    this.#pages?.post(message);
+  }
+
+  async adoptAll(): Promise<void> {
+    await this.opened;
+    await this.#pages?.adoptAll();
+  }
+
+  /** The last one who listens lets go of the document. */
+  async unlisten(listener: Listener): Promise<void> {
+    this.#listeners.delete(listener);
+    if (this.#listeners.size === 0) await this.end();
+  }
+
+  /** Lets go of the document, whoever listens. */
+  async end(): Promise<void> {
+    this.#closing ??= this.#close();
+    await this.#closing;
+  }
+
+  async #open(after: Promise<void> | undefined): Promise<void> {
+    const shell = this.#shell;
+    await after;
+    await shell.started;
+    const { id: document } = this;
+    this.#pages = new Pages({
+      document,
+      page: shell.page,
+      scope: shell.scope,
+      storage: shell.storage,
+      tabs: shell.tabs,
+      clock: shell.clock,
+      user: () => shell.core.user,
+      events: {
+        heard: (message) => shell.step({ type: "sibling", document, message }),
+        adopted: (edits) => shell.step({ type: "adopted", document, edits }),
+        appointed: (stored) => shell.step({ type: "keeper", document, stored }),
+        held: (count) => shell.held(document, count),
+        failed: (error) => shell.storageFailed(document, error),
+      },
+    });
+    let kept: Kept = nothingKept;
+    try {
+      kept = await this.#pages.open();
+    } catch (error) {
+      shell.storageFailed(document, error);
+    }
+    if (this.#closing !== undefined) return;
+    this.isOpen = true;
+    shell.step({ type: "open", document, kept, initial: this.initial });
+    this.#pages.ready();
+  }
+
+  async #close(): Promise<void> {
+    await this.opened;
+    if (this.isOpen) {
+      this.#shell.step({ type: "flush", document: this.id });
+      await this.#shell.writer.settled();
+      // What became durable meanwhile leaves the queue.
+      this.#shell.step({ type: "flush", document: this.id });
+      await this.#shell.writer.settled();
+      this.#shell.step({ type: "close", document: this.id });
+      this.isOpen = false;
+    }
+    this.#pages?.close();
+    this.#shell.forget(this);
+    this.tell({ type: "closed" });
+  }
+}

@@ -1,0 +1,107 @@
+//! The peers of the repo dialect by name: what the server calls itself, and who goes by which peer id.
+//!
+//! A peer id is a claim. It is held for the connection that made it; another connection of the same subject takes it over,
+//! and the former one is closed, as a tab that comes back expects. Nobody takes the name of another subject's peer.
+
+use crate::{
+    engine::{gate::Subject, session::RepoServer},
+    server::outbox::Outbox,
+};
+use dashmap::{DashMap, Entry};
+use std::{fmt::Write as _, fs, io, path::Path, sync::Arc};
+use syncline_protocol::{CloseCode, repo::PeerId};
+
+/// The file in the data directory that holds the storage id.
+const STORAGE_ID_FILE: &str = "storage-id";
+
+/// Who goes by which name. At most one entry per connection.
+pub struct Peers {
+    server: Arc<RepoServer>,
+    held: Arc<DashMap<PeerId, Holder>>,
+}
+
+struct Holder {
+    subject: Subject,
+    outbox: Arc<Outbox>,
+}
+
+/// A name that is held until this is dropped, or taken over.
+pub struct Claim {
+    peer: PeerId,
+    outbox: Arc<Outbox>,
+    held: Arc<DashMap<PeerId, Holder>>,
+}
+
+impl Peers {
+    /// Reads the storage id in the data directory, or makes one out of `random`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(directory: &Path, random: [u8; 16]) -> io::Result<Self> {
+        let path = directory.join(STORAGE_ID_FILE);
+        let storage_id = match fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            Ok(_) => fresh(&path, random)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh(&path, random)?,
+            Err(error) => return Err(error),
+        };
+        let peer =
+            PeerId::new(&format!("syncline-{storage_id}")).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Self {
+            server: Arc::new(RepoServer { peer, storage_id }),
+            held: Arc::default(),
+        })
+    }
+
+    /// What the server calls itself.
+    pub fn server(&self) -> Arc<RepoServer> {
+        self.server.clone()
+    }
+
+    /// Holds `peer` for a connection of `subject`, and closes the one that held it; `None` if another subject's does.
+    pub fn claim(&self, peer: &PeerId, subject: &Subject, outbox: &Arc<Outbox>) -> Option<Claim> {
+        let holder = Holder {
+            subject: subject.clone(),
+            outbox: outbox.clone(),
+        };
+        match self.held.entry(peer.clone()) {
+            Entry::Occupied(held) if held.get().subject != *subject => return None,
+            Entry::Occupied(mut held) => {
+                let former = held.insert(holder);
+                let text = "another connection goes by this peer id now".to_owned();
+                former.outbox.close(CloseCode::GoingAway, text);
+            }
+            Entry::Vacant(free) => {
+                free.insert(holder);
+            }
+        }
+        Some(Claim {
+            peer: peer.clone(),
+            outbox: outbox.clone(),
+            held: self.held.clone(),
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.held
+            .remove_if(&self.peer, |_, holder| Arc::ptr_eq(&holder.outbox, &self.outbox));
+    }
+}
+
+/// A UUID of version 4, written beside the store. A copy of the data directory is the same storage to clients.
+fn fresh(path: &Path, mut random: [u8; 16]) -> io::Result<String> {
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let mut id = String::with_capacity(36);
+    for (number, byte) in random.iter().enumerate() {
+        if matches!(number, 4 | 6 | 8 | 10) {
+            id.push('-');
+        }
+        // Writing to a string does not fail.
+        let _ = write!(id, "{byte:02x}");
+    }
+    fs::write(path, &id)?;
+    Ok(id)
+}
