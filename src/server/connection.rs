@@ -301,7 +301,11 @@ impl Reader {
     fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref())),
-            Effect::Claim { peer, subject } => Some(self.claim(&peer, &subject)),
+            Effect::Claim {
+                peer,
+                storage_id,
+                subject,
+            } => Some(self.claim(&peer, storage_id, &subject)),
             Effect::Join { document, join } => match self.post.join(&self.server.hub, &document, &join, &self.outbox) {
                 Ok(room) => Some(Event::Bound { document, room }),
                 Err(_) => Some(Event::Unbound { document }),
@@ -331,11 +335,12 @@ impl Reader {
         }
     }
 
-    fn claim(&mut self, peer: &PeerId, subject: &Subject) -> Event {
-        match self.server.peers.claim(peer, subject, &self.outbox) {
+    fn claim(&mut self, peer: &PeerId, storage_id: Option<String>, subject: &Subject) -> Event {
+        match self.server.peers.claim(peer, storage_id, subject, &self.outbox) {
             Some(claim) => {
+                let owns_storage = claim.owns_storage();
                 self.claim = Some(claim);
-                Event::Claimed
+                Event::Claimed { owns_storage }
             }
             None => Event::Refused {
                 code: CloseCode::Forbidden,

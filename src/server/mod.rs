@@ -17,6 +17,7 @@ pub mod peers;
 pub mod post;
 pub mod room;
 pub mod store;
+pub mod switches;
 pub mod telemetry;
 pub mod watched;
 
@@ -148,8 +149,10 @@ impl Server {
                 let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
                 let (low, high) = (random_number(), random_number());
                 let random = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
+                let unix_ms_at_zero = clock.unix_ms().saturating_sub(clock.monotonic_ms());
                 let store = Store::begin(kv.clone(), next)?;
-                let peers = Peers::open(&directory, random).map_err(|error| StoreError::Io(error.to_string()))?;
+                let peers = Peers::open(&directory, random, unix_ms_at_zero)
+                    .map_err(|error| StoreError::Io(error.to_string()))?;
                 Ok((store, Writer::start(kv)?, peers))
             }
         });

@@ -5,7 +5,7 @@ use crate::engine::{
     gate::{Decoded, Header, Refusal, Subject},
     index::Index,
     presence::Person,
-    session::AuthorisedEdit,
+    session::{AuthorisedEdit, RepoServer},
     time::Time,
 };
 use bytes::Bytes;
@@ -75,6 +75,13 @@ pub enum Event {
         told: Box<Told>,
         /// How many edits follow.
         edits: u64,
+    },
+    /// A peer of the repo dialect wants to hear how far these storages are, and no others.
+    Followed {
+        /// Who.
+        session: SessionId,
+        /// Which.
+        storages: Arc<BTreeSet<String>>,
     },
     /// A peer of the repo dialect sends an ephemeral message to the others.
     Broadcast {
@@ -314,7 +321,11 @@ pub struct JoinedPeer {
     /// What it calls itself.
     pub id: PeerId,
     /// What the server calls itself.
-    pub server: PeerId,
+    pub server: Arc<RepoServer>,
+    /// Its storage, unless that is another subject's.
+    pub storage_id: Option<String>,
+    /// The storages that it follows.
+    pub follows: Arc<BTreeSet<String>>,
     /// Whether it was in a former room of the document, so that nothing it says is on its way.
     pub again: bool,
 }

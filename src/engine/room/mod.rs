@@ -10,6 +10,7 @@
 mod admission;
 mod catchup;
 mod event;
+mod gossip;
 mod member;
 mod peer;
 mod upkeep;
@@ -24,6 +25,7 @@ use crate::engine::{presence::Presence, time::Time};
 use admission::Pipeline;
 use bytes::Bytes;
 use catchup::{LastBatches, LastPart};
+use gossip::Gossip;
 use member::{Member, Standing};
 use peer::{Peer, Settled};
 use std::{
@@ -94,6 +96,7 @@ pub struct Room {
     tally: Tally,
     /// Native members' signals that peers of the repo dialect were sent.
     signals: u64,
+    gossip: Gossip,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -177,6 +180,7 @@ impl Room {
             released: BTreeSet::new(),
             tally: Tally::default(),
             signals: 0,
+            gossip: Gossip::default(),
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -195,6 +199,7 @@ impl Room {
             Event::Shown { session, state } => self.shown(now, session, state),
             Event::Signalled { session, payload } => self.signalled(session, payload, out),
             Event::Synced { session, told, edits } => self.synced(session, *told, edits, out),
+            Event::Followed { session, storages } => self.followed(session, storages, out),
             Event::Broadcast { session, ephemeral } => self.broadcast(session, &ephemeral, out),
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),

@@ -31,7 +31,10 @@ pub enum Event {
         token: Option<String>,
     },
     /// Answers [`Effect::Claim`]: the name is this connection's.
-    Claimed,
+    Claimed {
+        /// Whether the storage is not another subject's.
+        owns_storage: bool,
+    },
     /// A binary message arrived.
     Received(Bytes),
     /// Answers [`Effect::Verify`]: the token is good. `expires` is the grant's end on the engine's clock.
@@ -82,6 +85,8 @@ pub enum Effect {
     Claim {
         /// The name.
         peer: PeerId,
+        /// The storage that goes with it.
+        storage_id: Option<String>,
         /// Whose connection it is.
         subject: Subject,
     },

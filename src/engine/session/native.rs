@@ -91,7 +91,7 @@ impl NativeSession {
             Event::Dismissed { room } => self.dismissed(room),
             Event::Woke => self.woke(now, out),
             // The token comes in `hello`, and nobody claims a name.
-            Event::Accepted { .. } | Event::Claimed => {}
+            Event::Accepted { .. } | Event::Claimed { .. } => {}
         }
     }
 

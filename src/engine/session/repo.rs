@@ -12,11 +12,14 @@ use crate::engine::{
     time::Time,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use syncline_protocol::{
     CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId,
     native::Access,
-    repo::{Ephemeral, PeerId, PeerMetadata, REPO_VERSION, RepoMessage, Sync, SyncMessage},
+    repo::{Ephemeral, PeerId, PeerMetadata, REPO_VERSION, RepoMessage, STORAGE_IDS_MAX, Sync, SyncMessage},
 };
 
 /// Documents of one connection; one more is not available. Peers never leave a document, so this is larger than the native
@@ -38,6 +41,8 @@ pub struct RepoServer {
     pub peer: PeerId,
     /// The id of its storage: the same for as long as the data directory is.
     pub storage_id: String,
+    /// The unix time in milliseconds at which the engine's clock stood at zero.
+    pub unix_ms_at_zero: u64,
 }
 
 /// One connection.
@@ -67,6 +72,10 @@ enum State {
 #[derive(Debug)]
 struct Live {
     peer: PeerId,
+    /// Its storage, if it has one that lasts.
+    storage_id: Option<String>,
+    /// The storages that it follows.
+    follows: Arc<BTreeSet<String>>,
     grant: Grant,
     person: Arc<Person>,
     expires: Option<Time>,
@@ -125,7 +134,7 @@ impl RepoSession {
                     self.state = State::Greeting { grant, expires };
                 }
             }
-            Event::Claimed => self.claimed(out),
+            Event::Claimed { owns_storage } => self.claimed(owns_storage, out),
             Event::Received(frame) => self.received(now, &frame, out),
             Event::Refused { code, text } => self.close(code, text, out),
             Event::Bound { document, room } => {
@@ -163,7 +172,7 @@ impl RepoSession {
                     versions,
                 },
             ) => {
-                self.join(now, sender, &metadata, versions.as_deref(), out);
+                self.join(now, sender, metadata, versions.as_deref(), out);
             }
             (State::Greeting { .. }, _) => self.close(CloseCode::Malformed, "the first message must be join", out),
             (State::Live(live), message) => {
@@ -179,7 +188,7 @@ impl RepoSession {
         &mut self,
         now: Time,
         peer: PeerId,
-        _metadata: &PeerMetadata,
+        metadata: PeerMetadata,
         versions: Option<&[String]>,
         out: &mut Vec<Effect>,
     ) {
@@ -194,15 +203,19 @@ impl RepoSession {
         }
         out.push(Effect::Claim {
             peer: peer.clone(),
+            storage_id: metadata.storage_id.clone(),
             subject: grant.subject.clone(),
         });
-        self.state = State::Claiming(Box::new(Live::new(now, peer, grant, expires, &self.limits)));
+        let mut live = Live::new(now, peer, grant, expires, &self.limits);
+        live.storage_id = metadata.storage_id.filter(|_| !metadata.is_ephemeral);
+        self.state = State::Claiming(Box::new(live));
     }
 
-    fn claimed(&mut self, out: &mut Vec<Effect>) {
-        let State::Claiming(live) = std::mem::replace(&mut self.state, State::Closed) else {
+    fn claimed(&mut self, owns_storage: bool, out: &mut Vec<Effect>) {
+        let State::Claiming(mut live) = std::mem::replace(&mut self.state, State::Closed) else {
             return;
         };
+        live.storage_id = live.storage_id.filter(|_| owns_storage);
         let answer = RepoMessage::Peer {
             sender: self.server.peer.clone(),
             target: live.peer.clone(),
@@ -262,6 +275,8 @@ impl Live {
         let answers = |number: u64| number.saturating_mul(ANSWERS_FACTOR);
         Self {
             peer,
+            storage_id: None,
+            follows: Arc::default(),
             grant,
             person: Arc::new(person),
             expires,
@@ -292,6 +307,9 @@ impl Live {
             RepoMessage::Ephemeral(ephemeral) if ephemeral.sender == self.peer => {
                 self.ephemeral(now, session, limits, ephemeral, out);
             }
+            RepoMessage::RemoteSubscriptionChange {
+                sender, add, remove, ..
+            } if sender == self.peer => self.follow(now, session, add, &remove, out),
             RepoMessage::Leave { sender } if sender == self.peer => {
                 out.push(Effect::Close {
                     code: CloseCode::GoingAway,
@@ -392,7 +410,9 @@ impl Live {
             forms: Forms::default(),
             peer: Some(Box::new(JoinedPeer {
                 id: self.peer.clone(),
-                server: server.peer.clone(),
+                server: server.clone(),
+                storage_id: self.storage_id.clone(),
+                follows: self.follows.clone(),
                 again,
             })),
         };
@@ -433,6 +453,27 @@ impl Live {
         let (document, access) = (document.clone(), opened.access);
         self.parting.clear();
         out.push(self.join(session, server, document, access, true));
+    }
+
+    /// Follows further storages and some no more; of those beyond the limit it hears nothing.
+    fn follow(&mut self, now: Time, session: SessionId, add: Vec<String>, remove: &[String], out: &mut Vec<Effect>) {
+        out.extend(self.edits.take(now).map(|until| Effect::Pause { until }));
+        let mut follows = BTreeSet::clone(&self.follows);
+        remove.iter().for_each(|storage_id| {
+            follows.remove(storage_id);
+        });
+        follows.extend(add);
+        while follows.len() > STORAGE_IDS_MAX {
+            follows.pop_last();
+        }
+        self.follows = Arc::new(follows);
+        for room in self.documents.values().filter_map(|document| document.room) {
+            let storages = self.follows.clone();
+            out.push(Effect::Tell {
+                room,
+                event: room::Event::Followed { session, storages },
+            });
+        }
     }
 
     /// A repeated or oversized message, or one about a document that the peer has not opened, is dropped.

@@ -77,6 +77,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// How far ahead `exp` may lie.
     pub token_ttl_max_ms: u64,
+    /// The cookie that holds a token at the upgrade; only the repo dialect looks at it.
+    pub cookie: Option<String>,
     /// Keys that are listed one by one.
     pub keys: Vec<KeyConfig>,
     /// A JSON Web Key Set with more keys.

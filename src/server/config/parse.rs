@@ -110,6 +110,7 @@ fn auth(layered: &Layered) -> Result<AuthConfig, ConfigError> {
     Ok(AuthConfig {
         audience: set(&settings.audience).map(str::to_owned),
         token_ttl_max_ms: settings.token_ttl_max_ms,
+        cookie: set(&settings.cookie).map(str::to_owned),
         keys,
         jwks_file: set(&settings.jwks_file).map(PathBuf::from),
     })

@@ -35,6 +35,7 @@ pub(super) struct AuthSettings {
     pub(super) jwks_file: String,
     pub(super) audience: String,
     pub(super) token_ttl_max_ms: u64,
+    pub(super) cookie: String,
     pub(super) keys: Vec<KeySettings>,
 }
 
@@ -102,6 +103,7 @@ impl Default for AuthSettings {
             jwks_file: String::new(),
             audience: String::new(),
             token_ttl_max_ms: 366 * 24 * 60 * 60 * 1_000,
+            cookie: String::new(),
             keys: Vec::new(),
         }
     }

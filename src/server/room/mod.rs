@@ -19,6 +19,7 @@ use crate::{
         hub::Hub,
         memory::Share,
         outbox::{JoinNumber, Outbox},
+        switches::Switch,
     },
 };
 use bytes::Bytes;
@@ -302,6 +303,9 @@ impl Task {
     }
 
     fn handle(&mut self, now: Time, event: Event) {
+        if let Event::Signalled { payload, .. } = &event {
+            assert!(!Switch::PanicInRoom.is_marked(payload), "a panic on purpose");
+        }
         let mut out = Vec::new();
         self.room.handle(now, event, &mut out);
         self.perform(out);

@@ -10,14 +10,17 @@ use crate::{
         index::Index,
         room::{Append, BundleOf, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
-    server::store::{
-        Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
-        kv::Batch, layout,
+    server::{
+        store::{
+            Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
+            kv::Batch, layout,
+        },
+        switches::Switch,
     },
 };
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::DeflateEncoder};
-use std::{collections::BTreeSet, io::Write};
+use std::{borrow::Cow, collections::BTreeSet, io::Write};
 use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, native::Packing};
 
 /// Parts smaller than this are not deflated: there is little to win.
@@ -294,7 +297,7 @@ impl Storage {
         for batch in self.store.leftovers(&self.document, former.as_slice())? {
             commit(batch)?;
         }
-        for batch in layout::snapshot(&self.document, generation, &saved, &index) {
+        for batch in layout::snapshot(&self.document, generation, &as_written(&saved), &index) {
             commit(batch)?;
         }
         let snapshot = SnapshotMeta::new(generation, (position, bytes_before), heads, &saved, &index);
@@ -509,6 +512,16 @@ fn pack(piece: &LogSlice, from: Position, offset: u64, bytes_max: u64, deflate: 
         log_bytes_before: piece.bytes_before,
         next,
     }
+}
+
+/// The snapshot as it goes to the store: itself, but for a fault on purpose.
+fn as_written(saved: &[u8]) -> Cow<'_, [u8]> {
+    if !Switch::BadSnapshot.is_on() {
+        return Cow::Borrowed(saved);
+    }
+    let mut bytes = saved.to_vec();
+    bytes.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1);
+    Cow::Owned(bytes)
 }
 
 fn load_failure(error: StoreError) -> LoadFailure {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod catchup;
+mod peers;
 mod upkeep;
 
 use super::{Effect, Event, Loaded, Room, Ticket, Tuning};
