@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, keep, placeSiblings, placeStored, split, storeGroup, tellGone } from "./edits.js";
+import { draft, freshActor, goneOf, keep, placeOwn, placeSiblings, split, storeGroup } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -63,16 +63,17 @@ function bring(document: Document, site: Site, heads: readonly Hash[]): void {
 }
 
 function broughtOf(content: Content, site: Site): Pending {
-  const common = { origin: "brought", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
+  const common = { origin: "brought", key: "", page: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
   return { ...content, ...common, serial: site.nextNumber() };
 }
 
 /** What could not be placed when it was read from the storage stands on what has come now, or, at a join, is given up. */
 function place(document: Document, site: Site, cursor: Cursor): void {
   if (document.unplaced.length === 0) return;
-  // They may stand on other pages' changes, and those on what has come.
+  placeOwn(document, site, cursor);
+  // It may stand on other pages' changes, and those on what has come.
   placeSiblings(document, site, []);
-  placeStored(document, site, cursor);
+  placeOwn(document, site, cursor);
   const left = document.unplaced;
   if (left.length === 0) return;
   giveUp(document, site, left);
@@ -160,8 +161,7 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
     const kept = rest.map((content) => queued.find(({ hash }) => hash === content.hash) ?? broughtOf(content, site));
     writes.push(draft(document, site, "after_reject", "this does not fit the document that the server has now", kept));
   }
-  storeGroup(document, site, writes);
-  tellGone(document, site, queued);
+  storeGroup(document, site, writes, goneOf(queued, true));
 }
 
 /** Makes changes anew by value, one run after another. Whether nothing was left out. */

@@ -68,7 +68,7 @@ export class MemoryPage implements Tabs {
     const copy: unknown = structuredClone(message);
     for (const end of this.#ends) {
       if (end === from || end.name !== from.name) continue;
-      setTimeout(() => this.#ends.has(end) && end.hear(structuredClone(copy)), 0);
+      queueMicrotask(() => this.#ends.has(end) && end.hear(structuredClone(copy)));
     }
   }
 

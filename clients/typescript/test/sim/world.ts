@@ -148,13 +148,20 @@ export class Origin {
   readonly storage = memoryStorage();
   /** The storage refuses to write. */
   full = false;
+  /** Planted: nobody finds what another page has left. */
+  hidesQueues = false;
+  /** Planted: every page gets every lock. */
+  sharesLocks = false;
 
   constructor(world: World) {
     this.#world = world;
   }
 
   page(options: Partial<ClientOptions> = {}): Page {
-    return new Page(this.#world, this.#tabs.page(), (page) => this.#view(page), options);
+    const tabs = this.#tabs.page();
+    const lock = async () => ({ release: () => {} });
+    if (this.sharesLocks) Object.assign(tabs, { lock, tryLock: lock });
+    return new Page(this.#world, tabs, (page) => this.#view(page), options);
   }
 
   /** The storage as one page has it: what a page that is gone has not begun to write is never written. */
@@ -169,7 +176,8 @@ export class Origin {
     let writes = Promise.resolve();
     return {
       get: (key) => slow(() => storage.get(key)),
-      list: (prefix) => slow(() => storage.list(prefix)),
+      list: (prefix) =>
+        slow(async () => (await storage.list(prefix)).filter(([key]) => !this.hidesQueues || !key.includes("/q/"))),
       write: (batch: readonly StorageWrite[]) => {
         const write = () =>
           slow(async () => {

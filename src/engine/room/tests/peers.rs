@@ -293,7 +293,7 @@ impl World {
                         self.perform(out);
                     }
                     session::Effect::Send(frame) | session::Effect::Closed { frame, .. } => {
-                        link.to_client.push_back(frame)
+                        link.to_client.push_back(frame);
                     }
                     session::Effect::Pause { .. } => {}
                     session::Effect::Close { text, .. } => panic!("closed: {text}"),
