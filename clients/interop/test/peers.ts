@@ -14,7 +14,7 @@ export interface Notes {
 /** How soon a client that lost its server tries again. */
 const RETRY_MS = 300;
 /** Longer than any event should take on a machine ten times slower. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 200_000;
 
 /** Client versions by name. */
 export const VERSIONS = ["2.5.6", "2.0.8"] as const;

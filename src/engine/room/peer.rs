@@ -321,12 +321,12 @@ impl Room {
             let changes = entries.iter().filter(|entry| Some(entry.session) != except);
             encode_sync(&heads, changes.map(|entry| &entry.change[..])).into()
         };
+        let authors: BTreeSet<SessionId> = entries.iter().map(|entry| entry.session).collect();
         let mut for_readers: Option<Bytes> = None;
         let mut by_parts = Vec::new();
         for (session, member) in self.members.iter_mut().filter(|(_, member)| member.is_live()) {
             let Some(peer) = member.peer.as_mut() else { continue };
-            let is_author = entries.iter().any(|entry| entry.session == *session);
-            let data = if is_author {
+            let data = if authors.contains(session) {
                 encode(Some(*session))
             } else {
                 for_readers.get_or_insert_with(|| encode(None)).clone()

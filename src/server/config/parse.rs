@@ -185,8 +185,13 @@ fn check_limits(layered: &Layered) -> Result<(), ConfigError> {
         ));
     }
     let limits = &layered.settings.limits;
-    if !(4 << 10..=1 << 30).contains(&limits.frame_bytes_max) {
-        return Err(layered.error("limits.frame_bytes_max", "give a size from 4096 to 1073741824 bytes"));
+    for (key, bytes) in [
+        ("limits.frame_bytes_max", limits.frame_bytes_max),
+        ("limits.repo_message_bytes_max", limits.repo_message_bytes_max),
+    ] {
+        if !(4 << 10..=1 << 30).contains(&bytes) {
+            return Err(layered.error(key, "give a size from 4096 to 1073741824 bytes"));
+        }
     }
     if limits.token_bytes_max > 256 << 10 {
         return Err(layered.error("limits.token_bytes_max", "give a size of at most 262144 bytes"));
