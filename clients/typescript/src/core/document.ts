@@ -45,12 +45,19 @@ interface Waiting {
 
 /** What a batch on its way to the storage is. */
 export type Ticket =
-  | { readonly of: "edits"; readonly changes: readonly Pending[] }
+  /** Changes that are put into the queue, and others that leave it without being on the server. */
+  | { readonly of: "edits"; readonly changes: readonly Pending[]; readonly gone: Gone }
   | { readonly of: "replica" }
   | { readonly of: "rest" };
 
 /** Another page's change. */
 export type SiblingContent = Content & { readonly page: string };
+
+/** Changes that are not in the document any more: made anew, or refused. */
+export interface Gone {
+  readonly hashes: readonly Hash[];
+  readonly remade: boolean;
+}
 
 /** An edit without an answer. */
 export interface InFlight {

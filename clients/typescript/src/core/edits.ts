@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
-import type { Document, SiblingContent } from "./document.js";
+import type { Document, Gone, SiblingContent } from "./document.js";
 import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit } from "./kept.js";
 import type { Content, Pending } from "./pending.js";
 import { rename } from "./remake.js";
@@ -60,12 +60,14 @@ export function keep(document: Document, site: Site, made: readonly Content[], r
   return kept;
 }
 
+const nothingGone: Gone = { hashes: [], remade: false };
+
 /** Stores the group that has gathered; `stored` sends it. */
-export function storeGroup(document: Document, site: Site, more: readonly StorageWrite[] = []): void {
+export function storeGroup(document: Document, site: Site, more: readonly StorageWrite[] = [], left = nothingGone): void {
   const changes = document.unsaved.filter((pending) => document.replica.pending.get(pending.hash) === pending);
   document.unsaved = [];
   const writes = [...more, ...changes.map(writeOf)];
-  if (writes.length > 0) document.store(site, { of: "edits", changes }, writes);
+  if (writes.length > 0) document.store(site, { of: "edits", changes, gone: left }, writes);
 }
 
 function writeOf(pending: Pending): StorageWrite {
@@ -87,6 +89,8 @@ export function stored(document: Document, site: Site, number: number, failed: b
     site.out.push({ type: "post", document: document.id, message });
   }
   if (ticket.of !== "edits") return;
+  // Not earlier: a page that opens meanwhile may still read what was there before.
+  tellGone(document, site, ticket.gone);
   const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
   for (const pending of open) pending.stored = true;
   if (failed || open.length === 0) return;
@@ -184,8 +188,9 @@ export function putAside(
   }
   const writes: StorageWrite[] = own.filter(({ key }) => key !== "").map(({ key }) => ({ remove: key }));
   if (own.length > 0 && !anew && remedy !== "hold") writes.push(draft(document, site, code, text, own));
-  if (remedy !== "hold") storeGroup(document, site, writes);
-  tellGone(document, site, own, anew);
+  const left = goneOf(own, anew);
+  if (remedy === "hold") tellGone(document, site, left);
+  else storeGroup(document, site, writes, left);
   if (fault !== undefined) throw fault;
   document.changed(site, "replaced", { before: former, after: replica.doc, patches: patchesBetween(former, replica.doc) });
 }
@@ -228,10 +233,13 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   return draftWrite(document.id, kept);
 }
 
-export function tellGone(document: Document, site: Site, changes: readonly Pending[], remade: boolean): void {
-  const hashes = changes.filter(({ origin }) => origin === "own").map(({ hash }) => hash);
-  if (hashes.length === 0) return;
-  site.out.push({ type: "post", document: document.id, message: { type: "gone", page: site.page, hashes, remade } });
+export function goneOf(changes: readonly Pending[], remade: boolean): Gone {
+  return { hashes: changes.filter(({ origin }) => origin === "own").map(({ hash }) => hash), remade };
+}
+
+function tellGone(document: Document, site: Site, left: Gone): void {
+  if (left.hashes.length === 0) return;
+  site.out.push({ type: "post", document: document.id, message: { type: "gone", page: site.page, ...left } });
 }
 
 /** Brings other pages' changes into the document, as far as what they stand on is there. */
@@ -312,12 +320,13 @@ export function adopt(document: Document, site: Site, page: string, edits: reado
   const { placed, left: unplaced } = split(document, news);
   document.unplaced.push(...unplaced);
   document.early = document.early.filter(({ hash }) => !news.some((pending) => pending.hash === hash));
-  if (placed.length === 0) return;
   attempt(document, site, () => {
     const step = replica.merge(placed.map(({ bytes }) => bytes));
     for (const pending of placed) replica.pending.add(pending);
     document.changed(site, "remote", step);
   });
+  // What stands on nothing that is here is looked at when the room is joined anew.
+  if (unplaced.length > 0 && document.phase.at === "live") document.leaveAndWait(site);
 }
 
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {

@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, keep, placeOwn, placeSiblings, split, storeGroup, tellGone } from "./edits.js";
+import { draft, freshActor, goneOf, keep, placeOwn, placeSiblings, split, storeGroup } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -161,8 +161,7 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
     const kept = rest.map((content) => queued.find(({ hash }) => hash === content.hash) ?? broughtOf(content, site));
     writes.push(draft(document, site, "after_reject", "this does not fit the document that the server has now", kept));
   }
-  storeGroup(document, site, writes);
-  tellGone(document, site, queued, true);
+  storeGroup(document, site, writes, goneOf(queued, true));
 }
 
 /** Makes changes anew by value, one run after another. Whether nothing was left out. */

@@ -21,7 +21,7 @@ export function restore(document: Document, site: Site, kept: Kept): void {
     document.keeper.loaded(null);
   }
   queue(document, site, kept);
-  document.ready = replica.heads.length > 0 || replica.cursor !== undefined;
+  document.ready = replica.heads.length > 0 || (replica.cursor !== undefined && document.initial === undefined);
 }
 
 function queue(document: Document, site: Site, kept: Kept): void {

@@ -40,8 +40,11 @@ export interface Outcome {
   readonly trace: string;
 }
 
-export async function simulate(seed: number, steps: number, faults: Faults): Promise<Outcome> {
-  const run = new Run(seed, faults);
+/** A fault that is built in on purpose: the run must complain of it. */
+export type Planted = "none" | "queues are never adopted" | "the server forgets" | "two pages think that they are one";
+
+export async function simulate(seed: number, steps: number, faults: Faults, planted: Planted = "none"): Promise<Outcome> {
+  const run = new Run(seed, faults, planted);
   return run.outcome(steps);
 }
 
@@ -57,10 +60,17 @@ class Run {
   readonly #trace: string[] = [];
   readonly #errors: string[] = [];
 
-  constructor(seed: number, faults: Faults) {
+  readonly #planted: Planted;
+
+  constructor(seed: number, faults: Faults, planted: Planted) {
     this.#world = new World(seed);
     this.#faults = faults;
+    this.#planted = planted;
     this.#origins = [new Origin(this.#world), new Origin(this.#world)];
+    for (const origin of this.#origins) {
+      origin.hidesQueues = planted === "queues are never adopted";
+      origin.sharesLocks = planted === "two pages think that they are one";
+    }
   }
 
   async outcome(steps: number): Promise<Outcome> {
@@ -114,6 +124,7 @@ class Run {
     }
     if (this.#happens("full")) this.#noted("full", () => (desk.origin.full = !desk.origin.full));
     if (this.#happens("offline")) this.#noted("offline", () => desk.page.client.goOffline());
+    if (this.#planted === "the server forgets" && world.once(20)) world.server.forget(DOCUMENT);
     if (world.once(6)) desk.page.client.goOnline();
     if (world.once(40)) this.#noted("compact", () => world.server.compact(DOCUMENT));
   }
@@ -197,7 +208,7 @@ class Run {
       if (handle.unsyncedChanges > 0) complaints.push(`page ${at} has ${handle.unsyncedChanges} unsynced changes`);
     }
     for (const hash of server.promised) if (!server.has(DOCUMENT, hash)) complaints.push(`${hash} was promised and is gone`);
-    const drafts = (await Promise.all(this.#origins.map(storedText))).join();
+    const drafts = (await Promise.all(this.#origins.map((origin) => storedText(origin, "/x/")))).join();
     for (const token of this.#author.keys()) {
       const found = shown.split(token).length - 1;
       if (found > 1) complaints.push(`${token} is there ${found} times`);
@@ -209,10 +220,10 @@ class Run {
   }
 }
 
-/** All values of a storage as one text, to look for tokens in. */
-async function storedText(origin: Origin): Promise<string> {
+/** Values of a storage as one text, to look for tokens in. */
+async function storedText(origin: Origin, under = ""): Promise<string> {
   const entries = await origin.storage.list("");
-  return entries.map(([, value]) => latin(value)).join("\n");
+  return entries.flatMap(([key, value]) => (key.includes(under) ? [latin(value)] : [])).join("\n");
 }
 
 function latin(bytes: Uint8Array): string {
