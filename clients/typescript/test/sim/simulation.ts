@@ -136,7 +136,8 @@ class Run {
 
   #recent(): number {
     const length = this.#world.server.length(DOCUMENT);
-    return Math.max(0, length - 1 - this.#world.below(10));
+    // Not the first one, which is the same from everybody.
+    return Math.max(1, length - 1 - this.#world.below(10));
   }
 
   #crash(): void {
