@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, goneOf, keep, placeOwn, split, storeGroup } from "./edits.js";
+import { draft, freshActor, keep, placeOwn, split, storeGroup } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -161,7 +161,9 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
     const kept = rest.map((content) => byHash.get(content.hash) ?? broughtOf(content, site));
     writes.push(draft(document, site, "after_reject", "this does not fit the document that the server has now", kept));
   }
-  storeGroup(document, site, writes, goneOf(remade, true));
+  // Acknowledged ones that were thrown out may still be in the queue, and other pages may have read them there.
+  writes.push(...document.keeper.takeCovered().map((key) => ({ remove: key })));
+  storeGroup(document, site, writes, { hashes: own.flatMap(({ hash }) => (goesOn.has(hash) ? [] : [hash])), remade: true });
 }
 
 /** Merges what can go on as it is; their hashes. */
