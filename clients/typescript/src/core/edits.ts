@@ -233,7 +233,7 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   return draftWrite(document.id, kept);
 }
 
-export function goneOf(changes: readonly Pending[], remade: boolean): Gone {
+function goneOf(changes: readonly Pending[], remade: boolean): Gone {
   return { hashes: changes.filter(({ origin }) => origin === "own").map(({ hash }) => hash), remade };
 }
 
