@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NPM ?= npm
 
-.PHONY: run test page format lint engine docs deny tests typescript screenshots sim bench
+.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench
 
 # Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
 # that can build it; without one, / says so.
@@ -17,7 +17,7 @@ run:
 	$(CARGO) run --profile $(PROFILE) --locked -- serve --dev
 
 # Everything that must hold before a change goes in. The page comes first, so that the server is built once.
-test: page format lint engine docs deny tests typescript
+test: page format lint engine docs deny tests trials typescript
 
 # The page that the server shows at /: the next build of the server takes it in.
 page: clients/demo/dist/index.html
@@ -61,6 +61,30 @@ deny:
 
 tests:
 	$(CARGO) test --locked --workspace
+
+# The scorecard against the real binary, see tests/trials/TRIALS.md: `make trials`, or `make trials ROW=1 SEED=42`. Cargo gives
+# tests a build with failpoints, so the binary that the rows are run against is built before, as it is for use.
+ROW ?=
+TRIALS = $(CARGO) test --locked --profile trials --test trials -- --binary target/trials/syncline-as-used \
+	$(foreach row,$(ROW),--row $(row)) $(if $(SEED),--seed $(SEED))
+
+trials: as-used
+	$(TRIALS)
+
+# Each row once more against a server that breaks what the row is about: there it must fail.
+trials-bite: as-used
+	$(TRIALS) --bite
+
+# The larger counts, as many as fit.
+SOAK_MINUTES ?= 60
+
+soak: as-used
+	$(TRIALS) --soak $(SOAK_MINUTES)
+
+.PHONY: as-used
+as-used:
+	$(CARGO) build --locked --profile trials --bin syncline
+	cp target/trials/syncline target/trials/syncline-as-used
 
 # The client and the page: types, tests in Node, against the server as it is built, and in Chromium.
 typescript: page

@@ -2,7 +2,10 @@
 //!
 //! They are known by documents and changes of their own, so that tests beside each other do not meet.
 
-use crate::engine::{document::Merge, gate};
+use crate::{
+    engine::{document::Merge, gate},
+    server::switches::Switch,
+};
 use bytes::Bytes;
 use std::{
     collections::BTreeSet,
@@ -47,7 +50,7 @@ pub(super) fn merge(changes: &[Bytes]) -> Option<Merge> {
     for (number, bytes) in changes.iter().enumerate() {
         let header = gate::read(bytes.clone(), &Limits::default()).ok()?;
         let stands_on_it = header.deps().iter().any(|dep| bad.contains(dep));
-        if spoilt.contains(&header.hash()) {
+        if spoilt.contains(&header.hash()) || Switch::ThrowOut.is_marked(bytes) {
             culprits.push(number);
         } else if stands_on_it {
             descendants.push(number);

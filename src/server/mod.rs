@@ -17,6 +17,7 @@ pub mod peers;
 pub mod post;
 pub mod room;
 pub mod store;
+pub mod switches;
 pub mod telemetry;
 pub mod watched;
 
@@ -42,7 +43,7 @@ use std::{
     time::Duration,
 };
 use store::{
-    LogKept, Store, StoreError,
+    Life, LogKept, Store, StoreError,
     sled::{SledKv, SledOptions},
     writer::Writer,
 };
@@ -136,7 +137,12 @@ impl Server {
 
     /// Opens the store, on a blocking thread, and puts the hub on top of it.
     async fn open(config: Config, verifier: Verifier) -> Result<Self, StartError> {
-        let (directory, clock) = (config.data.clone(), Clock::start());
+        let directory = config.data.clone();
+        let clock = Clock::start();
+        let next = Life {
+            number: random_number(),
+            began_unix_ms: clock.unix_ms(),
+        };
         let opened = tokio::task::spawn_blocking({
             let directory = directory.clone();
             move || -> Result<(Store, Writer, Peers), StoreError> {
@@ -144,9 +150,10 @@ impl Server {
                 let (low, high) = (random_number(), random_number());
                 let random = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
                 let unix_ms_at_zero = clock.unix_ms().saturating_sub(clock.monotonic_ms());
+                let store = Store::begin(kv.clone(), next)?;
                 let peers = Peers::open(&directory, random, unix_ms_at_zero)
                     .map_err(|error| StoreError::Io(error.to_string()))?;
-                Ok((Store::open(kv.clone())?, Writer::start(kv)?, peers))
+                Ok((store, Writer::start(kv)?, peers))
             }
         });
         let opened = opened
@@ -167,6 +174,7 @@ impl Server {
             metrics.clone(),
             Memory::new(config.rooms_memory_bytes_max),
             (clock, cores),
+            config.restore_window_ms,
         );
         let tuning = Tuning {
             room_idle_ms: config.room_idle_timeout_ms,

@@ -8,7 +8,7 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Join, JoinedPeer, Told},
+    room::{self, Forms, Join, JoinedPeer, Told},
     time::Time,
 };
 use bytes::Bytes;
@@ -407,7 +407,7 @@ impl Live {
             access,
             cursor: None,
             heads: Vec::new(),
-            deflate: false,
+            forms: Forms::default(),
             peer: Some(Box::new(JoinedPeer {
                 id: self.peer.clone(),
                 server: server.clone(),

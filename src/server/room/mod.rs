@@ -3,6 +3,7 @@
 //! It takes all that is in its inbox, settles it in one go, and never waits for a connection: a queue that is full is left out
 //! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
 
+mod pieces;
 pub mod storage;
 mod turns;
 mod work;
@@ -18,6 +19,7 @@ use crate::{
         hub::Hub,
         memory::Share,
         outbox::{JoinNumber, Outbox},
+        switches::Switch,
     },
 };
 use bytes::Bytes;
@@ -238,6 +240,9 @@ impl Task {
             let mut out = Vec::new();
             self.room.settle(now, &mut out);
             self.perform(out);
+            if self.work.kept_bytes() > 0 && !self.room.brings_up() {
+                self.work.forget_pieces();
+            }
             self.report(now);
         }
     }
@@ -298,6 +303,9 @@ impl Task {
     }
 
     fn handle(&mut self, now: Time, event: Event) {
+        if let Event::Signalled { payload, .. } = &event {
+            assert!(!Switch::PanicInRoom.is_marked(payload), "a panic on purpose");
+        }
         let mut out = Vec::new();
         self.room.handle(now, event, &mut out);
         self.perform(out);
@@ -421,7 +429,7 @@ impl Task {
         if now >= self.next_account || self.grown_bytes >= ACCOUNT_BYTES {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
             self.grown_bytes = 0;
-            let memory = self.room.memory_bytes() as u64;
+            let memory = self.room.memory_bytes() as u64 + self.work.kept_bytes();
             self.figures.memory_bytes.store(memory, Ordering::Relaxed);
             self.share.set(memory);
         }
@@ -458,18 +466,15 @@ impl Task {
         self.share.set(0);
         self.inbox.close();
         self.turns.end(self.number);
+        let late = self.room.too_late();
         for session in std::mem::take(&mut self.joining).into_keys() {
             if let Some(member) = self.members.remove(&session) {
-                member
-                    .outbox
-                    .dismiss(self.number, member.join, ended(&self.document, None));
+                member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, member) = mail {
-                member
-                    .outbox
-                    .dismiss(self.number, member.join, ended(&self.document, None));
+                member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }
     }

@@ -261,6 +261,7 @@ fn empty() -> Loaded {
         log_bytes: 0,
         snapshot: None,
         quarantined: BTreeSet::new(),
+        foreign_until: None,
     }
 }
 

@@ -292,7 +292,9 @@ impl World {
                         self.room.handle(self.now, event, &mut out);
                         self.perform(out);
                     }
-                    session::Effect::Send(frame) => link.to_client.push_back(frame),
+                    session::Effect::Send(frame) | session::Effect::Closed { frame, .. } => {
+                        link.to_client.push_back(frame);
+                    }
                     session::Effect::Pause { .. } => {}
                     session::Effect::Close { text, .. } => panic!("closed: {text}"),
                 }
