@@ -3,6 +3,7 @@
 use crate::{
     connection::Postbox,
     network::LinkId,
+    random::Random,
     work::Work,
     world::{Context, Happening, Mutation},
     writer::Writer,
@@ -140,8 +141,13 @@ impl Task {
             for link in std::mem::take(&mut self.waiting) {
                 context.after(0, Happening::Connection { link });
             }
-            // Rather over several messages, which a room that is loading or merging gathers.
-            if context.room_panics > 0 && (mail.len() > 1 || context.random.percent(20)) {
+            // Rather over several messages, which a room that is loading or merging gathers; or with an append under way, where that
+            // is what it is about.
+            let is_ripe = |random: &mut Random| match context.mutation {
+                Mutation::OpenTooEarly => self.work.is_appending(),
+                _ => mail.len() > 1 || random.percent(20),
+            };
+            if context.room_panics > 0 && is_ripe(&mut context.random) {
                 context.room_panics -= 1;
                 // It panics over the first message; the others are still to be answered.
                 if let Some(Mail::Join(join, postbox)) = mail.pop_front() {

@@ -88,6 +88,10 @@ impl Work {
         self.appends == 0 && self.jobs.is_empty() && self.answers.is_empty()
     }
 
+    pub(crate) fn is_appending(&self) -> bool {
+        self.appends > 0
+    }
+
     pub(crate) fn has_answer(&self) -> bool {
         !self.answers.is_empty()
     }
