@@ -20,8 +20,10 @@ export {
   type Other,
   type Safety,
 } from "./status.js";
+export { indexedDbStorage, type IndexedDbOptions } from "./storage/indexeddb.js";
 export { memoryStorage } from "./storage/memory.js";
 export { StorageError, type Storage, type StorageFault, type StorageWrite } from "./storage/storage.js";
+export { browserTabs } from "./tabs/browser.js";
 export type { Channel, Lock, Tabs } from "./tabs/tabs.js";
 export type { Connection, Transport, TransportEvents } from "./transport/transport.js";
 export { webSocketTransport, type SocketLike } from "./transport/websocket.js";

@@ -12,7 +12,7 @@ import { gone, placeSiblings, sendEdits, storeGroup } from "./edits.js";
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
-import { sumOf, type Content, type Pending } from "./pending.js";
+import { sameBytes, sumOf, type Content, type Pending } from "./pending.js";
 import { Presence } from "./presence.js";
 import { join, type Rejoin } from "./rejoin.js";
 import { Fault, Replica, type Step } from "./replica.js";
@@ -418,8 +418,4 @@ export class Document {
   presenceChanged(site: Site): void {
     site.out.push({ type: "notify", notice: { type: "presence", document: this.id } });
   }
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, at) => byte === b[at]);
 }

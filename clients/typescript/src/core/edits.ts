@@ -74,7 +74,10 @@ function writeOf(pending: Pending): StorageWrite {
   return editWrite({ key: pending.key, user: pending.user, remade: pending.remade, change: pending.bytes });
 }
 
-/** A batch is in the storage, or, with `failed`, will be later: then what is in it goes out all the same. */
+/**
+ * A batch is in the storage, or, with `failed`, will be later: then what is in it goes to the server all the same. Other pages are
+ * told of what is stored only: what they put on it would stand on nothing if both pages were gone.
+ */
 export function stored(document: Document, site: Site, number: number, failed: boolean): void {
   const ticket = document.tickets.get(number);
   if (ticket === undefined) return;
@@ -87,11 +90,11 @@ export function stored(document: Document, site: Site, number: number, failed: b
   }
   if (ticket.of !== "edits") return;
   // Not earlier: a page that opens meanwhile may still read what was there before.
-  tellGone(document, site, ticket.gone);
-  const news = ticket.changes.filter((pending) => !pending.stored && document.replica.pending.get(pending.hash) === pending);
-  for (const pending of news) pending.stored = true;
-  if (news.length === 0) return;
-  const changes = news.map(({ bytes }) => bytes);
+  if (!failed) tellGone(document, site, ticket.gone);
+  const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
+  for (const pending of open) pending.stored = true;
+  if (failed || open.length === 0) return;
+  const changes = open.map(({ bytes }) => bytes);
   site.out.push({ type: "post", document: document.id, message: { type: "edits", page: site.page, changes } });
 }
 
@@ -258,13 +261,22 @@ export function placeSiblings(document: Document, site: Site, chunks: readonly U
   }
 }
 
-/** Brings own changes that were read from a queue into the document, as far as what they stand on is there. */
-export function placeOwn(document: Document, site: Site): void {
-  const { placed, left } = split(document, document.unplaced);
+/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
+export function placeOwn(document: Document, site: Site, cursor: Cursor = document.replica.cursor ?? [0, 0]): void {
+  if (document.unplaced.length === 0) return;
+  const { replica, keeper } = document;
+  const waiting = document.unplaced.filter((change) => {
+    const known = replica.pending.get(change.hash);
+    if (known?.origin === "sibling" || known?.origin === "abandoned") replica.pending.adopt(known, change.key, change.user, change.remade);
+    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
+    else return known === undefined;
+    return false;
+  });
+  const { placed, left } = split(document, waiting);
   document.unplaced = left;
   if (placed.length === 0) return;
-  const step = document.replica.merge(placed.map(({ bytes }) => bytes));
-  for (const pending of placed) document.replica.pending.add(pending);
+  const step = replica.merge(placed.map(({ bytes }) => bytes));
+  for (const pending of placed) replica.pending.add(pending);
   document.changed(site, "remote", step);
 }
 

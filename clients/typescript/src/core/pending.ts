@@ -2,6 +2,7 @@
  * The changes in the document that the server has not confirmed, dependencies first: this page's own, and those of other
  * pages of the same origin. All operations take time in proportion to what they touch.
  */
+import * as A from "@automerge/automerge";
 import type { Hash } from "../wire/messages.js";
 
 /** One change without an answer. */
@@ -43,6 +44,18 @@ export type Content = Pick<Pending, "hash" | "actor" | "seq" | "deps" | "ops" | 
 /** The checksum of a chunk: the first 32 bits of its change's hash. */
 export function sumOf(chunk: Uint8Array): number {
   return chunk.length < 8 ? -1 : new DataView(chunk.buffer, chunk.byteOffset).getUint32(4);
+}
+
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, at) => byte === b[at]);
+}
+
+function hashOf(chunk: Uint8Array): Hash | undefined {
+  try {
+    return A.decodeChange(chunk).hash ?? undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** All of them. */
@@ -119,9 +132,10 @@ export class PendingChanges {
     this.#count(pending, 1);
   }
 
-  /** The change with this chunk's checksum, which is the beginning of its hash. */
+  /** The change that this chunk is. Its checksum finds it; but different changes may have the same, and one change two forms. */
   matching(chunk: Uint8Array): Pending | undefined {
-    return this.#bySum.size === 0 ? undefined : this.#bySum.get(sumOf(chunk));
+    const pending = this.#bySum.size === 0 ? undefined : this.#bySum.get(sumOf(chunk));
+    return pending !== undefined && (sameBytes(pending.bytes, chunk) || hashOf(chunk) === pending.hash) ? pending : undefined;
   }
 
   /** Takes out those that `refused` names and all that stand on them, dependencies first. */

@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, keep, placeOwn, split, storeGroup } from "./edits.js";
+import { draft, freshActor, keep, placeOwn, placeSiblings, split, storeGroup } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -49,7 +49,7 @@ function merge(document: Document, site: Site, opened: Opened, chunks: Uint8Arra
   }
   document.keeper.took(site.now, [chunks], end);
   document.changed(site, "remote", step);
-  place(document, site);
+  place(document, site, end);
 }
 
 /** The log began anew: what it lacks is sent, others' changes too ([O17]). They stand below what is pending. */
@@ -67,10 +67,16 @@ function broughtOf(content: Content, site: Site): Pending {
   return { ...content, ...common, serial: site.nextNumber() };
 }
 
-/** What could not be placed when it was read from the storage stands on what has come now, or is made anew. */
-function place(document: Document, site: Site): void {
-  placeOwn(document, site);
-  if (document.unplaced.length > 0) giveUp(document, site, document.unplaced);
+/** What could not be placed when it was read from the storage stands on what has come now, or, at a join, is given up. */
+function place(document: Document, site: Site, cursor: Cursor): void {
+  if (document.unplaced.length === 0) return;
+  placeOwn(document, site, cursor);
+  // It may stand on other pages' changes, and those on what has come.
+  placeSiblings(document, site, []);
+  placeOwn(document, site, cursor);
+  const left = document.unplaced;
+  if (left.length === 0) return;
+  giveUp(document, site, left);
   document.unplaced = [];
 }
 

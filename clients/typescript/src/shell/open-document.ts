@@ -71,6 +71,7 @@ export class OpenDocument {
       scope: shell.scope,
       storage: shell.storage,
       tabs: shell.tabs,
+      clock: shell.clock,
       user: () => shell.core.user,
       events: {
         heard: (message) => shell.step({ type: "sibling", document, message }),

@@ -17,6 +17,7 @@ import {
 } from "../core/kept.js";
 import type { Storage, StorageWrite } from "../storage/storage.js";
 import type { Channel, Lock, Tabs } from "../tabs/tabs.js";
+import type { Clock } from "./clock.js";
 
 /** Who hears of a document's other pages. */
 export interface PagesEvents {
@@ -36,10 +37,14 @@ export interface PagesOptions {
   readonly scope: string;
   readonly storage: Storage;
   readonly tabs: Tabs | undefined;
+  readonly clock: Clock;
   /** Whose changes may be sent; null while that is not known. */
   readonly user: () => string | null;
   readonly events: PagesEvents;
 }
+
+/** When what the storage refused is tried again. */
+const RETRY_MS = 5_000;
 
 export class Pages {
   readonly #options: PagesOptions;
@@ -62,13 +67,11 @@ export class Pages {
     // First the ear, then the eye: what is told later was stored later.
     this.#channel = tabs?.channel(this.#name, (message) => this.#hear(message));
     if (tabs !== undefined) this.#locks.push(await tabs.lock(this.#pageLock(page), this.#closed.signal));
-    let entries = await storage.list(documentPrefix(document));
+    let entries = await this.#list(documentPrefix(document));
     const others = [...queuedPages(document, entries)].filter((other) => other !== page);
-    for (const other of others) {
-      const edits = await this.#tryAdopt(other, false);
-      if (edits === undefined) this.#watch(other);
-    }
-    if (others.length > 0) entries = await storage.list(documentPrefix(document));
+    const adopted: KeptEdit[] = [];
+    for (const other of others) adopted.push(...(await this.#adoptOrWatch(other)));
+    if (others.length > 0) entries = await storage.list(documentPrefix(document)).catch(() => withAdopted(entries, adopted));
     const held = new Set(this.#heldIn(entries));
     return readKept(document, entries.filter(([key]) => !held.has(key)), (owner) => owner === page);
   }
@@ -120,24 +123,64 @@ export class Pages {
     return `${this.#name}/page/${page}`;
   }
 
+  /** Reads what is stored. If that fails now, what dead pages have left is looked for later. */
+  async #list(prefix: string): Promise<Array<[string, Uint8Array]>> {
+    try {
+      return await this.#options.storage.list(prefix);
+    } catch (error) {
+      this.#again(() => this.#lookAround());
+      throw error;
+    }
+  }
+
+  /** Watches all pages that have something in the queue. */
+  async #lookAround(): Promise<void> {
+    const { document } = this.#options;
+    const entries = await this.#list(`${documentPrefix(document)}q/`);
+    for (const other of queuedPages(document, entries)) this.#watch(other);
+  }
+
+  #again(work: () => Promise<void>): void {
+    this.#options.clock.after(RETRY_MS, () => {
+      if (!this.#closed.signal.aborted) work().catch((error: unknown) => this.#options.events.failed(error));
+    });
+  }
+
+  async #adoptOrWatch(other: string): Promise<KeptEdit[]> {
+    try {
+      const edits = await this.#tryAdopt(other, false);
+      if (edits !== undefined) return edits;
+    } catch (error) {
+      this.#options.events.failed(error);
+    }
+    this.#watch(other);
+    return [];
+  }
+
   /** Waits until the page is gone, and takes its queue over then. */
   #watch(other: string): void {
-    const { tabs, page, events } = this.#options;
+    const { tabs, page } = this.#options;
     if (tabs === undefined || other === page || this.#watched.has(other)) return;
     this.#watched.add(other);
-    const taken = async () => {
+    this.#adoptWhenGone(tabs, other).catch((error: unknown) => {
+      if (this.#closed.signal.aborted) return;
+      this.#options.events.failed(error);
+      this.#again(async () => this.#watch(other));
+    });
+  }
+
+  async #adoptWhenGone(tabs: Tabs, other: string): Promise<void> {
+    try {
       const lock = await tabs.lock(this.#pageLock(other), this.#closed.signal);
       try {
         const edits = await this.#adopt(other, false);
-        this.#watched.delete(other);
-        events.adopted(other, edits);
+        this.#options.events.adopted(other, edits);
       } finally {
         lock.release();
       }
-    };
-    taken().catch((error: unknown) => {
-      if (!this.#closed.signal.aborted) events.failed(error);
-    });
+    } finally {
+      this.#watched.delete(other);
+    }
   }
 
   /** Takes a page's queue over if the page is gone; undefined if it is there. */
@@ -189,14 +232,31 @@ export class Pages {
 
   /** One page writes the stored replica: this one, as soon as no other does. */
   async #keep(): Promise<void> {
-    const { tabs, storage, document, events } = this.#options;
+    const { tabs, events } = this.#options;
     try {
       if (tabs !== undefined) this.#locks.push(await tabs.lock(`${this.#name}/keeper`, this.#closed.signal));
       if (this.#closed.signal.aborted) return this.close();
-      const { stored } = readKept(document, await storage.list(documentPrefix(document)), () => false);
-      if (stored !== null) events.appointed(stored);
+      await this.#appoint();
     } catch (error) {
       if (!this.#closed.signal.aborted) events.failed(error);
     }
   }
+
+  async #appoint(): Promise<void> {
+    const { storage, document, events } = this.#options;
+    try {
+      const { stored } = readKept(document, await storage.list(documentPrefix(document)), () => false);
+      if (stored !== null) events.appointed(stored);
+    } catch (error) {
+      // This page holds the lock: as long as it does not write, none does.
+      this.#again(() => this.#appoint());
+      throw error;
+    }
+  }
+}
+
+/** What is stored after queues were adopted, where it cannot be read again. */
+function withAdopted(entries: ReadonlyArray<[string, Uint8Array]>, adopted: readonly KeptEdit[]): Array<[string, Uint8Array]> {
+  const own = adopted.map(editWrite).flatMap((write): Array<[string, Uint8Array]> => ("put" in write ? [[write.put, write.value]] : []));
+  return [...entries, ...own];
 }

@@ -81,6 +81,10 @@ export class Shell {
     this.started = this.#start();
   }
 
+  get clock(): Clock {
+    return this.#options.clock;
+  }
+
   get now(): number {
     return this.#options.clock.now();
   }

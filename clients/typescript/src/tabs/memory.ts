@@ -1,83 +1,104 @@
-/** Pages of one origin inside one process: for tests, and for several clients of one program that share a storage. */
+/**
+ * An origin whose pages live in one process: for tests, for Node, and for what a browser lacks. It behaves as BroadcastChannel and
+ * Web Locks do: messages are copied and arrive later, locks are given in the order asked for.
+ */
 import type { Channel, Lock, Tabs } from "./tabs.js";
 
-interface Ear {
-  readonly page: object;
-  readonly hear: (message: unknown) => void;
-}
-
-interface Wish {
-  readonly page: object;
-  readonly grant: (lock: Lock) => void;
-}
-
-/** What the pages share. */
+/** What pages share. */
 export class MemoryOrigin {
-  readonly #ears = new Map<string, Set<Ear>>();
-  readonly #held = new Map<string, object>();
-  readonly #wishes = new Map<string, Wish[]>();
-  readonly #gone = new WeakSet<object>();
+  readonly #ends = new Set<End>();
+  /** In the order asked for: the first of a name holds the lock. */
+  readonly #claims: Claim[] = [];
 
-  /** A new page. `kill` ends it without a word: it hears and tells nothing more, and its locks are free. */
-  page(): Tabs & { kill(): void } {
-    const page = {};
+  /** One more page. */
+  page(): MemoryPage {
+    return new MemoryPage(this.#ends, this.#claims);
+  }
+}
+
+/** One page of a `MemoryOrigin`. */
+export class MemoryPage implements Tabs {
+  readonly #ends: Set<End>;
+  readonly #claims: Claim[];
+  #gone = false;
+
+  /** `MemoryOrigin.page` makes pages. */
+  constructor(ends: Set<End>, claims: Claim[]) {
+    this.#ends = ends;
+    this.#claims = claims;
+  }
+
+  channel(name: string, hear: (message: unknown) => void): Channel {
+    const end: End = { page: this, name, hear };
+    if (!this.#gone) this.#ends.add(end);
     return {
-      channel: (name, hear) => this.#channel(page, name, hear),
-      lock: (name, signal) => this.#lock(page, name, signal),
-      tryLock: async (name) => (this.#held.has(name) ? undefined : this.#grant(page, name)),
-      kill: () => this.#kill(page),
+      post: (message) => this.#post(end, message),
+      close: () => void this.#ends.delete(end),
     };
   }
 
-  #channel(page: object, name: string, hear: (message: unknown) => void): Channel {
-    const ear: Ear = { page, hear };
-    const ears = this.#ears.get(name) ?? new Set();
-    this.#ears.set(name, ears.add(ear));
-    return {
-      post: (message) => {
-        if (!ears.has(ear)) return;
-        const told = structuredClone(message);
-        for (const other of [...ears].filter((each) => each.page !== page)) {
-          queueMicrotask(() => ears.has(other) && other.hear(structuredClone(told)));
-        }
-      },
-      close: () => void ears.delete(ear),
-    };
-  }
-
-  async #lock(page: object, name: string, signal: AbortSignal | undefined): Promise<Lock> {
-    signal?.throwIfAborted();
-    if (this.#gone.has(page)) return new Promise(() => {});
-    if (!this.#held.has(name)) return this.#grant(page, name);
-    return new Promise((resolve, reject) => {
-      const wish: Wish = { page, grant: resolve };
-      const wishes = this.#wishes.get(name) ?? [];
-      this.#wishes.set(name, [...wishes, wish]);
-      signal?.addEventListener("abort", () => {
-        this.#wishes.set(name, (this.#wishes.get(name) ?? []).filter((each) => each !== wish));
-        reject(signal.reason as Error);
-      });
+  lock(name: string, signal?: AbortSignal): Promise<Lock> {
+    return new Promise((held, failed) => {
+      const claim: Claim = { page: this, name, held: () => held({ release: () => this.#drop(claim) }) };
+      const aborted = (): void => {
+        if (this.#holder(name) === claim) return;
+        this.#drop(claim);
+        failed(signal?.reason as Error);
+      };
+      if (signal?.aborted === true) return failed(signal.reason as Error);
+      signal?.addEventListener("abort", aborted, { once: true });
+      this.#ask(claim);
     });
   }
 
-  #grant(page: object, name: string): Lock {
-    const holder = { page };
-    this.#held.set(name, holder);
-    return { release: () => this.#release(name, holder) };
+  async tryLock(name: string): Promise<Lock | undefined> {
+    return this.#holder(name) === undefined ? this.lock(name) : undefined;
   }
 
-  #release(name: string, holder: object): void {
-    if (this.#held.get(name) !== holder) return;
-    this.#held.delete(name);
-    const [next, ...rest] = this.#wishes.get(name) ?? [];
-    this.#wishes.set(name, rest);
-    if (next !== undefined) next.grant(this.#grant(next.page, name));
+  /** The page is gone without a word: its locks go to others, and it neither hears nor tells anything more. */
+  kill(): void {
+    this.#gone = true;
+    for (const end of [...this.#ends]) if (end.page === this) this.#ends.delete(end);
+    // Those that wait go first, so that none of them is given what the page lets go of.
+    for (const claim of this.#claims.filter((each) => each.page === this).reverse()) this.#drop(claim);
   }
 
-  #kill(page: object): void {
-    this.#gone.add(page);
-    for (const ears of this.#ears.values()) for (const ear of ears) if (ear.page === page) ears.delete(ear);
-    for (const [name, wishes] of this.#wishes) this.#wishes.set(name, wishes.filter((wish) => wish.page !== page));
-    for (const [name, holder] of this.#held) if ((holder as { page: object }).page === page) this.#release(name, holder);
+  #post(from: End, message: unknown): void {
+    if (!this.#ends.has(from)) return;
+    const copy: unknown = structuredClone(message);
+    for (const end of this.#ends) {
+      if (end === from || end.name !== from.name) continue;
+      queueMicrotask(() => this.#ends.has(end) && end.hear(structuredClone(copy)));
+    }
   }
+
+  #holder(name: string): Claim | undefined {
+    return this.#claims.find((claim) => claim.name === name);
+  }
+
+  #ask(claim: Claim): void {
+    if (this.#gone) return;
+    this.#claims.push(claim);
+    if (this.#holder(claim.name) === claim) claim.held();
+  }
+
+  #drop(claim: Claim): void {
+    const held = this.#holder(claim.name) === claim;
+    const at = this.#claims.indexOf(claim);
+    if (at < 0) return;
+    this.#claims.splice(at, 1);
+    if (held) this.#holder(claim.name)?.held();
+  }
+}
+
+interface End {
+  readonly page: MemoryPage;
+  readonly name: string;
+  readonly hear: (message: unknown) => void;
+}
+
+interface Claim {
+  readonly page: MemoryPage;
+  readonly name: string;
+  readonly held: () => void;
 }

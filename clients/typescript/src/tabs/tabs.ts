@@ -11,7 +11,7 @@ export interface Lock {
 
 /** One page's end of a channel. */
 export interface Channel {
-  /** Tells all other pages that listen at this moment. The message must be structured-cloneable. */
+  /** Tells all others that listen at this moment. The message must be structured-cloneable. */
   post(message: unknown): void;
   /** Hears and tells nothing more. */
   close(): void;
@@ -19,7 +19,7 @@ export interface Channel {
 
 /** What the pages of one origin share. */
 export interface Tabs {
-  /** Hears what other pages post to `name`; never its own. Messages of one page come in the order posted. */
+  /** Hears what is posted to `name` elsewhere, on this page or another; never its own. Messages come in the order posted. */
   channel(name: string, hear: (message: unknown) => void): Channel;
   /**
    * Resolves when this page holds `name` alone; another page gets it when `release` is called or this page is gone. Rejects with

@@ -7,6 +7,7 @@ import { Random } from "../../src/core/random.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { StorageError } from "../../src/storage/storage.js";
 import { MemoryOrigin } from "../../src/tabs/memory.js";
+import type { Tabs } from "../../src/tabs/tabs.js";
 import type { Transport, TransportEvents } from "../../src/transport/transport.js";
 import { ModelServer } from "./server.js";
 
@@ -160,7 +161,7 @@ export class Origin {
   page(options: Partial<ClientOptions> = {}): Page {
     const tabs = this.#tabs.page();
     const lock = async () => ({ release: () => {} });
-    const lawless = { ...tabs, lock, tryLock: lock };
+    const lawless = { channel: (name: string, hear: (message: unknown) => void) => tabs.channel(name, hear), kill: () => tabs.kill(), lock, tryLock: lock };
     return new Page(this.#world, this.sharesLocks ? lawless : tabs, (page) => this.#view(page), options);
   }
 
