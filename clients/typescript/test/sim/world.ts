@@ -202,7 +202,7 @@ export class Page {
   readonly #world: World;
   readonly #tabs: { kill(): void };
 
-  constructor(world: World, tabs: ReturnType<MemoryOrigin["page"]>, view: (page: Page) => Storage, options: Partial<ClientOptions>) {
+  constructor(world: World, tabs: Tabs & { kill(): void }, view: (page: Page) => Storage, options: Partial<ClientOptions>) {
     this.#world = world;
     this.#tabs = tabs;
     const seed = new Uint8Array(32).map(() => world.below(256));
