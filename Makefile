@@ -1,15 +1,37 @@
 # The commands of everyday work. CI calls `make test` and nothing else.
 
 CARGO ?= cargo
+NPM ?= npm
 
-.PHONY: run test format lint engine docs tests sim bench
+.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench
 
-# Builds the server and starts it without authentication, on loopback only.
+# Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
+# that can build it; without one, / says so.
+NODE_IS_FIT = $(shell node -p '(([a, b]) => a > 20 || (a == 20 && b >= 19))(process.versions.node.split("."))' 2>/dev/null)
+
+# Optimised, but without the minutes that linking across crates takes: `make run PROFILE=release` for that.
+PROFILE ?= trials
+
 run:
-	$(CARGO) run --release --locked -- serve --dev
+	$(if $(filter true,$(NODE_IS_FIT)),$(MAKE) page || echo "the page could not be built; the server starts without it")
+	$(CARGO) run --profile $(PROFILE) --locked -- serve --dev
 
-# Everything that must hold before a change goes in.
-test: format lint engine docs tests
+# Everything that must hold before a change goes in. The page comes first, so that the server is built once.
+test: page format lint engine docs deny tests trials typescript
+
+# The page that the server shows at /: the next build of the server takes it in.
+page: clients/demo/dist/index.html
+
+PACKAGES = clients/node_modules/.package-lock.json
+PAGE_SOURCES = $(shell find clients/demo/src clients/demo/public clients/typescript/src -type f) \
+	clients/demo/index.html clients/demo/vite.config.ts
+
+$(PACKAGES): clients/package-lock.json $(wildcard clients/*/package.json)
+	cd clients && $(NPM) ci --no-audit --no-fund
+	touch $@
+
+clients/demo/dist/index.html: $(PACKAGES) $(PAGE_SOURCES)
+	cd clients && $(NPM) run build -w demo
 
 format:
 	$(CARGO) fmt --all --check
@@ -17,19 +39,67 @@ format:
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-# The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies.
+# The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies. The long
+# proof of the gate is the same code there and in `tests`, which runs it.
 engine:
 	$(CARGO) build --locked -p syncline --lib --no-default-features
 	$(CARGO) clippy --locked -p syncline --all-targets --no-default-features -- -D warnings
-	$(CARGO) test --locked -p syncline --no-default-features
+	$(CARGO) test --locked -p syncline --no-default-features -- --skip proof::
 	! $(CARGO) tree --locked -p syncline --no-default-features --edges normal,build --prefix none \
 		| grep -E '^(tokio|mio|socket2|sled|rustls|hyper|axum) '
 
 docs:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps
 
+# Bans, licences and sources of the dependencies, as deny.toml has them. Advisories come from the network: `cargo deny check`.
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "deny: skipped, cargo-deny is not installed (cargo install cargo-deny); the test 'dependencies' reads licences and sources"; \
+	fi
+
 tests:
 	$(CARGO) test --locked --workspace
+
+# The scorecard against the real binary, see tests/trials/TRIALS.md: `make trials`, or `make trials ROW=1 SEED=42`. Cargo gives
+# tests a build with failpoints, so the binary that the rows are run against is built before, as it is for use.
+ROW ?=
+TRIALS = $(CARGO) test --locked --profile trials --test trials -- --binary target/trials/syncline-as-used \
+	$(foreach row,$(ROW),--row $(row)) $(if $(SEED),--seed $(SEED))
+
+trials: as-used
+	$(TRIALS)
+
+# Each row once more against a server that breaks what the row is about: there it must fail.
+trials-bite: as-used
+	$(TRIALS) --bite
+
+# The larger counts, as many as fit.
+SOAK_MINUTES ?= 60
+
+soak: as-used
+	$(TRIALS) --soak $(SOAK_MINUTES)
+
+.PHONY: as-used
+as-used:
+	$(CARGO) build --locked --profile trials --bin syncline
+	cp target/trials/syncline target/trials/syncline-as-used
+
+# The client and the page: types, tests in Node, against the server as it is built, and in Chromium.
+typescript: page
+	sh clients/chromium.sh
+	$(CARGO) build --locked
+	cd clients && $(NPM) run check --workspaces
+	cd clients && $(NPM) test --workspaces
+	cd clients && $(NPM) run e2e --workspaces --if-present
+	cd clients && $(NPM) run browser --workspaces
+
+# The pictures in README.md.
+screenshots: page
+	sh clients/chromium.sh
+	$(CARGO) build --locked
+	cd clients && $(NPM) run screenshots -w demo
 
 # The simulator on many seeds; `make sim SEED=42` replays one and prints what happens in it.
 SEEDS ?= 10000

@@ -8,6 +8,7 @@ mod document_id;
 mod ids;
 mod limits;
 pub mod native;
+pub mod repo;
 
 pub use close::CloseCode;
 pub use document_id::{DocumentId, DocumentIdError};

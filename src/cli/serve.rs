@@ -1,4 +1,4 @@
-//! `syncline serve`: the server, until Ctrl-C or SIGTERM.
+//! `syncline serve`: the server, until Ctrl-C or SIGTERM. SIGHUP reads keys and certificate again.
 
 use super::{ConfigFile, Failure, load_config, print, runtime, say};
 use anyhow::Context;
@@ -11,7 +11,8 @@ use syncline::server::{
 
 /// Serve documents, until Ctrl-C or SIGTERM
 ///
-/// Prints one line, `listening on http://ADDRESS`, when it is ready. Logs go to standard error.
+/// Prints one line, `listening on http://ADDRESS`, when it is ready. Logs go to standard error. Replaced key and certificate
+/// files are taken over within seconds, or at once on SIGHUP.
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
     /// The IP address and port to listen on; port 0 picks a free one [env: SYNCLINE_LISTEN] [default: 127.0.0.1:4400]
@@ -65,7 +66,7 @@ impl Serve {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     // Before anything can be told to listen: a signal from here on drains.
-    let mut stop = Stop::new().context("cannot wait for signals")?;
+    let mut signals = Signals::new().context("cannot wait for signals")?;
     let running = Server::start(config).await.map_err(|error| match error {
         StartError::Keys(_) | StartError::Tls(_) => Failure::Usage(error.to_string()),
         StartError::Store { .. } | StartError::Listen { .. } => Failure::Error(error.into()),
@@ -76,7 +77,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         );
     }
     print(&format!("listening on {}", running.url())).context("cannot write to standard output")?;
-    stop.wait().await;
+    while signals.next().await == Signal::Reload {
+        tracing::info!("reading keys and certificate again");
+        running.server().reload();
+    }
     tracing::info!("stopping");
     if !running.shutdown().await {
         tracing::warn!("connections were cut off: they did not end within gateway.drain_timeout_ms");
@@ -84,44 +88,53 @@ async fn serve(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The signals that end the server.
-#[cfg(unix)]
-struct Stop {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Stop,
+    Reload,
 }
 
 #[cfg(unix)]
-impl Stop {
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn wait(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }
 
-/// The signal that ends the server.
 #[cfg(not(unix))]
-struct Stop;
+struct Signals;
 
 #[cfg(not(unix))]
-impl Stop {
+impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self)
     }
 
-    async fn wait(&mut self) {
+    async fn next(&mut self) -> Signal {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
+        Signal::Stop
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::engine::{gate::Subject, time::Time};
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use syncline_protocol::{
     RoomNumber, SessionId,
     native::{PresenceEntry, ServerMessage},
@@ -93,14 +93,22 @@ impl Presence {
         )
     }
 
-    /// Everything that is shown, for a session that has just come up to date.
-    pub fn whole(&self, room: RoomNumber) -> Vec<Bytes> {
-        frames(
-            room,
-            self.shown
-                .iter()
-                .map(|(session, shown)| entry(*session, &shown.person, Some(shown.state.clone()))),
-        )
+    /// One frame of what the sessions behind `after` show, for a session that has come up to date; with the last one in it if
+    /// there are more. `None` if nothing is shown.
+    pub fn slice(&self, room: RoomNumber, after: Option<SessionId>) -> Option<(Bytes, Option<SessionId>)> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut shown = self.shown.range((behind, Bound::Unbounded)).peekable();
+        let (mut entries, mut bytes, mut last) = (Vec::new(), 0, None);
+        while bytes < FRAME_BYTES_MAX
+            && let Some((session, shown)) = shown.next()
+        {
+            let entry = entry(*session, &shown.person, Some(shown.state.clone()));
+            bytes += entry_bytes(&entry);
+            entries.push(entry);
+            last = Some(*session);
+        }
+        let more = last.filter(|_| shown.peek().is_some());
+        (!entries.is_empty()).then(|| (ServerMessage::Presence { room, entries }.encode(), more))
     }
 
     /// When `frames_due` has something to do.
@@ -124,12 +132,16 @@ fn entry(session: SessionId, person: &Person, state: Option<Bytes>) -> PresenceE
     }
 }
 
+fn entry_bytes(entry: &PresenceEntry) -> usize {
+    let name = entry.name.as_ref().map_or(0, String::len);
+    ENTRY_BYTES + entry.subject.len() + name + entry.state.as_ref().map_or(0, Bytes::len)
+}
+
 fn frames(room: RoomNumber, entries: impl Iterator<Item = PresenceEntry>) -> Vec<Bytes> {
     let mut frames = Vec::new();
     let (mut open, mut bytes) = (Vec::new(), 0);
     for entry in entries {
-        let name = entry.name.as_ref().map_or(0, String::len);
-        bytes += ENTRY_BYTES + entry.subject.len() + name + entry.state.as_ref().map_or(0, Bytes::len);
+        bytes += entry_bytes(&entry);
         open.push(entry);
         if bytes >= FRAME_BYTES_MAX {
             frames.push(
@@ -189,7 +201,27 @@ mod tests {
             states(&presence.frames_due(at(100), ROOM)),
             [(1, Some("a3".into())), (2, Some("b1".into()))]
         );
-        assert_eq!(states(&presence.whole(ROOM)).len(), 2);
+        let (frame, more) = presence.slice(ROOM, None).expect("two states");
+        assert_eq!((states(&[frame]).len(), more), (2, None));
+    }
+
+    #[test]
+    fn p5_the_whole_comes_in_slices_without_gaps() {
+        let mut presence = Presence::default();
+        for session in 0..40 {
+            let state = Some(Bytes::from(vec![0; 4 << 10]));
+            presence.show(Time::from_ms(0), SessionId::new(session), &person("anna"), state, 1_000);
+        }
+        let (mut after, mut seen, mut frames) = (None, 0, 0);
+        while let Some((frame, more)) = presence.slice(ROOM, after) {
+            assert!(frame.len() < FRAME_BYTES_MAX + (8 << 10), "{}", frame.len());
+            (seen, frames) = (seen + states(&[frame]).len(), frames + 1);
+            if more.is_none() {
+                break;
+            }
+            after = more;
+        }
+        assert_eq!((seen, frames), (40, 3));
     }
 
     #[test]

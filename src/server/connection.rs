@@ -1,10 +1,12 @@
 //! One WebSocket connection, from admission to its end: frames in to the session, its effects out to rooms and the socket.
 //!
-//! A reader and a writer share one task, so that a peer that does not read cannot stop us from hearing it, up to a bound: a
-//! connection whose queue is too long is not read from until it has drained.
+//! A reader and a writer share one task, and neither waits for the other, nor for a room: a peer that does not read cannot stop
+//! us from hearing it, nor can a room that is busy. Both up to a bound: a connection is not read from while its queue is too
+//! long, or too much of its mail is parked ([`crate::server::post`]).
 
 use crate::{
     engine::{
+        gate::Subject,
         room::Event as RoomEvent,
         session::{Effect, Event, Session},
         time::Time,
@@ -13,9 +15,11 @@ use crate::{
         Server,
         gateway::Stream,
         hub::Seat,
-        metrics::CloseLabels,
-        outbox::{Item, JoinNumber, Notice, Outbox},
-        room::{Mail, Member, workers::random_number},
+        metrics::{CloseLabels, Refused, TokenLabels},
+        outbox::{Item, Notice, Outbox},
+        peers::Claim,
+        post::Post,
+        room::workers::random_number,
     },
 };
 use bytes::Bytes;
@@ -23,9 +27,9 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
-use syncline_protocol::{CloseCode, RoomNumber, SessionId, native::ServerMessage};
-use tokio::{sync::mpsc, time::timeout};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
+use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -41,8 +45,21 @@ pub type Socket = WebSocketStream<Stream>;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest reason in a close frame, in bytes (RFC 6455, 5.5.1: 125 with the code).
 const REASON_BYTES_MAX: usize = 123;
+/// A silent peer of the repo dialect is pinged after this time.
+const REPO_PING_MS: u64 = 5_000;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
+/// When a server without memory wants those back that it turns away, so that they do not all come at once.
+const OVERLOADED_RETRY_AFTER_MS: std::ops::Range<u64> = 2_000..6_000;
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Ours.
+    Native,
+    /// automerge-repo's.
+    Repo,
+}
 
 /// What the gateway knows of a connection that it let in. Its `Debug` form leaves the token out: that must reach no log.
 pub struct Admission {
@@ -52,6 +69,8 @@ pub struct Admission {
     pub token: Option<String>,
     /// When the TCP connection came, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here.
     pub accepted_at_ms: u64,
+    /// What is spoken.
+    pub dialect: Dialect,
 }
 
 impl fmt::Debug for Admission {
@@ -67,36 +86,47 @@ impl fmt::Debug for Admission {
 pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
     let id = SessionId::new(random_number());
     let limits = server.limits();
-    let outbox = Arc::new(Outbox::new(id, limits.send_queue_bytes_max));
+    let outbox = Arc::new(Outbox::new(
+        id,
+        limits.send_queue_bytes_max,
+        limits.subject_queue_bytes_max,
+    ));
     let (sink, stream) = socket.split();
+    let accepted_at = Time::from_ms(admission.accepted_at_ms);
     let mut reader = Reader {
-        session: Session::new(id, limits, Time::from_ms(admission.accepted_at_ms)),
+        session: match admission.dialect {
+            Dialect::Native => Session::new(id, limits, accepted_at),
+            Dialect::Repo => Session::repo(id, limits, server.peers.server(), accepted_at),
+        },
+        dialect: admission.dialect,
+        claim: None,
         outbox: outbox.clone(),
-        rooms: BTreeMap::new(),
-        joins: JoinNumber::default(),
+        post: Post::new(id),
         seat: None,
         paused_until: None,
         heard_ms: server.clock.monotonic_ms(),
         pinged_ms: 0,
         server: server.clone(),
     };
-    tracing::debug!(session = %id, address = %admission.address, "connected");
+    tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
+    reader.handle(Event::Accepted { token: admission.token });
     let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
     {
         let reading = std::pin::pin!(reader.read(stream));
         let writing = std::pin::pin!(write(sink, &outbox, &server, idle));
         futures_util::future::select(reading, writing).await;
     }
-    reader.leave().await;
+    reader.post.leave().await;
     tracing::debug!(session = %id, "disconnected");
 }
 
 struct Reader {
     session: Session,
+    dialect: Dialect,
+    /// The name that the peer goes by, held for it.
+    claim: Option<Claim>,
     outbox: Arc<Outbox>,
-    rooms: BTreeMap<RoomNumber, (mpsc::Sender<Mail>, JoinNumber)>,
-    /// The number of the last join.
-    joins: JoinNumber,
+    post: Post,
     seat: Option<Seat>,
     paused_until: Option<Time>,
     heard_ms: u64,
@@ -108,6 +138,7 @@ struct Reader {
 enum Came {
     Message(Option<Result<Message, tungstenite::Error>>),
     Notice,
+    Place,
     Draining,
     Drained,
     Woke,
@@ -123,7 +154,12 @@ impl Reader {
             let now = self.now();
             self.paused_until = self.paused_until.filter(|until| *until > now);
             let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
-            let (outbox, reading) = (self.outbox.clone(), self.paused_until.is_none() && !leaving);
+            let held_up = self.post.is_full();
+            if held_up {
+                // It is we who do not listen.
+                self.heard_ms = now.ms();
+            }
+            let (outbox, reading) = (self.outbox.clone(), self.paused_until.is_none() && !leaving && !held_up);
             let message = async {
                 outbox.readable().await;
                 stream.next().await
@@ -131,33 +167,37 @@ impl Reader {
             let came = tokio::select! {
                 message = message, if reading => Came::Message(message),
                 () = self.outbox.noticed() => Came::Notice,
+                () = self.post.go_on() => Came::Place,
                 _ = draining.wait_for(|draining| *draining), if !leaving => Came::Draining,
                 _ = drained.wait_for(|drained| *drained), if leaving => Came::Drained,
                 () = tokio::time::sleep(wake) => Came::Woke,
             };
             match came {
-                Came::Message(Some(Ok(message))) => self.received(message).await,
+                Came::Message(Some(Ok(message))) => self.received(message),
                 Came::Message(Some(Err(error))) => {
                     let Some((code, text)) = fault(&error) else { return };
                     self.outbox.close(code, text.to_owned());
                     return std::future::pending().await;
                 }
                 Came::Message(None) => return,
-                Came::Notice => self.noticed().await,
+                Came::Notice => self.noticed(),
+                Came::Place => {}
                 // Nothing more is taken in; what was, is answered before the close.
                 Came::Draining => {
                     leaving = true;
-                    let retry = ServerMessage::Retry {
-                        after_ms: RETRY_AFTER_MS,
-                    };
-                    self.outbox.push(retry.encode());
+                    if self.dialect == Dialect::Native {
+                        let retry = ServerMessage::Retry {
+                            after_ms: RETRY_AFTER_MS,
+                        };
+                        self.outbox.push(retry.encode());
+                    }
                 }
                 Came::Drained => {
                     self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
                     return std::future::pending().await;
                 }
                 Came::Woke => {
-                    if !self.woke().await {
+                    if !self.woke() {
                         return;
                     }
                 }
@@ -165,40 +205,46 @@ impl Reader {
         }
     }
 
-    async fn received(&mut self, message: Message) {
+    fn received(&mut self, message: Message) {
         self.heard_ms = self.server.clock.monotonic_ms();
         // What the peer says now, it says after it was told of these.
-        self.noticed().await;
+        self.noticed();
         match message {
             Message::Binary(_) | Message::Text(_) if self.outbox.is_closed() => {}
             Message::Binary(frame) => {
                 self.server.metrics.frames_in.inc();
                 self.server.metrics.bytes_in.inc_by(frame.len() as u64);
-                self.handle(Event::Received(frame)).await;
+                self.handle(Event::Received(frame));
             }
             Message::Text(_) => {
                 let text = "text messages are not part of the protocol".to_owned();
                 self.handle(Event::Refused {
                     code: CloseCode::Malformed,
                     text,
-                })
-                .await;
+                });
             }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
         }
     }
 
-    async fn noticed(&mut self) {
-        while let Some(Notice::Dismissed { room, join }) = self.outbox.notice() {
-            if self.rooms.get(&room).is_some_and(|(_, joined)| *joined == join) {
-                self.rooms.remove(&room);
-                self.handle(Event::Dismissed { room }).await;
+    fn noticed(&mut self) {
+        while let Some(notice) = self.outbox.notice() {
+            match notice {
+                Notice::Dismissed { room, join } => {
+                    if self.post.dismissed(room, join) {
+                        self.handle(Event::Dismissed { room });
+                    }
+                }
+                Notice::Drained { room } => {
+                    let session = self.session.id();
+                    self.post.tell(room, RoomEvent::Drained { session });
+                }
             }
         }
     }
 
     /// Pings a silent peer, gives up a dead one, and lets the session look at the time. Whether to go on.
-    async fn woke(&mut self) -> bool {
+    fn woke(&mut self) -> bool {
         let now = self.now();
         let (limits, silent_ms) = (&self.server.config.limits, now.ms() - self.heard_ms.min(now.ms()));
         if silent_ms >= limits.idle_timeout_ms + ms(CLOSE_TIMEOUT) {
@@ -209,19 +255,20 @@ impl Reader {
             self.outbox.close(CloseCode::TooSlow, text);
             return true;
         }
-        if silent_ms >= limits.ping_interval_ms && now.ms() >= self.pinged_ms + limits.ping_interval_ms {
+        let ping_ms = self.ping_interval_ms();
+        if silent_ms >= ping_ms && now.ms() >= self.pinged_ms + ping_ms {
             self.pinged_ms = now.ms();
             self.outbox.ping();
         }
         if self.session.next_wakeup().is_some_and(|at| at <= now) {
-            self.handle(Event::Woke).await;
+            self.handle(Event::Woke);
         }
         true
     }
 
     fn next_wakeup(&self) -> Time {
         let limits = &self.server.config.limits;
-        let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + limits.ping_interval_ms);
+        let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + self.ping_interval_ms());
         let mut dead = Time::from_ms(self.heard_ms + limits.idle_timeout_ms);
         if dead <= self.now() {
             dead = dead.plus_ms(ms(CLOSE_TIMEOUT));
@@ -230,38 +277,49 @@ impl Reader {
         others.fold(ping.min(dead), Time::min)
     }
 
+    /// Peers of the repo dialect are used to hear from their server often.
+    fn ping_interval_ms(&self) -> u64 {
+        let interval_ms = self.server.config.limits.ping_interval_ms;
+        match self.dialect {
+            Dialect::Native => interval_ms,
+            Dialect::Repo => interval_ms.min(REPO_PING_MS),
+        }
+    }
+
     /// Feeds the session, and does what it wants done; what that leads to is fed back in before anything else.
-    async fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut out = Vec::new();
             self.session.handle(self.now(), event, &mut out);
             for effect in out {
-                events.extend(self.perform(effect).await);
+                events.extend(self.perform(effect));
             }
         }
     }
 
-    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+    fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref())),
-            Effect::Join { document, join } => {
-                self.joins.0 += 1;
-                let (outbox, number) = (self.outbox.clone(), self.joins);
-                let member = Member { outbox, join: number };
-                match self.server.hub.join(&document, join, &member).await {
-                    Ok((room, inbox)) => {
-                        self.rooms.insert(room, (inbox, number));
-                        Some(Event::Bound { document, room })
-                    }
-                    Err(_) => Some(Event::Unbound { document }),
-                }
-            }
+            Effect::Claim {
+                peer,
+                storage_id,
+                subject,
+            } => Some(self.claim(&peer, storage_id, &subject)),
+            Effect::Join { document, join } => match self.post.join(&self.server.hub, &document, &join, &self.outbox) {
+                Ok(room) => Some(Event::Bound { document, room }),
+                Err(_) => Some(Event::Unbound { document }),
+            },
             Effect::Tell { room, event } => {
-                self.tell(room, event).await;
+                self.post.tell(room, event);
                 None
             }
             Effect::Send(frame) => {
+                self.outbox.push(frame);
+                None
+            }
+            Effect::Closed { code, frame } => {
+                self.server.metrics.closed(&code, 1);
                 self.outbox.push(frame);
                 None
             }
@@ -270,15 +328,24 @@ impl Reader {
                 None
             }
             Effect::Close { code, text } => {
-                self.server
-                    .metrics
-                    .sessions_closed
-                    .get_or_create(&CloseLabels { code: code.number() })
-                    .inc();
                 tracing::info!(session = %self.session.id(), code = code.number(), text, "closing");
                 self.outbox.close(code, text);
                 None
             }
+        }
+    }
+
+    fn claim(&mut self, peer: &PeerId, storage_id: Option<String>, subject: &Subject) -> Event {
+        match self.server.peers.claim(peer, storage_id, subject, &self.outbox) {
+            Some(claim) => {
+                let owns_storage = claim.owns_storage();
+                self.claim = Some(claim);
+                Event::Claimed { owns_storage }
+            }
+            None => Event::Refused {
+                code: CloseCode::Forbidden,
+                text: "somebody else goes by this peer id".to_owned(),
+            },
         }
     }
 
@@ -287,6 +354,8 @@ impl Reader {
         let grant = match self.server.verifier.admit(token, unix_ms) {
             Ok(grant) => grant,
             Err(error) => {
+                let label = TokenLabels { reason: error };
+                self.server.metrics.tokens_refused.get_or_create(&label).inc();
                 return Event::Refused {
                     code: CloseCode::Unauthorized,
                     text: error.to_string(),
@@ -294,11 +363,17 @@ impl Reader {
             }
         };
         if self.seat.is_none() {
+            if self.server.hub.is_overloaded() {
+                return self.turn_away();
+            }
             self.seat = self
                 .server
                 .hub
                 .seat(&grant.subject, self.server.config.limits.sessions_per_subject_max);
-            if self.seat.is_none() {
+            if let Some(seat) = &self.seat {
+                self.outbox.share(seat.queues.clone());
+            } else {
+                self.server.metrics.refuse(Refused::FullForSubject);
                 let text = "this subject has too many connections; close one first".to_owned();
                 return Event::Refused {
                     code: CloseCode::Overloaded,
@@ -312,23 +387,15 @@ impl Reader {
         Event::Admitted { grant, expires }
     }
 
-    async fn tell(&mut self, room: RoomNumber, event: RoomEvent) {
-        let leaving = matches!(event, RoomEvent::Left { .. });
-        if let Some((inbox, _)) = self.rooms.get(&room) {
-            // A room that has just ended has told the session so itself.
-            let _ = inbox.send(Mail::Event(event)).await;
-        }
-        if leaving {
-            self.rooms.remove(&room);
-        }
-    }
-
-    /// Tells every room that the session is gone.
-    async fn leave(mut self) {
-        let session = self.session.id();
-        for (inbox, _) in std::mem::take(&mut self.rooms).into_values() {
-            // A room that has ended needs no telling.
-            let _ = inbox.send(Mail::Event(RoomEvent::Left { session })).await;
+    /// There is no memory for one more; those who are in go on.
+    fn turn_away(&self) -> Event {
+        self.server.metrics.refuse(Refused::Overloaded);
+        let range = OVERLOADED_RETRY_AFTER_MS;
+        let after_ms = range.start + random_number() % (range.end - range.start);
+        self.outbox.push(ServerMessage::Retry { after_ms }.encode());
+        Event::Refused {
+            code: CloseCode::Overloaded,
+            text: "the server has no memory left; come back later".to_owned(),
         }
     }
 
@@ -349,7 +416,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
         for item in items {
             bytes += item.bytes();
             frames += u64::from(matches!(item, Item::Frame(_)));
-            close = matches!(item, Item::Close { .. });
+            if let Item::Close { code, .. } = &item {
+                close = true;
+                let label = CloseLabels { code: code.number() };
+                server.metrics.sessions_closed.get_or_create(&label).inc();
+            }
             match timeout(idle, sink.feed(message(item))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return,
@@ -361,14 +432,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
         }
         server.metrics.frames_out.inc_by(frames);
         server.metrics.bytes_out.inc_by(bytes as u64);
-        for (_, inbox) in outbox.written(bytes) {
-            // A room that has ended has no use for it.
-            let _ = inbox
-                .send(Mail::Event(RoomEvent::Drained {
-                    session: outbox.session(),
-                }))
-                .await;
-        }
+        outbox.written(bytes);
         if close {
             // The reader sees the peer's answer, or its end.
             return tokio::time::sleep(CLOSE_TIMEOUT).await;

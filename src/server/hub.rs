@@ -3,13 +3,15 @@
 use crate::{
     engine::{
         gate::Subject,
-        room::{Event, Join, Tuning},
+        room::{Event, Tuning},
         time::Time,
     },
     server::{
         clock::Clock,
-        metrics::Metrics,
-        room::{self, Handle, Mail, Member, workers::Workers},
+        memory::Memory,
+        metrics::{LoadFault, Metrics},
+        outbox::Shared,
+        room::{self, Handle, Mail, workers::Workers},
     },
 };
 use dashmap::{DashMap, Entry};
@@ -23,7 +25,7 @@ use std::{
     time::Duration,
 };
 use syncline_protocol::{DocumentId, Limits, RoomNumber};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// How often the rooms' memory is added up.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,10 +37,7 @@ pub struct Hub {
     workers: Arc<Workers>,
     clock: Clock,
     tuning: Tuning,
-    /// The sum of what the rooms report.
-    memory_bytes: AtomicU64,
-    memory_bytes_max: u64,
-    seats: DashMap<Subject, u64>,
+    seats: DashMap<Subject, Seats>,
     stopping: AtomicBool,
     unlisted: Notify,
 }
@@ -52,55 +51,43 @@ pub struct Unavailable;
 pub struct Seat {
     hub: Arc<Hub>,
     subject: Subject,
+    /// What the subject's queues hold together.
+    pub queues: Arc<Shared>,
+}
+
+/// The connections of a subject.
+#[derive(Default)]
+struct Seats {
+    taken: u64,
+    queues: Arc<Shared>,
 }
 
 impl Hub {
     /// A hub without rooms.
-    pub fn new(workers: Arc<Workers>, clock: Clock, tuning: Tuning, memory_bytes_max: u64) -> Arc<Self> {
+    pub fn new(workers: Arc<Workers>, clock: Clock, tuning: Tuning) -> Arc<Self> {
         Arc::new(Self {
             rooms: DashMap::new(),
             next_number: AtomicU64::new(1),
             workers,
             clock,
             tuning,
-            memory_bytes: AtomicU64::new(0),
-            memory_bytes_max,
             seats: DashMap::new(),
             stopping: AtomicBool::new(false),
             unlisted: Notify::new(),
         })
     }
 
-    /// Sends a joining session to its document's room, which is opened if need be. Answers with the room and its inbox.
-    ///
-    /// # Errors
-    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
-    pub async fn join(
-        self: &Arc<Self>,
-        document: &DocumentId,
-        join: Join,
-        member: &Member,
-    ) -> Result<(RoomNumber, mpsc::Sender<Mail>), Unavailable> {
-        loop {
-            let handle = self.room(document)?;
-            match handle.inbox.send(Mail::Join(join.clone(), member.clone())).await {
-                Ok(()) => return Ok((handle.number, handle.inbox)),
-                // The room closed in this moment, and is about to be unlisted.
-                Err(_) => self.unlist(document, handle.number),
-            }
-        }
-    }
-
     /// Takes a seat for a connection of `subject`, unless `seats_max` are taken.
     pub fn seat(self: &Arc<Self>, subject: &Subject, seats_max: u64) -> Option<Seat> {
-        let mut taken = self.seats.entry(subject.clone()).or_insert(0);
-        if *taken >= seats_max {
+        let mut seats = self.seats.entry(subject.clone()).or_default();
+        if seats.taken >= seats_max {
             return None;
         }
-        *taken += 1;
+        seats.taken += 1;
         Some(Seat {
             hub: self.clone(),
             subject: subject.clone(),
+            queues: seats.queues.clone(),
         })
     }
 
@@ -115,6 +102,7 @@ impl Hub {
     /// Stops every room once its edits are stored, and waits for that.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.workers.stop_merging();
         let mut told = BTreeSet::new();
         loop {
             let unlisted = self.unlisted.notified();
@@ -171,17 +159,20 @@ impl Hub {
         self.unlisted.notify_one();
     }
 
-    fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
+    /// The document's room, which is opened if need be.
+    ///
+    /// # Errors
+    /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
+    pub fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Unavailable);
         }
         if let Some(handle) = self.rooms.get(document) {
             return Ok(handle.clone());
         }
-        if self.memory_bytes() >= self.memory_bytes_max {
-            self.trim();
+        if self.is_overloaded() {
             tracing::warn!(%document, "the rooms' memory is used up; a document was not opened");
-            self.metrics().overloads.inc();
+            self.metrics().load_failed(LoadFault::Memory);
             return Err(Unavailable);
         }
         match self.rooms.entry(document.clone()) {
@@ -196,20 +187,23 @@ impl Hub {
         }
     }
 
-    /// About how much memory the rooms take.
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Ordering::Relaxed)
+    /// The rooms' budget.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.workers.memory
     }
 
-    /// A room's memory has changed.
-    pub(super) fn account(&self, former_bytes: u64, bytes: u64) {
-        self.memory_bytes
-            .fetch_add(bytes.wrapping_sub(former_bytes), Ordering::Relaxed);
+    /// Whether there is no memory for anybody who comes now; then what can be let go is asked for.
+    pub fn is_overloaded(&self) -> bool {
+        let scarce = self.memory().is_scarce();
+        if scarce {
+            self.trim();
+        }
+        scarce
     }
 
     /// Over the budget, asks the rooms to let go of what they can, the longest unused first, until enough should be free.
     fn trim(&self) {
-        let mut over = self.memory_bytes().saturating_sub(self.memory_bytes_max / 8 * 7);
+        let mut over = self.memory().excess();
         if over == 0 {
             return;
         }
@@ -226,6 +220,7 @@ impl Hub {
             }
             // A room whose inbox is full is in use.
             if room.inbox.try_send(Mail::Event(Event::Trimmed)).is_ok() {
+                self.metrics().rooms_trimmed.inc();
                 over = over.saturating_sub(room.figures.memory_bytes.load(Ordering::Relaxed));
             }
         }
@@ -235,8 +230,8 @@ impl Hub {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Entry::Occupied(mut seats) = self.hub.seats.entry(self.subject.clone()) {
-            *seats.get_mut() -= 1;
-            if *seats.get() == 0 {
+            seats.get_mut().taken -= 1;
+            if seats.get().taken == 0 {
                 seats.remove();
             }
         }

@@ -1,11 +1,12 @@
 //! What the server counts, for Prometheus. Labels come from our own enums only, so that no input can make new series.
 
+use crate::server::auth::AuthError;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use syncline_protocol::native::RejectCode;
+use syncline_protocol::native::{ClosedCode, RejectCode};
 
 /// Every metric; cheap to add to, shared by all.
 #[derive(Debug)]
@@ -51,14 +52,51 @@ pub struct Metrics {
     pub compactions: Counter,
     /// Compactions that were given up; the log stayed.
     pub compactions_failed: Counter,
-    /// Documents that did not open.
-    pub loads_failed: Counter,
+    /// Documents that did not open, by reason.
+    pub loads_failed: Family<LoadLabels, Counter>,
+    /// Merges that did not come to an end, by reason.
+    pub merges_failed: Family<MergeLabels, Counter>,
     /// Batches that were not stored.
     pub appends_failed: Counter,
     /// Rooms reset because of changes that did not merge.
     pub resets: Counter,
-    /// Documents not opened for lack of memory.
-    pub overloads: Counter,
+    /// Tokens that were refused, by reason.
+    pub tokens_refused: Family<TokenLabels, Counter>,
+    /// `closed` answers to sessions, by the code on the wire.
+    pub documents_closed: Family<CodeLabels, Counter>,
+    /// Rooms that were asked to let go of what can be loaded again, because memory is short.
+    pub rooms_trimmed: Counter,
+    /// Members whose queue was too full for a diff.
+    pub members_lagged: Counter,
+    /// Replaced files that were taken over, or could not be.
+    pub reloads: Family<ReloadLabels, Counter>,
+}
+
+/// The labels of [`Metrics::reloads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// Of what.
+    pub what: Reloaded,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What is taken over without a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Reloaded {
+    /// The keys for tokens.
+    Keys,
+    /// The TLS certificate.
+    Certificate,
+}
+
+/// How something ended that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Well.
+    Done,
+    /// It was given up.
+    Failed,
 }
 
 /// The label of [`Metrics::refused`].
@@ -85,13 +123,60 @@ pub enum Refused {
     Upgrade,
     /// The server starts or stops.
     NotReady,
+    /// The rooms' memory is used up.
+    Overloaded,
+    /// `limits.sessions_per_subject_max` is reached.
+    FullForSubject,
 }
 
-/// The label of [`Metrics::edits_rejected`]: one of the protocol's own codes, never text from outside.
+/// The label of [`Metrics::edits_rejected`] and [`Metrics::documents_closed`]: one of the protocol's own codes, never text from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CodeLabels {
     /// `forbidden`, `limit`, ...
     pub code: &'static str,
+}
+
+/// The label of [`Metrics::loads_failed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LoadLabels {
+    /// Why.
+    pub reason: LoadFault,
+}
+
+/// Why a document does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum LoadFault {
+    /// Its records are damaged.
+    Damaged,
+    /// The store does not answer, or may hold what is not synced.
+    Store,
+    /// The rooms' memory is used up.
+    Memory,
+}
+
+/// The label of [`Metrics::merges_failed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MergeLabels {
+    /// Why.
+    pub reason: MergeFault,
+}
+
+/// Why a merge did not come to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum MergeFault {
+    /// A change does not merge; the room is reset.
+    BadChange,
+    /// The snapshot or the log is damaged.
+    Damaged,
+    /// It could not be tried, and will be again.
+    Failed,
+}
+
+/// The label of [`Metrics::tokens_refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TokenLabels {
+    /// Why.
+    pub reason: AuthError,
 }
 
 /// The label of [`Metrics::sessions_closed`].
@@ -127,54 +212,75 @@ impl Metrics {
             room_panics: Counter::default(),
             compactions: Counter::default(),
             compactions_failed: Counter::default(),
-            loads_failed: Counter::default(),
+            loads_failed: Family::default(),
+            merges_failed: Family::default(),
             appends_failed: Counter::default(),
             resets: Counter::default(),
-            overloads: Counter::default(),
+            tokens_refused: Family::default(),
+            documents_closed: Family::default(),
+            rooms_trimmed: Counter::default(),
+            members_lagged: Counter::default(),
+            reloads: Family::default(),
         };
-        let registry = &mut metrics.registry;
+        metrics.register_sessions();
+        metrics.register_reasons();
+        metrics.register_rooms();
+        metrics
+    }
+
+    /// Connections, and what goes over them.
+    fn register_sessions(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "connections_open",
             "TCP connections that are open",
-            metrics.connections_open.clone(),
+            self.connections_open.clone(),
         );
-        registry.register("connections", "TCP connections that came", metrics.connections.clone());
-        registry.register(
-            "refused",
-            "Connections and requests turned away",
-            metrics.refused.clone(),
-        );
+        registry.register("connections", "TCP connections that came", self.connections.clone());
+        registry.register("refused", "Connections and requests turned away", self.refused.clone());
         registry.register(
             "websockets_open",
             "WebSockets that are open",
-            metrics.websockets_open.clone(),
+            self.websockets_open.clone(),
         );
-        registry.register(
-            "frames_in",
-            "WebSocket messages from clients",
-            metrics.frames_in.clone(),
-        );
-        registry.register(
-            "frames_out",
-            "WebSocket messages to clients",
-            metrics.frames_out.clone(),
-        );
-        registry.register("bytes_in", "Bytes of messages from clients", metrics.bytes_in.clone());
-        registry.register("bytes_out", "Bytes of messages to clients", metrics.bytes_out.clone());
-        registry.register("edits_acked", "Edits that are on disk", metrics.edits_acked.clone());
-        registry.register(
-            "edits_rejected",
-            "Edits that were refused",
-            metrics.edits_rejected.clone(),
-        );
+        registry.register("frames_in", "WebSocket messages from clients", self.frames_in.clone());
+        registry.register("frames_out", "WebSocket messages to clients", self.frames_out.clone());
+        registry.register("bytes_in", "Bytes of messages from clients", self.bytes_in.clone());
+        registry.register("bytes_out", "Bytes of messages to clients", self.bytes_out.clone());
+        registry.register("edits_acked", "Edits that are on disk", self.edits_acked.clone());
+        registry.register("edits_rejected", "Edits that were refused", self.edits_rejected.clone());
         registry.register(
             "sessions_closed",
             "Sessions that the server closed",
-            metrics.sessions_closed.clone(),
+            self.sessions_closed.clone(),
         );
-        registry.register("rooms_open", "Rooms that are live", metrics.rooms_open.clone());
-        metrics.register_rooms();
-        metrics
+        registry.register("rooms_open", "Rooms that are live", self.rooms_open.clone());
+    }
+
+    /// What went wrong, by reason.
+    fn register_reasons(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("loads_failed", "Documents that did not open", self.loads_failed.clone());
+        registry.register(
+            "merges_failed",
+            "Merges that did not come to an end",
+            self.merges_failed.clone(),
+        );
+        registry.register(
+            "tokens_refused",
+            "Tokens that were refused",
+            self.tokens_refused.clone(),
+        );
+        registry.register(
+            "documents_closed",
+            "Sessions told that a document is closed to them",
+            self.documents_closed.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Replaced keys and certificates that were taken over, or could not be",
+            self.reloads.clone(),
+        );
     }
 
     fn register_rooms(&mut self) {
@@ -186,14 +292,22 @@ impl Metrics {
                 "Compactions that were given up; the log stayed",
                 &self.compactions_failed,
             ),
-            ("loads_failed", "Documents that did not open", &self.loads_failed),
             ("appends_failed", "Batches that were not stored", &self.appends_failed),
             (
                 "resets",
                 "Rooms reset because of changes that did not merge",
                 &self.resets,
             ),
-            ("overloads", "Documents not opened for lack of memory", &self.overloads),
+            (
+                "rooms_trimmed",
+                "Rooms asked to let go of what can be loaded again",
+                &self.rooms_trimmed,
+            ),
+            (
+                "members_lagged",
+                "Members whose queue was too full for a diff",
+                &self.members_lagged,
+            ),
         ];
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
@@ -235,9 +349,38 @@ impl Metrics {
         self.edits_rejected.get_or_create(&CodeLabels { code }).inc_by(count);
     }
 
+    /// Counts `closed` answers.
+    pub fn closed(&self, code: &ClosedCode, count: u64) {
+        let code = match code {
+            ClosedCode::Forbidden => "forbidden",
+            ClosedCode::Reset => "reset",
+            ClosedCode::Damaged => "damaged",
+            ClosedCode::Limit => "limit",
+            ClosedCode::Unavailable => "unavailable",
+            ClosedCode::Other(_) => "other",
+        };
+        self.documents_closed.get_or_create(&CodeLabels { code }).inc_by(count);
+    }
+
+    /// Counts a document that did not open.
+    pub fn load_failed(&self, reason: LoadFault) {
+        self.loads_failed.get_or_create(&LoadLabels { reason }).inc();
+    }
+
+    /// Counts a merge that did not come to an end.
+    pub fn merge_failed(&self, reason: MergeFault) {
+        self.merges_failed.get_or_create(&MergeLabels { reason }).inc();
+    }
+
     /// Counts something that was turned away.
     pub fn refuse(&self, reason: Refused) {
         self.refused.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// Counts replaced files that were taken over, or could not be.
+    pub fn reloaded(&self, what: Reloaded, done: bool) {
+        let outcome = if done { Outcome::Done } else { Outcome::Failed };
+        self.reloads.get_or_create(&ReloadLabels { what, outcome }).inc();
     }
 
     /// All of them in OpenMetrics text.

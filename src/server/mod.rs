@@ -6,13 +6,20 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connection;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 pub mod gateway;
 pub mod hub;
+pub mod memory;
 pub mod metrics;
 pub mod outbox;
+pub mod peers;
+pub mod post;
 pub mod room;
 pub mod store;
+pub mod switches;
 pub mod telemetry;
+pub mod watched;
 
 use crate::engine::room::Tuning;
 use auth::{KeyError, Verifier};
@@ -20,8 +27,10 @@ use clock::Clock;
 use config::Config;
 use gateway::tls::TlsError;
 use hub::Hub;
+use memory::Memory;
 use metrics::Metrics;
-use room::workers::Workers;
+use peers::Peers;
+use room::workers::{Workers, random_number};
 use std::{
     io,
     net::SocketAddr,
@@ -34,7 +43,7 @@ use std::{
     time::Duration,
 };
 use store::{
-    LogKept, Store, StoreError,
+    Life, LogKept, Store, StoreError,
     sled::{SledKv, SledOptions},
     writer::Writer,
 };
@@ -53,11 +62,15 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// The rooms.
     pub hub: Arc<Hub>,
+    /// The peers of the repo dialect by name.
+    pub peers: Peers,
     limits: Arc<Limits>,
     writer: Arc<Writer>,
     ready: AtomicBool,
     draining: watch::Sender<bool>,
     drained: watch::Sender<bool>,
+    /// How often the operator has asked for keys and certificate to be read again.
+    reloads: watch::Sender<u64>,
 }
 
 /// A server that accepts connections, until [`Running::shutdown`] or until it is dropped.
@@ -67,6 +80,7 @@ pub struct Running {
     server: Arc<Server>,
     gateway: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    keys: JoinHandle<()>,
 }
 
 /// Why a server does not start.
@@ -107,34 +121,49 @@ impl Server {
         let address = listener.local_addr().map_err(listening)?;
         let server = Arc::new(Self::open(config, verifier).await?);
         let sweeper = tokio::spawn(server.hub.clone().sweep());
+        let keys = tokio::spawn({
+            let server = server.clone();
+            async move { server.verifier.follow(server.reloads(), &server.metrics).await }
+        });
         let gateway = tokio::spawn(gateway::serve(listener, certificate, Arc::clone(&server)));
         Ok(Running {
             address,
             server,
             gateway,
             sweeper,
+            keys,
         })
     }
 
     /// Opens the store, on a blocking thread, and puts the hub on top of it.
     async fn open(config: Config, verifier: Verifier) -> Result<Self, StartError> {
         let directory = config.data.clone();
+        let clock = Clock::start();
+        let next = Life {
+            number: random_number(),
+            began_unix_ms: clock.unix_ms(),
+        };
         let opened = tokio::task::spawn_blocking({
             let directory = directory.clone();
-            move || -> Result<(Store, Writer), StoreError> {
+            move || -> Result<(Store, Writer, Peers), StoreError> {
                 let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
-                Ok((Store::open(kv.clone())?, Writer::start(kv)?))
+                let (low, high) = (random_number(), random_number());
+                let random = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
+                let unix_ms_at_zero = clock.unix_ms().saturating_sub(clock.monotonic_ms());
+                let store = Store::begin(kv.clone(), next)?;
+                let peers = Peers::open(&directory, random, unix_ms_at_zero)
+                    .map_err(|error| StoreError::Io(error.to_string()))?;
+                Ok((store, Writer::start(kv)?, peers))
             }
         });
         let opened = opened
             .await
             .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
-        let (store, writer) = opened.map_err(|error| StartError::Store { directory, error })?;
-        let (writer, limits, metrics, clock) = (
+        let (store, writer, peers) = opened.map_err(|error| StartError::Store { directory, error })?;
+        let (writer, limits, metrics) = (
             Arc::new(writer),
             Arc::new(config.limits.clone()),
             Arc::new(Metrics::new()),
-            Clock::start(),
         );
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = Workers::new(
@@ -143,25 +172,28 @@ impl Server {
             limits.clone(),
             LogKept::default(),
             metrics.clone(),
-            clock,
-            cores,
+            Memory::new(config.rooms_memory_bytes_max),
+            (clock, cores),
+            config.restore_window_ms,
         );
         let tuning = Tuning {
             room_idle_ms: config.room_idle_timeout_ms,
             ..Tuning::default()
         };
-        let hub = Hub::new(Arc::new(workers), clock, tuning, config.rooms_memory_bytes_max);
+        let hub = Hub::new(Arc::new(workers), clock, tuning);
         Ok(Self {
             config,
             verifier,
             clock,
             metrics,
             hub,
+            peers,
             limits,
             writer,
             ready: AtomicBool::new(true),
             draining: watch::Sender::new(false),
             drained: watch::Sender::new(false),
+            reloads: watch::Sender::new(0),
         })
     }
 
@@ -180,11 +212,21 @@ impl Server {
         self.drained.subscribe()
     }
 
+    /// Reads keys and certificate again now, and not when their files are next looked at.
+    pub fn reload(&self) {
+        self.reloads.send_modify(|reloads| *reloads += 1);
+    }
+
+    /// Tells of every [`Server::reload`].
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
+    }
+
     /// All metrics in OpenMetrics text.
     pub fn metrics_text(&self) -> String {
         let (metrics, store) = (&self.metrics, self.writer.figures());
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics.rooms_memory_bytes.set(number(self.hub.memory_bytes()));
+        metrics.rooms_memory_bytes.set(number(self.hub.memory().held()));
         metrics.store_queue.set(number(store.queue_len.load(Ordering::Relaxed)));
         metrics.store_syncs.set(number(store.groups.load(Ordering::Relaxed)));
         metrics
@@ -246,6 +288,7 @@ impl Drop for Running {
         self.server.drained.send_replace(true);
         self.gateway.abort();
         self.sweeper.abort();
+        self.keys.abort();
     }
 }
 

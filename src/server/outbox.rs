@@ -2,19 +2,29 @@
 //!
 //! Frames that may be missed (diffs, presence, signals) are refused while the queue is full; whoever is refused is brought up
 //! to date from the log once it has drained. Frames that may not (acks, replies) always enter: they are few, because a
-//! connection whose queue is full is not read from.
+//! connection whose queue is full is not read from. Parts and what greets a joiner are large, so a room asks for their space
+//! before it makes them ([`Outbox::reserve`]).
+//!
+//! All queues of one subject share a second limit ([`Shared`]). A frame enters an empty queue whatever the others hold, so that
+//! every connection moves on.
 
-use crate::server::room::Mail;
 use bytes::Bytes;
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use syncline_protocol::{CloseCode, RoomNumber, SessionId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// Above this multiple of its limit the queue's connection is not read from.
 const READ_STOPS_AT: usize = 2;
+
+/// What all queues of one subject hold, in bytes.
+#[derive(Debug, Default)]
+pub struct Shared(AtomicUsize);
 
 /// Tells one session's joins apart: a dismissal may cross the session's next join.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +35,8 @@ pub struct JoinNumber(pub u64);
 pub struct Outbox {
     session: SessionId,
     bytes_max: usize,
+    /// For all queues of the subject.
+    shared_bytes_max: usize,
     queue: Mutex<Queue>,
     /// Something is there to be sent.
     filled: Notify,
@@ -39,6 +51,10 @@ struct Queue {
     items: VecDeque<Item>,
     /// Of frames that are not written out yet, those being written included.
     bytes: usize,
+    /// Space that rooms have asked for and not used yet.
+    reserved: BTreeMap<RoomNumber, usize>,
+    /// What the subject's queues hold, once the subject is known.
+    shared: Arc<Shared>,
     /// Of all frames ever queued, and of those written out.
     queued_in_all: u64,
     written_in_all: u64,
@@ -52,7 +68,6 @@ struct Queue {
 #[derive(Debug)]
 struct Waiting {
     room: RoomNumber,
-    inbox: mpsc::Sender<Mail>,
     mark: u64,
 }
 
@@ -82,14 +97,20 @@ pub enum Notice {
         /// Which of the session's joins this ends.
         join: JoinNumber,
     },
+    /// All that was queued when this room asked is written out.
+    Drained {
+        /// Which room.
+        room: RoomNumber,
+    },
 }
 
 impl Outbox {
     /// An empty queue for `session`.
-    pub fn new(session: SessionId, bytes_max: u64) -> Self {
+    pub fn new(session: SessionId, bytes_max: u64, shared_bytes_max: u64) -> Self {
         Self {
             session,
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            shared_bytes_max: usize::try_from(shared_bytes_max).unwrap_or(usize::MAX),
             queue: Mutex::default(),
             filled: Notify::new(),
             drained: Notify::new(),
@@ -100,6 +121,42 @@ impl Outbox {
     /// Whose queue it is.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// From now on the queue counts among its subject's.
+    pub fn share(&self, shared: Arc<Shared>) {
+        let mut queue = self.queue();
+        shared.0.fetch_add(queue.bytes, Ordering::Relaxed);
+        let former = std::mem::replace(&mut queue.shared, shared);
+        former.0.fetch_sub(queue.bytes, Ordering::Relaxed);
+    }
+
+    /// Keeps space for what `room` is about to send, until [`Outbox::release`]. Whether there was space; if not, the room may
+    /// ask again when it is told that the queue has drained.
+    pub fn reserve(&self, room: RoomNumber, bytes: usize) -> bool {
+        let mut queue = self.queue();
+        let held = queue.bytes + queue.reserved.values().sum::<usize>();
+        let has_space = held == 0
+            || (held + bytes <= self.bytes_max.saturating_mul(READ_STOPS_AT) && self.shared_has_space(&queue, bytes));
+        if has_space {
+            *queue.reserved.entry(room).or_default() += bytes;
+        }
+        has_space
+    }
+
+    /// Whether the queue is so long that nobody should join by it now.
+    pub fn is_crowded(&self) -> bool {
+        let queue = self.queue();
+        queue.bytes > 0 && (queue.bytes > self.bytes_max || !self.shared_has_space(&queue, 0))
+    }
+
+    /// Gives back what `room` has reserved.
+    pub fn release(&self, room: RoomNumber) {
+        let mut queue = self.queue();
+        queue.reserved.remove(&room);
+        queue.notice_drained();
+        drop(queue);
+        self.noticed.notify_one();
     }
 
     /// Queues a frame that must not be missed.
@@ -113,7 +170,7 @@ impl Outbox {
     /// Queues a frame unless the queue is full. Whether it was queued.
     pub fn try_push(&self, frame: Bytes) -> bool {
         let mut queue = self.queue();
-        let room = queue.bytes == 0 || queue.bytes + frame.len() <= self.bytes_max;
+        let room = self.has_space(&queue, frame.len());
         if room {
             queue.push(Item::Frame(frame));
             drop(queue);
@@ -128,15 +185,17 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Tells `room` by `Drained` when all that is queued now has been written out, whatever is queued after it.
-    pub fn tell_when_drained(&self, room: RoomNumber, inbox: &mpsc::Sender<Mail>) {
+    /// Tells `room` by [`Notice::Drained`] when all that is queued now has been written out, whatever is queued after it.
+    pub fn tell_when_drained(&self, room: RoomNumber) {
         let mut queue = self.queue();
-        if !queue.closed && queue.waiting.iter().all(|waiting| waiting.room != room) {
-            let (inbox, mark) = (inbox.clone(), queue.queued_in_all);
-            queue.waiting.push(Waiting { room, inbox, mark });
+        if queue.closed || queue.waiting.iter().any(|waiting| waiting.room == room) {
+            return;
         }
+        let mark = queue.queued_in_all;
+        queue.waiting.push(Waiting { room, mark });
+        queue.notice_drained();
         drop(queue);
-        self.filled.notify_one();
+        self.noticed.notify_one();
     }
 
     /// Queues the `closed` frame of a room, and tells the session that it is out.
@@ -165,10 +224,6 @@ impl Outbox {
             let filled = self.filled.notified();
             let items = {
                 let mut queue = self.queue();
-                let reached = queue.waiting.iter().any(|waiting| waiting.mark <= queue.written_in_all);
-                if queue.items.is_empty() && reached {
-                    return VecDeque::new();
-                }
                 std::mem::take(&mut queue.items)
             };
             if !items.is_empty() {
@@ -178,17 +233,17 @@ impl Outbox {
         }
     }
 
-    /// `bytes` of what was taken are written out. Answers with the rooms that waited for no more than that.
-    pub fn written(&self, bytes: usize) -> Vec<(RoomNumber, mpsc::Sender<Mail>)> {
+    /// `bytes` of what was taken are written out: rooms that waited for no more than that are told.
+    pub fn written(&self, bytes: usize) {
         let mut queue = self.queue();
-        queue.bytes = queue.bytes.saturating_sub(bytes);
+        let bytes_out = bytes.min(queue.bytes);
+        queue.bytes -= bytes_out;
+        queue.shared.0.fetch_sub(bytes_out, Ordering::Relaxed);
         queue.written_in_all += bytes as u64;
-        let written = queue.written_in_all;
-        let reached = queue.waiting.extract_if(.., |waiting| waiting.mark <= written);
-        let rooms = reached.map(|waiting| (waiting.room, waiting.inbox)).collect();
+        queue.notice_drained();
         drop(queue);
         self.drained.notify_one();
-        rooms
+        self.noticed.notify_one();
     }
 
     /// Whether the connection is being closed: nothing that still comes in counts.
@@ -210,11 +265,24 @@ impl Outbox {
     pub async fn readable(&self) {
         loop {
             let drained = self.drained.notified();
-            if self.queue().bytes <= self.bytes_max.saturating_mul(READ_STOPS_AT) {
+            if self.is_readable(&self.queue()) {
                 return;
             }
             drained.await;
         }
+    }
+
+    fn has_space(&self, queue: &Queue, bytes: usize) -> bool {
+        queue.bytes == 0 || (queue.bytes + bytes <= self.bytes_max && self.shared_has_space(queue, bytes))
+    }
+
+    fn shared_has_space(&self, queue: &Queue, bytes: usize) -> bool {
+        queue.shared.0.load(Ordering::Relaxed) + bytes <= self.shared_bytes_max
+    }
+
+    fn is_readable(&self, queue: &Queue) -> bool {
+        let stop = self.bytes_max.saturating_mul(READ_STOPS_AT);
+        queue.bytes == 0 || (queue.bytes <= stop && self.shared_has_space(queue, 0))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -228,8 +296,26 @@ impl Queue {
             return;
         }
         self.bytes += item.bytes();
+        self.shared.0.fetch_add(item.bytes(), Ordering::Relaxed);
         self.queued_in_all += item.bytes() as u64;
         self.items.push_back(item);
+    }
+
+    /// Reserved space will soon be used: whoever waits, waits for that, too.
+    fn notice_drained(&mut self) {
+        if !self.reserved.is_empty() {
+            return;
+        }
+        let written = self.written_in_all;
+        let reached = self.waiting.extract_if(.., |waiting| waiting.mark <= written);
+        self.notices
+            .extend(reached.map(|waiting| Notice::Drained { room: waiting.room }));
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -240,5 +326,55 @@ impl Item {
             Self::Frame(frame) => frame.len(),
             Self::Ping | Self::Close { .. } => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOMS: [RoomNumber; 2] = [RoomNumber::new(1), RoomNumber::new(2)];
+
+    fn outbox(shared: &Arc<Shared>) -> Outbox {
+        let outbox = Outbox::new(SessionId::new(1), 100, 150);
+        outbox.share(shared.clone());
+        outbox
+    }
+
+    fn frame(bytes: usize) -> Bytes {
+        vec![0; bytes].into()
+    }
+
+    fn notices(outbox: &Outbox) -> usize {
+        std::iter::from_fn(|| outbox.notice()).count()
+    }
+
+    #[test]
+    fn all_queues_of_a_subject_together_are_bounded() {
+        let shared = Arc::new(Shared::default());
+        let queues: Vec<Outbox> = std::iter::repeat_with(|| outbox(&shared)).take(3).collect();
+        assert!(queues[0].try_push(frame(90)) && queues[1].try_push(frame(50)));
+        assert!(!queues[1].try_push(frame(20)), "the subject's limit, not its own");
+        assert!(
+            queues[2].try_push(frame(90)),
+            "an empty queue takes one, or nothing would move"
+        );
+        assert!(queues[0].is_crowded() && !outbox(&shared).is_crowded());
+        queues[0].written(90);
+        drop(queues);
+        assert_eq!(shared.0.load(Ordering::Relaxed), 0, "what is dropped is not held");
+    }
+
+    #[test]
+    fn space_is_reserved_before_parts_are_made() {
+        let outbox = outbox(&Arc::default());
+        assert!(outbox.reserve(ROOMS[0], 150), "an empty queue takes one of any size");
+        assert!(!outbox.reserve(ROOMS[1], 60), "twice the limit is not exceeded");
+        outbox.tell_when_drained(ROOMS[1]);
+        assert_eq!(notices(&outbox), 0, "what is reserved is still to come");
+        assert!(outbox.try_push(frame(100)), "diffs are not held up by it");
+        outbox.release(ROOMS[0]);
+        assert_eq!(notices(&outbox), 1, "all that was queued when it asked is written");
+        assert!(outbox.reserve(ROOMS[1], 50));
     }
 }

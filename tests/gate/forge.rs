@@ -62,7 +62,8 @@ pub(crate) fn leb128(out: &mut Vec<u8>, mut number: u64) {
 pub(crate) fn rewired(rng: &mut Rng, scene: &Scene) -> Vec<u8> {
     let mut change = scene.honest.decode();
     for _ in 0..1 + rng.below(3) {
-        match rng.below(10) {
+        match rng.below(11) {
+            10 => change.operations.extend(counting(rng, scene)),
             0..=2 => rewire_deps(rng, scene, &mut change),
             3 => change.seq = (change.seq + rng.below(3) as u64).saturating_sub(1),
             4 => move_to(&mut change, scene.document_max_op() + 1),
@@ -186,6 +187,27 @@ fn rewire_op(rng: &mut Rng, way: usize, op: &mut Op, id: impl Fn(&mut Rng) -> Op
     op.pred = preds.into();
 }
 
+/// An increment or another value of some element that the room holds, whatever it is.
+fn counting(rng: &mut Rng, scene: &Scene) -> Option<Op> {
+    let from = if rng.one_in(4) {
+        &scene.elements
+    } else {
+        &scene.counters
+    };
+    let (object, element) = rng.pick(from)?.clone();
+    Some(Op {
+        action: if rng.one_in(3) {
+            action(rng)
+        } else {
+            OpType::Increment(3)
+        },
+        obj: object,
+        key: Key::Seq(ElementId::Id(element.clone())),
+        pred: vec![element].into(),
+        insert: false,
+    })
+}
+
 fn action(rng: &mut Rng) -> OpType {
     match rng.below(10) {
         0 => OpType::Make(ObjType::Map),
@@ -250,7 +272,17 @@ pub(crate) fn marked(rng: &mut Rng, scene: &Scene) -> Option<Vec<u8>> {
 
 /// The elements that a change inserts, each with its sequence.
 pub(crate) fn elements(change: &ExpandedChange) -> Vec<(ObjectId, OpId)> {
+    inserted(change, |_| true)
+}
+
+/// Those of them that are counters.
+pub(crate) fn counters(change: &ExpandedChange) -> Vec<(ObjectId, OpId)> {
+    inserted(change, |op| matches!(&op.action, OpType::Put(ScalarValue::Counter(_))))
+}
+
+fn inserted(change: &ExpandedChange, which: impl Fn(&Op) -> bool) -> Vec<(ObjectId, OpId)> {
     let ids = (change.start_op.get()..).map(|counter| OpId::new(counter, &change.actor_id));
-    let inserted = change.operations.iter().zip(ids).filter(|(op, _)| op.insert);
-    inserted.map(|(op, id)| (op.obj.clone(), id)).collect()
+    let inserted = change.operations.iter().zip(ids);
+    let chosen = inserted.filter(|(op, _)| op.insert && which(op));
+    chosen.map(|(op, id)| (op.obj.clone(), id)).collect()
 }

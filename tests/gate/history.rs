@@ -154,11 +154,13 @@ fn edit_text<T: Transactable + ReadDoc>(
 ) -> Result<(), automerge::AutomergeError> {
     let length = doc.length(object);
     let at = rng.below(length + 1);
-    match rng.below(if marks { 9 } else { 6 }) {
+    match rng.below(if marks { 10 } else { 7 }) {
         0 => doc.splice_text(object, at, rng.below(length - at + 1).min(4) as isize, ""),
         1 => doc.splice_text(object, at, rng.below(length - at + 1).min(2) as isize, "xyz"),
         2 if rng.one_in(3) => doc.split_block(object, at).map(|_| ()),
-        6..=8 => {
+        // A counter is welcome in a text; only counting is not.
+        3 => doc.insert(object, at, ScalarValue::counter(1)),
+        7..=9 => {
             let end = at + rng.below(length - at + 1);
             let name = *rng.pick(&["bold", "link"]).expect("names");
             let expand = *rng
@@ -180,7 +182,7 @@ fn edit_text<T: Transactable + ReadDoc>(
 }
 
 /// Every visible object.
-fn objects<T: ReadDoc>(doc: &T) -> Vec<(ObjId, ObjType)> {
+pub(crate) fn objects<T: ReadDoc>(doc: &T) -> Vec<(ObjId, ObjType)> {
     let mut found = vec![(ROOT, ObjType::Map)];
     let mut next = 0;
     while next < found.len() {

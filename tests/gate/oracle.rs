@@ -1,8 +1,8 @@
 //! What "harmless" means: the change merges with equal bytes, saves and loads, holds at its own past and its own present,
-//! and honest edits go on afterwards.
+//! every element of it can be read, and honest edits go on afterwards.
 
 use crate::{history, rng::Rng};
-use automerge::{AutoSerde, Automerge, Change, ReadDoc};
+use automerge::{AutoSerde, Automerge, AutomergeError, Change, ObjType, ReadDoc};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -31,6 +31,8 @@ fn merge(document: &Automerge, bytes: &[u8]) -> Result<(), String> {
     (0..2).for_each(|_| history::edit(&mut edited, &mut rng, false));
     let loaded = loads(&edited).map_err(|error| format!("honest edits afterwards: {error}"))?;
     same_bytes(&loaded, &change)?;
+    read_everything(&loaded).map_err(|error| format!("reading: {error}"))?;
+    read_everything(&edited).map_err(|error| format!("reading: {error}"))?;
     if contents(&loaded)? == contents(&edited)? {
         Ok(())
     } else {
@@ -61,6 +63,33 @@ fn loads(document: &Automerge) -> Result<Automerge, String> {
 /// All that a reader sees. Not whether a value has rivals: after a local increment Automerge 0.12 says that differently.
 fn contents(document: &Automerge) -> Result<Value, String> {
     serde_json::to_value(AutoSerde::from(document)).map_err(|error| error.to_string())
+}
+
+/// Reads whatever can be asked for. Some of it panics where a whole document can still be shown.
+fn read_everything(document: &Automerge) -> Result<(), AutomergeError> {
+    document.hydrate(None);
+    for (object, object_type) in history::objects(document) {
+        match object_type {
+            ObjType::Map | ObjType::Table => {
+                for key in document.keys(&object) {
+                    document.get(&object, &key[..])?;
+                    document.get_all(&object, &key[..])?;
+                }
+            }
+            ObjType::List | ObjType::Text => {
+                for at in 0..document.length(&object) {
+                    document.get(&object, at)?;
+                    document.get_all(&object, at)?;
+                }
+            }
+        }
+        if object_type == ObjType::Text {
+            document.text(&object)?;
+            document.spans(&object)?.for_each(drop);
+            document.marks(&object)?;
+        }
+    }
+    Ok(())
 }
 
 fn same_bytes(document: &Automerge, change: &Change) -> Result<(), String> {

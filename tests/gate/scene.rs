@@ -7,7 +7,7 @@ use crate::{
     somebody,
 };
 use automerge::{
-    ActorId, Automerge, Change,
+    ActorId, Automerge, Change, ExpandedChange,
     legacy::{ObjectId, OpId},
 };
 use std::collections::BTreeSet;
@@ -24,6 +24,8 @@ pub(crate) struct Scene {
     pub(crate) ops: Vec<(u64, ActorId)>,
     /// Those of them that inserted an element, with their sequences.
     pub(crate) elements: Vec<(ObjectId, OpId)>,
+    /// Those of the elements that are counters.
+    pub(crate) counters: Vec<(ObjectId, OpId)>,
 }
 
 /// Some changes of one honest history, each with the room just before it came: half of the rooms hold only what came
@@ -57,12 +59,10 @@ fn scene(rng: &mut Rng, history: &[Change]) -> Option<Scene> {
     let ops = log.iter().flat_map(|change| {
         (change.start_op().get()..=change.max_op()).map(|counter| (counter, change.actor_id().clone()))
     });
-    let elements = log
-        .iter()
-        .flat_map(|change| forge::elements(&change.decode()))
-        .collect();
+    let all = |find: fn(&ExpandedChange) -> Vec<_>| log.iter().flat_map(|change| find(&change.decode())).collect();
     Some(Scene {
-        elements,
+        elements: all(forge::elements),
+        counters: all(forge::counters),
         ops: ops.collect(),
         document: history::document(&log),
         honest,

@@ -4,7 +4,8 @@ use crate::{
     peer::{Peer, counted, may_write},
     running::TestServer,
 };
-use syncline_protocol::native::Base;
+use bytes::Bytes;
+use syncline_protocol::native::{Base, ServerMessage};
 
 #[test]
 fn e1_an_edit_is_acknowledged_and_reaches_the_others() {
@@ -64,4 +65,55 @@ fn o5_a_joiner_gets_the_document_and_a_returning_client_what_it_missed() {
         .expect("the former state");
     replica.load_incremental(&missed.bytes).expect("what was missed");
     assert_eq!(replica.get_heads(), document.get_heads());
+}
+
+#[test]
+fn o13_parts_may_hold_what_the_client_has_and_automerge_ignores_it() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let joined = anna.open("notes", None);
+    let (mut replica, changes) = counted(1, 3);
+    anna.edit(joined.opened.room, 1, changes.clone());
+    anna.hear_answer(1).expect("acknowledged");
+    let again = anna.open("notes", Some(joined.cursor));
+    let own: usize = changes.iter().map(Bytes::len).sum();
+    assert_eq!(again.bytes.len(), own, "the parts hold its own changes");
+    let heads = replica.get_heads();
+    replica.load_incremental(&again.bytes).expect("whole chunks");
+    assert_eq!((replica.get_heads(), replica.get_changes(&[]).len()), (heads, 3));
+}
+
+#[test]
+fn e25_edits_may_stand_on_unanswered_ones_but_not_on_both_sides_of_them() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let room = anna.open("notes", None).opened.room;
+    let (_, ordered) = counted(1, 50);
+    for (edit, change) in ordered.iter().enumerate() {
+        anna.edit(room, edit as u64, vec![change.clone()]);
+    }
+    for edit in 0..50 {
+        anna.hear_answer(edit).expect("sent without waiting, in order");
+    }
+
+    let (_, changes) = counted(2, 3);
+    let [first, second, third] = &changes[..] else {
+        panic!("three changes")
+    };
+    anna.edit(room, 101, vec![second.clone()]);
+    anna.edit(room, 102, vec![first.clone(), third.clone()]);
+    let heard = anna.hear_all(room);
+    let answered = heard
+        .iter()
+        .any(|message| matches!(message, ServerMessage::Ack { .. } | ServerMessage::Reject { .. }));
+    assert!(!answered, "each waits for the other: {heard:?}");
+    anna.edit(room, 103, changes.clone());
+    let mut open: Vec<u64> = vec![101, 102, 103];
+    while !open.is_empty() {
+        match anna.hear().expect("all are answered now") {
+            ServerMessage::Ack { id, .. } => open.retain(|edit| *edit != id.number()),
+            ServerMessage::Diff(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

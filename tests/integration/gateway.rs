@@ -31,7 +31,7 @@ fn probes_metrics_and_the_page_answer() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
         assert!(answer.contains(part), "{path}: {answer}");
     };
-    check("/", "200", "Syncline is running");
+    check("/", "200", "<title>Syncline</title>");
     check("/healthz", "200", "alive");
     check("/readyz", "200", "ready");
     check("/metrics", "200", "syncline_connections_total 4\n");
@@ -104,7 +104,6 @@ fn upgrades_that_are_wrong_are_refused_with_a_reason() {
         "403",
         "allowed_origins",
     );
-    check("/sync", &[KEY], "501", "syncline.v1");
     check(
         "/sync",
         &[KEY, "Sec-WebSocket-Protocol: syncline.v2, chat"],
@@ -148,18 +147,32 @@ fn upgrades_that_are_wrong_are_refused_with_a_reason() {
 }
 
 #[test]
-fn a_listed_origin_is_let_in() {
-    let server = TestServer::start("allowed_origins = ['https://app.example.com']");
-    let mut stream = server.connect();
-    let headers = [
-        KEY,
-        "Sec-WebSocket-Protocol: syncline.v1",
-        "Origin: https://app.example.com",
-    ];
-    stream.write_all(upgrade("/sync", &headers).as_bytes()).expect("sent");
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 101");
+fn h14_a_foreign_origin_is_refused_unless_it_is_listed() {
+    let server = TestServer::start_with(
+        "auth.secret = '0123456789012345678901234567890123456789'\nallowed_origins = ['https://app.example.com']",
+    );
+    let answer = |origin: &str| {
+        let mut stream = server.connect();
+        let headers: Vec<&str> = [KEY, "Sec-WebSocket-Protocol: syncline.v1", origin]
+            .into_iter()
+            .filter(|header| !header.is_empty())
+            .collect();
+        stream.write_all(upgrade("/sync", &headers).as_bytes()).expect("sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    };
+    assert_eq!(answer(""), "101", "not a browser");
+    assert_eq!(answer("Origin: https://app.example.com"), "101", "listed");
+    assert_eq!(answer("Origin: http://test"), "101", "the server's own");
+    for foreign in [
+        "https://evil.example",
+        "https://app.example.com.evil.example",
+        "http://app.example.com",
+        "null",
+    ] {
+        assert_eq!(answer(&format!("Origin: {foreign}")), "403", "{foreign}");
+    }
 }
 
 #[test]

@@ -291,6 +291,46 @@ fn l6_one_connection_of_a_subject_too_many_is_closed_with_1013() {
 }
 
 #[test]
+fn h7_a_rotated_key_is_taken_over_and_a_broken_one_is_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("secret");
+    let write = |secret: &str| std::fs::write(&file, secret).expect("a file");
+    write(SECRET);
+    let server = TestServer::start_with(&format!(
+        "[[auth.keys]]\nkid = 'app'\nalg = 'HS256'\nsecret_file = '{}'\n",
+        file.display()
+    ));
+    let code = |secret: &str| {
+        let mut peer = Peer::silent(server.address);
+        peer.hello(Some(&signed(secret, "anna", &[("**", "write")], LONG_S)), Vec::new());
+        match peer.hear() {
+            Ok(ServerMessage::Welcome(_)) => None,
+            _ => peer.hear_end().code,
+        }
+    };
+    let wait_for = |metric: &str| {
+        let begun = Clock::start();
+        while !server.get("/metrics").contains(metric) {
+            assert!(begun.monotonic_ms() < 60_000, "{metric}");
+            sleep(Duration::from_millis(50));
+        }
+    };
+    const NEXT: &str = "the next secret, which has more than 32 bytes";
+    let mut anna = writer(&server, "anna");
+    assert_eq!((code(SECRET), code(NEXT)), (None, Some(4401)));
+
+    write("too short");
+    server.server().reload();
+    wait_for("syncline_reloads_total{what=\"Keys\",outcome=\"Failed\"} 1\n");
+    assert_eq!(code(SECRET), None, "the old key stays");
+
+    write(NEXT);
+    wait_for("syncline_reloads_total{what=\"Keys\",outcome=\"Done\"} 1\n");
+    assert_eq!((code(SECRET), code(NEXT)), (Some(4401), None));
+    anna.open("notes", None);
+}
+
+#[test]
 fn e13_an_actor_belongs_to_the_subject_that_first_wrote_with_it() {
     let server = guarded("");
     let (mut anna, mut ben) = (writer(&server, "anna"), writer(&server, "ben"));

@@ -35,7 +35,19 @@ fn large_changes() -> (Automerge, Vec<Bytes>) {
 
 #[test]
 fn o16_l5_s3_a_member_that_does_not_read_lags_and_is_brought_up_in_parts() {
-    let server = TestServer::start("[limits]\nsend_queue_bytes_max = 65536\n");
+    lags_and_is_brought_up("[limits]\nsend_queue_bytes_max = 65536\n");
+}
+
+#[test]
+fn l8_all_queues_of_a_subject_together_are_bounded() {
+    lags_and_is_brought_up(
+        "[limits]\nsend_queue_bytes_max = 67108864\nsubject_queue_bytes_max = 65536\nframe_bytes_max = 1048576\n",
+    );
+}
+
+/// A member that does not read is left out of diffs that its queue has no space for, as it is configured.
+fn lags_and_is_brought_up(config: &str) {
+    let server = TestServer::start(config);
     let mut anna = Peer::connect(server.address, None);
     let mut slow = Peer::connect(server.address, None);
     let room = anna.open("notes", None).opened.room;

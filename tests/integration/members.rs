@@ -10,7 +10,7 @@ use std::{thread::sleep, time::Duration};
 use syncline::server::clock::Clock;
 use syncline_protocol::{
     ChangeHash, RoomNumber,
-    native::{Base, ClientMessage, ClosedCode, Open, Packing, ServerMessage, WelcomeLimits},
+    native::{Base, Capability, ClientMessage, ClosedCode, Open, Packing, ServerMessage, WelcomeLimits},
 };
 
 /// What anything here may take: more than five times what is expected.
@@ -57,6 +57,45 @@ fn h1_the_server_selects_the_subprotocol() {
     let (_socket, response) = native(&url, server.connect()).expect("a WebSocket");
     let selected = response.headers().get("sec-websocket-protocol");
     assert_eq!(selected.map(|value| value.as_bytes()), Some(&b"syncline.v1"[..]));
+}
+
+#[test]
+fn o26_a_full_document_lets_nobody_else_in_until_somebody_leaves() {
+    let server = TestServer::start("[limits]\nmembers_per_room_max = 2\n");
+    let (mut anna, mut ben, room) = two(&server);
+    let mut carl = Peer::connect(server.address, None);
+    let refused = |peer: &mut Peer| {
+        peer.ask("notes", None);
+        loop {
+            match peer.hear().expect("the connection stays") {
+                ServerMessage::Closed { room: None, code, .. } => break code,
+                ServerMessage::Opened(_) => panic!("a third member"),
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(refused(&mut carl), ClosedCode::Limit);
+    carl.open("others", None);
+    assert_eq!(ben.open("notes", None).opened.room, room, "a member may begin anew");
+    ben.say(&ClientMessage::Leave { room });
+    ben.edit(room, 1, Vec::new());
+    assert_eq!(ben.hear_answer(1), Err("not_open".into()), "the leave is read");
+    assert_eq!(carl.open("notes", None).opened.room, room);
+    assert_eq!(anna.hear_all(room), Vec::new(), "and nobody is disturbed");
+}
+
+#[test]
+fn v4_v5_welcome_names_what_both_sides_know_and_nothing_else() {
+    let server = TestServer::start("");
+    for (named, expected) in [
+        (vec![], vec![]),
+        (vec![Capability::Deflate], vec![Capability::Deflate]),
+        (vec![Capability::Other("telepathy".into())], vec![]),
+    ] {
+        let mut peer = Peer::silent(server.address);
+        peer.hello(None, named);
+        assert_eq!(peer.hear_welcome().capabilities, expected);
+    }
 }
 
 #[test]
@@ -482,6 +521,37 @@ fn e21_c1_an_edit_over_a_limit_is_rejected_and_the_connection_goes_on() {
     anna.edit(room, 2, changes.clone());
     anna.hear_answer(2).expect("acknowledged");
     assert_eq!(ben.hear_diff().runs[0].changes, changes, "only the good one is seen");
+}
+
+#[test]
+fn e21_an_edit_whose_changes_inflate_to_too_much_together_is_rejected() {
+    let server = TestServer::start("[limits]\ninflated_bytes_max = 10000\n");
+    let (mut anna, _ben, room) = two(&server);
+    let mut document = Automerge::new().with_actor(ActorId::from([9]));
+    for key in 0..5 {
+        let mut transaction = document.transaction();
+        transaction
+            .put(ROOT, format!("k{key}"), "x".repeat(4_000))
+            .expect("a put");
+        transaction.commit();
+    }
+    let mut changes = document.get_changes(&[]);
+    let deflated: Vec<Bytes> = changes
+        .iter_mut()
+        .map(|change| change.bytes().into_owned().into())
+        .collect();
+    assert!(
+        deflated.iter().map(Bytes::len).sum::<usize>() < 2_000,
+        "they are small as sent"
+    );
+    anna.edit(room, 1, deflated[..2].to_vec());
+    anna.hear_answer(1).expect("acknowledged");
+    anna.edit(room, 2, deflated[2..].to_vec());
+    anna.hear_answer(2).expect("three are over by one at most");
+    let (mut carl, room) = (Peer::connect(server.address, None), room);
+    carl.open("notes", None);
+    carl.edit(room, 1, [&deflated[..], &deflated[..]].concat());
+    assert_eq!(carl.hear_answer(1), Err("limit".into()));
 }
 
 #[test]

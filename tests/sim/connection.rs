@@ -26,7 +26,6 @@ use syncline::{
     server::outbox::{Item, JoinNumber, Notice, Outbox},
 };
 use syncline_protocol::{CloseCode, DocumentId, RoomNumber, SessionId, native::Access, native::ServerMessage};
-use tokio::sync::mpsc;
 
 /// How long a peer may take to answer our close.
 const CLOSE_TIMEOUT_MS: u64 = 2_000;
@@ -73,8 +72,7 @@ impl Postbox {
     }
 
     pub(crate) fn tell_when_drained(&self, room: RoomNumber, context: &mut Context) {
-        // The simulator finds the room by its number, so the sender leads nowhere.
-        self.outbox.tell_when_drained(room, &mpsc::channel(1).0);
+        self.outbox.tell_when_drained(room);
         self.poke(context);
     }
 
@@ -125,7 +123,11 @@ impl Connection {
     pub(crate) fn new(link: LinkId, client: usize, context: &mut Context) -> Self {
         let id = SessionId::new(context.random.number() >> 11);
         let limits = Arc::new(context.plan.limits.clone());
-        let outbox = Arc::new(Outbox::new(id, limits.send_queue_bytes_max));
+        let outbox = Arc::new(Outbox::new(
+            id,
+            limits.send_queue_bytes_max,
+            limits.subject_queue_bytes_max,
+        ));
         context.say(format_args!(
             "client {client} is connected as session {id} by link {link}"
         ));
@@ -169,12 +171,19 @@ impl Connection {
             if !self.work_off(hub, context) {
                 break;
             }
-            if let Some(Notice::Dismissed { room, join }) = self.postbox.outbox.notice() {
-                if self.rooms.get(&room) == Some(&join) {
-                    self.rooms.remove(&room);
-                    self.events.push(Event::Dismissed { room });
+            match self.postbox.outbox.notice() {
+                Some(Notice::Dismissed { room, join }) => {
+                    if self.rooms.get(&room) == Some(&join) {
+                        self.rooms.remove(&room);
+                        self.events.push(Event::Dismissed { room });
+                    }
+                    continue;
                 }
-                continue;
+                Some(Notice::Drained { room }) => {
+                    self.drained.push_back(room);
+                    continue;
+                }
+                None => {}
             }
             if hub.is_stopping() && !self.told_to_leave {
                 self.told_to_leave = true;
@@ -255,6 +264,7 @@ impl Connection {
     fn perform(&mut self, effect: Effect, context: &mut Context) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref(), context)),
+            Effect::Claim { .. } => unreachable!("the simulated clients speak the native dialect"),
             Effect::Join { document, join } => {
                 self.postbox.join.0 += 1;
                 self.blocked = Some(Letter::Join(document, join));
@@ -270,7 +280,7 @@ impl Connection {
                 }
                 None
             }
-            Effect::Send(frame) => {
+            Effect::Send(frame) | Effect::Closed { frame, .. } => {
                 self.postbox.push(frame, context);
                 None
             }
@@ -368,7 +378,8 @@ impl Connection {
         while let Some(room) = self.drained.pop_front() {
             let mail = Mail::Event(room::Event::Drained { session });
             if hub.post(room, mail, self.postbox.link, context).is_err() {
-                return self.drained.push_front(room);
+                self.drained.push_front(room);
+                break;
             }
         }
         if self.writing.is_some() {
@@ -401,8 +412,7 @@ impl Connection {
             context.send(link, End::Client, packet);
         }
         context.audit.flushed(link, bytes);
-        let rooms = self.postbox.outbox.written(bytes);
-        self.drained.extend(rooms.into_iter().map(|(room, _)| room));
+        self.postbox.outbox.written(bytes);
         if closes {
             // Nothing is written any more.
             self.writing = Some(Writing {

@@ -346,7 +346,7 @@ pub enum RejectCode {
 }
 
 /// Why a session is not in a room. Text on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClosedCode {
     /// `forbidden`: the grant does not name the document.
     Forbidden,

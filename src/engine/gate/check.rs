@@ -3,7 +3,7 @@
 use super::{
     Action, Decoded, Key, ObjectType, OpId, Refusal, Subject, Verdict,
     marks::Marks,
-    place::{Place, place},
+    place::{KnownActor, Place, place},
 };
 use crate::engine::{
     document::Document,
@@ -25,7 +25,7 @@ pub fn check(
     limits: &Limits,
 ) -> Verdict {
     let Place {
-        past,
+        actors,
         author_past_is_whole,
     } = match place(index, document, subject, change) {
         Ok(place) => place,
@@ -34,17 +34,10 @@ pub fn check(
     if !author_past_is_whole {
         return refuse("the change does not stand on its actor's last change");
     }
-    let actors = change.actors.iter().map(|id| {
-        let number = index.actor_number(id);
-        KnownActor {
-            number,
-            bound: number.map_or(0, |number| past.bound(number)),
-        }
-    });
     let mut references = References {
         index,
         change,
-        actors: actors.collect(),
+        actors,
         keys: change.keys.iter().map(|key| index.key_number(key)).collect(),
         made: Vec::new(),
         last_object: (
@@ -57,7 +50,7 @@ pub fn check(
         ),
         depth_max: limits.nesting_depth_max.min(NESTING_DEPTH_MAX) as u8,
     };
-    let (mut marks, mut is_vouchable) = (Marks::default(), !change.has_extra_bytes());
+    let (mut marks, mut is_vouchable) = (Marks::new(limits.mark_steps_max), !change.has_extra_bytes());
     for at in 0..change.ops.len() {
         let sound = references
             .check(at)
@@ -76,12 +69,6 @@ pub fn check(
 
 pub(super) fn refuse(reason: &'static str) -> Verdict {
     Verdict::Refused(Refusal::Dishonest(reason))
-}
-
-/// An actor that the change names: its number, and the first of its counters that lies outside the change's past.
-struct KnownActor {
-    number: Option<u32>,
-    bound: u32,
 }
 
 /// An object, by whichever way the change can know it.
@@ -135,6 +122,14 @@ impl References<'_> {
         let object = self.object(at, op.object)?;
         self.check_key(at, object)?;
         self.check_preds(at, object)?;
+        // Apps can do this, and Automerge 0.12 merges it. But who reads a counter in a text that was incremented panics, and so
+        // does who merges the deletion of one of two values that a character of a text was given concurrently.
+        let overwrites = matches!(op.key, Key::Element(_)) && !op.insert && op.action != Action::Delete;
+        if overwrites && object.object_type == ObjectType::Text {
+            return Err(Refusal::Limit(
+                "a character of a text cannot be given another value or incremented; delete it and insert another",
+            ));
+        }
         if let Action::Make(_) = op.action {
             if object.depth >= self.depth_max {
                 return Err(Refusal::Limit("objects are nested deeper than this server takes"));

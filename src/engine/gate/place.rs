@@ -3,7 +3,7 @@
 use super::{COUNTER_MAX, Decoded, Refusal, Subject, Verdict, check::refuse};
 use crate::engine::{
     document::Document,
-    index::{ActorNumber, Index, POSITION_MAX, Past},
+    index::{ActorNumber, Index, POSITION_MAX},
 };
 use automerge::{Automerge, ChangeHash as AutomergeHash};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +24,18 @@ const OUT_OF_REACH: Refusal =
 
 /// The past of a change that may come next.
 pub(super) struct Place {
-    pub(super) past: Past,
+    /// For each actor that the change names its number, and the first of its counters that lies outside the past.
+    pub(super) actors: Vec<KnownActor>,
     /// Whether every earlier change of its own actor lies in it.
     pub(super) author_past_is_whole: bool,
+}
+
+/// An actor that a change names.
+#[derive(Clone, Copy)]
+pub(super) struct KnownActor {
+    pub(super) number: Option<ActorNumber>,
+    /// The first of its counters that lies outside the change's past.
+    pub(super) bound: u32,
 }
 
 /// Finds the place, or the verdict if there is none.
@@ -68,23 +77,25 @@ pub(super) fn place(
             "the document has as many changes as it can",
         )));
     }
-    let past = if index.graph().are_heads(change.deps()) {
-        Past::All
+    let numbers: Vec<_> = change.actors.iter().map(|id| index.actor_number(id)).collect();
+    let near = if found.distant {
+        None
     } else {
-        let near = if found.distant {
-            None
-        } else {
-            index.graph().past(&found.positions)
-        };
-        match (near, document) {
-            (Some(past), _) => past,
-            (None, None) => return Err(Verdict::Distant),
-            (None, Some(document)) => distant_past(index, document, change)?,
+        index.bounds(change.deps(), &numbers)
+    };
+    let bounds = match (near, document) {
+        (Some(bounds), _) => bounds,
+        (None, None) => return Err(Verdict::Distant),
+        (None, Some(document)) => {
+            let outside = distant_bounds(index, document, change)?;
+            let bound = |number: &Option<_>| number.map_or(0, |actor| outside.get(&actor).copied().unwrap_or(u32::MAX));
+            numbers.iter().map(bound).collect()
         }
     };
-    let author_past_is_whole = author.is_none_or(|author| past.bound(author) == u32::MAX);
+    let author_past_is_whole = author.is_none() || bounds.first() == Some(&u32::MAX);
+    let known = |(number, bound)| KnownActor { number, bound };
     Ok(Place {
-        past,
+        actors: numbers.into_iter().zip(bounds).map(known).collect(),
         author_past_is_whole,
     })
 }
@@ -97,7 +108,7 @@ fn check_author(
     change: &Decoded,
     author: ActorNumber,
 ) -> Result<(), Verdict> {
-    let is_foreign = index.owner(change.actor()) != Some(subject);
+    let is_foreign = !index.may_write(subject, change.actor());
     let is_taken = change.seq() <= index.last_seq(change.actor());
     if is_taken && !index.graph().is_whole() && index.graph().find_seq(author, change.seq()).is_none() {
         let document = document.ok_or(Verdict::Distant)?;
@@ -114,9 +125,7 @@ fn check_author(
 
 /// The dependencies of a change, all known.
 struct FoundDeps {
-    /// The positions of those that the index still knows.
-    positions: Vec<u32>,
-    /// Whether there are others.
+    /// Whether there are some that the index does not know any more.
     distant: bool,
     /// The highest counter of them all.
     max_op: u32,
@@ -124,14 +133,12 @@ struct FoundDeps {
 
 fn find_deps(index: &Index, document: Option<&Automerge>, change: &Decoded) -> Result<FoundDeps, Verdict> {
     let mut found = FoundDeps {
-        positions: Vec::with_capacity(change.deps().len()),
         distant: false,
         max_op: 0,
     };
     for dep in change.deps() {
-        if let Some(known) = index.graph().find_dep(dep) {
-            found.positions.push(known.position);
-            found.max_op = found.max_op.max(known.max_op);
+        if let Some(max_op) = index.graph().max_op_of(dep) {
+            found.max_op = found.max_op.max(max_op);
         } else if index.graph().is_whole() {
             return Err(Verdict::Missing(*dep));
         } else {
@@ -146,9 +153,13 @@ fn find_deps(index: &Index, document: Option<&Automerge>, change: &Decoded) -> R
     Ok(found)
 }
 
-/// The past of a change that reaches beyond the recent graph: the document tells which of its changes lie outside, the
-/// recent graph which of those that the document does not have yet.
-fn distant_past(index: &Index, document: &Automerge, change: &Decoded) -> Result<Past, Verdict> {
+/// The bounds of the past of a change that reaches beyond the recent graph, for all actors that have anything outside: the
+/// document tells which of its changes lie outside, the recent graph which of those that the document does not have yet.
+fn distant_bounds(
+    index: &Index,
+    document: &Automerge,
+    change: &Decoded,
+) -> Result<BTreeMap<ActorNumber, u32>, Verdict> {
     let mut covered = BTreeSet::new();
     let mut merged = Vec::new();
     let mut pending = change.deps().to_vec();
@@ -177,7 +188,7 @@ fn distant_past(index: &Index, document: &Automerge, change: &Decoded) -> Result
             lies_outside(node.actor, node.start_op);
         }
     }
-    Ok(Past::Except(bounds))
+    Ok(bounds)
 }
 
 fn has(document: &Automerge, hash: &ChangeHash) -> bool {

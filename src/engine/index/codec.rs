@@ -4,8 +4,9 @@
 
 use super::{
     Actor, GlobalOpId, Index, Object, ObjectType, POSITION_MAX, Slot, Subject,
-    graph::{Dep, Deps, Graph, Head, Node},
+    graph::{Dep, Deps, Graph, Node},
     ops::{Run, Runs},
+    seen::Seen,
 };
 use crate::engine::gate::{COUNTER_MAX, Reader, write_unsigned};
 use std::{collections::BTreeMap, sync::Arc};
@@ -250,31 +251,25 @@ impl<'a> Input<'a> {
         let mut heads = BTreeMap::new();
         for _ in 0..self.count(34)? {
             let hash = self.hash()?;
-            heads.insert(
-                hash,
-                Head {
-                    position: self.number()?,
-                    max_op: self.counter()?,
-                },
-            );
+            heads.insert(hash, (self.number()?, self.counter()?));
         }
         let front = self.below(POSITION_MAX as usize)?;
-        let mut graph = Graph {
-            front,
-            ..Graph::default()
-        };
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut next = front;
         for _ in 0..self.count(37)? {
             let node = self.node(actors)?;
-            let unknown = |dep: &Dep| dep.position().is_none_or(|position| position < graph.next_position());
-            if graph.next_position() >= POSITION_MAX || !node.deps.as_slice().iter().all(unknown) {
+            let unknown = |dep: &Dep| dep.position().is_none_or(|position| position < next);
+            if next >= POSITION_MAX || !node.deps.as_slice().iter().all(unknown) {
                 return Err(RANGE);
             }
-            graph.restore(node);
+            nodes.push(node);
+            next += 1;
         }
-        if heads.values().any(|head| head.position >= graph.next_position()) {
+        if heads.values().any(|(position, _)| *position >= next) {
             return Err(RANGE);
         }
-        graph.heads = heads;
+        let mut graph = Graph::default();
+        graph.restore(front, nodes, heads);
         for _ in 0..self.count(2)? {
             let position = self.number()?;
             let deps = (0..self.count(32)?).map(|_| self.hash()).collect::<Result<_, _>>()?;
@@ -299,6 +294,7 @@ impl<'a> Input<'a> {
             start_op,
             max_op: start_op - 1 + ops,
             deps: Deps::new(deps),
+            seen: Seen::default(),
         })
     }
 }

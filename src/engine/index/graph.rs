@@ -1,8 +1,11 @@
-//! The recent part of the change graph, and the walk that tells which operations lie outside the past of some changes.
+//! The recent part of the change graph, and which operations of the room lie in the past of a change.
 //!
 //! Positions are the order in which the room took changes in, so that a change stands after all it depends on.
 
-use super::ops::ActorNumber;
+use super::{
+    ops::ActorNumber,
+    seen::{Roots, Seen, Tip},
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncline_protocol::ChangeHash;
 
@@ -13,7 +16,7 @@ pub const RECENT_CHANGES_MAX: u32 = 10_000;
 pub(in crate::engine) const POSITION_MAX: u32 = (u32::MAX >> 1) - 1;
 
 /// A change in the graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(in crate::engine) struct Node {
     pub(in crate::engine) hash: ChangeHash,
     pub(in crate::engine) actor: ActorNumber,
@@ -21,6 +24,8 @@ pub(in crate::engine) struct Node {
     pub(in crate::engine) start_op: u32,
     pub(in crate::engine) max_op: u32,
     pub(super) deps: Deps,
+    /// What lies in its past.
+    pub(super) seen: Seen,
 }
 
 /// What a change depends on. One is so common that it gets no allocation of its own.
@@ -68,10 +73,11 @@ impl Dep {
 }
 
 /// A change that no other depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) position: u32,
     pub(super) max_op: u32,
+    pub(super) tip: Tip,
 }
 
 /// The heads and the recent changes.
@@ -85,36 +91,14 @@ pub(in crate::engine) struct Graph {
     pub(super) by_prefix: BTreeSet<(u64, u32)>,
     /// The dependencies that lay further back than [`RECENT_CHANGES_MAX`] when the change at this position came.
     pub(super) distant_deps: BTreeMap<u32, Vec<ChangeHash>>,
+    /// The positions of each actor's recent changes.
+    by_actor: BTreeMap<ActorNumber, VecDeque<u32>>,
+    /// The heads of the part before the recent changes.
+    roots: Roots,
 }
 
-/// Which operations of the room lie in the past of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Past {
-    /// All of them.
-    All,
-    /// None of them.
-    Nothing,
-    /// Of each of these actors only those before the counter named; of the others all.
-    Except(BTreeMap<ActorNumber, u32>),
-}
-
-impl Past {
-    /// The first counter of this actor that does not lie in the past.
-    pub(in crate::engine) fn bound(&self, actor: ActorNumber) -> u32 {
-        match self {
-            Self::All => u32::MAX,
-            Self::Nothing => 0,
-            Self::Except(bounds) => bounds.get(&actor).copied().unwrap_or(u32::MAX),
-        }
-    }
-}
-
-/// A dependency as the graph knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct KnownDep {
-    pub(in crate::engine) position: u32,
-    pub(in crate::engine) max_op: u32,
-}
+/// What a change adds to what others have seen: a few nodes of a tree, about.
+const SEEN_BYTES: usize = 200;
 
 impl Graph {
     /// How many changes the room holds.
@@ -140,31 +124,23 @@ impl Graph {
 
     /// The recent change of this actor with this seq.
     pub(in crate::engine) fn find_seq(&self, actor: ActorNumber, seq: u32) -> Option<&Node> {
-        self.recent
-            .iter()
-            .rev()
-            .find(|node| (node.actor, node.seq) == (actor, seq))
+        let node = self.node(self.position_of(actor, seq)?)?;
+        (node.seq == seq).then_some(node)
     }
 
-    pub(in crate::engine) fn find_dep(&self, hash: &ChangeHash) -> Option<KnownDep> {
+    /// The highest counter of a head or a recent change, or of what it stands on if it has no operations.
+    pub(in crate::engine) fn max_op_of(&self, hash: &ChangeHash) -> Option<u32> {
         if let Some(head) = self.heads.get(hash) {
-            return Some(KnownDep {
-                position: head.position,
-                max_op: head.max_op,
-            });
+            return Some(head.max_op);
         }
-        let position = self.find(hash)?;
-        self.node(position).map(|node| KnownDep {
-            position,
-            max_op: node.max_op,
-        })
+        self.node(self.find(hash)?).map(|node| node.max_op)
     }
 
     /// How far `start_op` lies above these dependencies; 0 if one of them is unknown here.
     pub(super) fn gap(&self, deps: &[ChangeHash], start_op: u32) -> u32 {
         let max_op = deps
             .iter()
-            .try_fold(0, |max, dep| self.find_dep(dep).map(|known| max.max(known.max_op)));
+            .try_fold(0, |max, dep| self.max_op_of(dep).map(|max_op| max.max(max_op)));
         max_op.map_or(0, |max_op| (start_op - 1).saturating_sub(max_op))
     }
 
@@ -172,35 +148,86 @@ impl Graph {
         deps.len() == self.heads.len() && deps.iter().eq(self.heads.keys())
     }
 
-    /// The past of a change with these dependencies, or nothing when that reaches beyond the recent changes.
+    /// What lies in the past of a change with these dependencies, all of which the graph knows.
     ///
-    /// Walks from the newest change down, until every head of what is left is known to lie in the past.
-    pub(in crate::engine) fn past(&self, deps: &[u32]) -> Option<Past> {
-        if deps.is_empty() {
-            return Some(Past::Nothing);
+    /// It is put together out of what is known of the dependencies, so that its cost does not grow with what they have not seen.
+    pub(super) fn past(&self, deps: &[ChangeHash]) -> Seen {
+        if self.are_heads(deps) {
+            return Seen::all_before(self.next_position());
         }
-        let mut walk = Walk::new(self);
-        deps.iter().for_each(|&dep| walk.flag(dep, COVERED));
-        let mut bounds = BTreeMap::new();
-        let mut newest_first = (self.front..self.next_position()).rev().zip(self.recent.iter().rev());
-        while walk.open > 0 {
-            let (position, node) = newest_first.next()?;
-            let covered = walk.is_covered(position);
-            if !covered {
-                bounds.insert(node.actor, node.start_op);
-                walk.flag(position, VISITED);
-            }
-            for dep in node.deps.as_slice() {
-                let Some(position) = dep.position() else { continue };
-                if covered {
-                    walk.flag(position, COVERED);
-                }
-                if dep.was_head() {
-                    walk.flag(position, HEAD);
-                }
-            }
+        let unknown = || Tip::unknown(self.front);
+        Seen::united(self, deps.iter().map(|dep| self.tip(dep).unwrap_or_else(unknown)))
+    }
+
+    /// The first counter of this actor, which has `last_seq` changes, that does not lie in the past; nothing if that reaches
+    /// beyond the recent changes.
+    pub(super) fn bound(&self, past: &Seen, actor: ActorNumber, last_seq: u32) -> Option<u32> {
+        let recent = self.by_actor.get(&actor);
+        let first_seq = self
+            .first_recent_seq(actor)
+            .unwrap_or_else(|| last_seq.saturating_add(1));
+        let below = recent.map_or(0, |recent| recent.partition_point(|&position| past.is_before(position)));
+        let before = if past.is_before_or_at(self.front) {
+            first_seq.saturating_sub(1) + below as u32
+        } else {
+            0
+        };
+        let seen = before.max(past.seq(actor));
+        if seen >= last_seq {
+            return Some(u32::MAX);
         }
-        Some(Past::Except(bounds))
+        let next = (seen + 1).checked_sub(first_seq)?;
+        let position = *recent?.get(next as usize)?;
+        if past.is_uncertain(position) {
+            return None;
+        }
+        self.node(position).map(|node| node.start_op)
+    }
+
+    /// The position of a head or a recent change.
+    pub(in crate::engine) fn position(&self, hash: &ChangeHash) -> Option<u32> {
+        let head = self.heads.get(hash).map(|head| head.position);
+        head.or_else(|| self.find(hash))
+    }
+
+    /// Where the log goes on for whoever has these changes and all that they stand on: the first position that is none of
+    /// those. Nothing if that lies before the recent changes; changes that the graph does not know count for nothing.
+    pub(in crate::engine) fn first_unseen<'a>(&self, known: impl Iterator<Item = &'a ChangeHash>) -> Option<u32> {
+        let seen = Seen::united(self, known.filter_map(|hash| self.tip(hash)));
+        let mut rest = (self.front..).zip(&self.recent);
+        if !seen.is_before_or_at(self.front) {
+            return None;
+        }
+        let unseen = rest.find(|(position, node)| !seen.is_before(*position) && seen.seq(node.actor) < node.seq);
+        Some(unseen.map_or_else(|| self.next_position(), |(position, _)| position))
+    }
+
+    /// Where the change of this actor with this seq stands, if that is recent.
+    pub(super) fn position_of(&self, actor: ActorNumber, seq: u32) -> Option<u32> {
+        let number = seq.checked_sub(self.first_recent_seq(actor)?)?;
+        self.by_actor.get(&actor)?.get(number as usize).copied()
+    }
+
+    fn first_recent_seq(&self, actor: ActorNumber) -> Option<u32> {
+        let first = *self.by_actor.get(&actor)?.front()?;
+        self.node(first).map(|node| node.seq)
+    }
+
+    fn tip(&self, hash: &ChangeHash) -> Option<Tip> {
+        match self.heads.get(hash) {
+            Some(head) => Some(head.tip.clone()),
+            None => self.tip_at(self.find(hash)?),
+        }
+    }
+
+    /// The recent change there as something to stand on.
+    pub(super) fn tip_at(&self, position: u32) -> Option<Tip> {
+        let node = self.node(position)?;
+        Some(Tip::change(position, node.actor, node.seq, node.seen.clone()))
+    }
+
+    pub(super) fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// The recent changes, oldest first.
@@ -225,11 +252,12 @@ impl Graph {
     /// Takes a change in; returns the heads that it replaced.
     pub(super) fn push(&mut self, node: NewNode<'_>) -> Vec<(ChangeHash, Head)> {
         let position = self.next_position();
+        let seen = self.past(node.deps);
         let mut replaced = Vec::new();
         let mut deps = Vec::with_capacity(node.deps.len());
         for hash in node.deps {
             let head = self.heads.remove(hash);
-            let found = head.map(|head| head.position).or_else(|| self.find(hash));
+            let found = head.as_ref().map(|head| head.position).or_else(|| self.find(hash));
             if found.is_none_or(|found| position - found > RECENT_CHANGES_MAX) {
                 self.distant_deps.entry(position).or_default().push(*hash);
             }
@@ -241,22 +269,59 @@ impl Graph {
             Head {
                 position,
                 max_op: node.max_op,
+                tip: Tip::change(position, node.actor, node.seq, seen.clone()),
             },
         );
-        self.restore(Node {
+        self.append(Node {
             hash: node.hash,
             actor: node.actor,
             seq: node.seq,
             start_op: node.start_op,
             max_op: node.max_op,
             deps: Deps::new(deps),
+            seen,
         });
         replaced
     }
 
-    /// Appends a node as it is.
-    pub(super) fn restore(&mut self, node: Node) {
-        self.by_prefix.insert((prefix(&node.hash), self.next_position()));
+    /// Takes in the stored changes, the first of which stands at `front`, and the stored heads. Where the changes stand tells
+    /// what each has seen.
+    pub(super) fn restore(&mut self, front: u32, nodes: Vec<Node>, heads: BTreeMap<ChangeHash, (u32, u32)>) {
+        self.front = front;
+        self.recent.reserve_exact(nodes.len());
+        let mut rest: BTreeSet<u32> = heads.values().map(|(position, _)| *position).collect();
+        let end = front + nodes.len() as u32;
+        for (position, node) in (front..end).rev().zip(nodes.iter().rev()) {
+            rest.remove(&position);
+            let were_heads = node.deps.as_slice().iter().filter(|dep| dep.was_head());
+            rest.extend(were_heads.filter_map(|dep| dep.position()));
+        }
+        self.roots = Roots::stored(rest.into_iter().filter(|position| *position < front));
+        for node in nodes {
+            let tip = |dep: &Dep| {
+                let position = dep.position()?;
+                self.tip_at(position).or_else(|| self.roots.tip(position))
+            };
+            let unknown = || Tip::unknown(front);
+            let deps = node.deps.as_slice().iter();
+            let seen = Seen::united(self, deps.map(|dep| tip(dep).unwrap_or_else(unknown)));
+            self.append(Node { seen, ..node });
+        }
+        let head = |(position, max_op): (u32, u32)| {
+            let tip = self.tip_at(position).or_else(|| self.roots.tip(position));
+            Head {
+                position,
+                max_op,
+                tip: tip.unwrap_or_else(|| Tip::unknown(front)),
+            }
+        };
+        self.heads = heads.into_iter().map(|(hash, stored)| (hash, head(stored))).collect();
+    }
+
+    fn append(&mut self, node: Node) {
+        let position = self.next_position();
+        self.by_prefix.insert((prefix(&node.hash), position));
+        self.by_actor.entry(node.actor).or_default().push_back(position);
         self.recent.push_back(node);
     }
 
@@ -265,17 +330,34 @@ impl Graph {
         let node = self.recent.pop_back()?;
         let position = self.next_position();
         self.by_prefix.remove(&(prefix(&node.hash), position));
+        self.forget_position(node.actor, VecDeque::pop_back);
         self.distant_deps.remove(&position);
         self.heads.remove(&node.hash);
         self.heads.extend(replaced);
         Some(node)
     }
 
+    fn forget_position(&mut self, actor: ActorNumber, which: fn(&mut VecDeque<u32>) -> Option<u32>) {
+        if let Some(recent) = self.by_actor.get_mut(&actor) {
+            which(recent);
+            if recent.is_empty() {
+                self.by_actor.remove(&actor);
+            }
+        }
+    }
+
     /// Lets go of what lies more than [`RECENT_CHANGES_MAX`] before `position`.
     pub(super) fn trim(&mut self, position: u32) {
-        while position.saturating_sub(self.front) > RECENT_CHANGES_MAX {
+        self.trim_to(position.saturating_sub(RECENT_CHANGES_MAX));
+    }
+
+    fn trim_to(&mut self, front: u32) {
+        while self.front < front {
             let Some(node) = self.recent.pop_front() else { return };
+            let deps = node.deps.as_slice().iter().filter_map(|dep| dep.position());
+            self.roots.replace(deps, self.front, node.actor, node.seq);
             self.by_prefix.remove(&(prefix(&node.hash), self.front));
+            self.forget_position(node.actor, VecDeque::pop_front);
             self.distant_deps.remove(&self.front);
             self.front += 1;
         }
@@ -290,8 +372,12 @@ impl Graph {
                 Deps::Not1(deps) => size_of_val(&**deps),
             })
             .sum();
+        let seen = self.recent.iter().filter(|node| !node.seen.is_plain()).count() * SEEN_BYTES;
+        let by_actor: usize = self.by_actor.values().map(|recent| 64 + recent.capacity() * 4).sum();
         self.recent.capacity() * size_of::<Node>()
             + deps
+            + seen
+            + by_actor
             + self.by_prefix.len() * 2 * size_of::<(u64, u32)>()
             + self.heads.len() * 2 * size_of::<(ChangeHash, Head)>()
             + self
@@ -312,49 +398,10 @@ pub(super) struct NewNode<'a> {
     pub(super) deps: &'a [ChangeHash],
 }
 
-const HEAD: u8 = 1;
-const COVERED: u8 = 2;
-const VISITED: u8 = 4;
-
-/// What a walk knows of the changes. `HEAD` marks the heads of the part of the graph that is still below, `COVERED` what
-/// lies in the past sought, `VISITED` what does not and is done with.
-struct Walk {
-    front: u32,
-    recent: Vec<u8>,
-    older: BTreeMap<u32, u8>,
-    /// Heads that are not covered and not done with.
-    open: usize,
-}
-
-impl Walk {
-    fn new(graph: &Graph) -> Self {
-        let mut walk = Self {
-            front: graph.front,
-            recent: vec![0; graph.recent.len()],
-            older: BTreeMap::new(),
-            open: 0,
-        };
-        graph.heads.values().for_each(|head| walk.flag(head.position, HEAD));
-        walk
-    }
-
-    fn is_covered(&self, position: u32) -> bool {
-        self.recent[(position - self.front) as usize] & COVERED != 0
-    }
-
-    fn flag(&mut self, position: u32, flag: u8) {
-        let flags = match position.checked_sub(self.front) {
-            Some(index) => &mut self.recent[index as usize],
-            None => self.older.entry(position).or_default(),
-        };
-        let was_open = *flags == HEAD;
-        *flags |= flag;
-        let is_open = *flags == HEAD;
-        self.open = self.open + usize::from(is_open) - usize::from(was_open);
-    }
-}
-
 fn prefix(hash: &ChangeHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = hash.0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
+
+#[cfg(test)]
+mod tests;

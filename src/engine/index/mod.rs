@@ -1,13 +1,15 @@
 //! The op index of a room: which operation belongs to which object, key or element, whose actor is whose, and the recent
 //! part of the change graph. Kept up per change, stored with the snapshot. It holds no values.
 
+mod clock;
 mod codec;
 mod graph;
 mod ops;
+mod seen;
 
 pub use codec::IndexError;
 pub use graph::RECENT_CHANGES_MAX;
-pub(in crate::engine) use graph::{Graph, POSITION_MAX, Past};
+pub(in crate::engine) use graph::{Graph, POSITION_MAX};
 pub(in crate::engine) use ops::{ActorNumber, GlobalOpId, Kind, KnownOp, Object, ObjectNumber, ROOT, Slot};
 
 use crate::engine::gate::{Action, Decoded, Key, ObjectType, OpId, Subject};
@@ -35,6 +37,8 @@ pub struct Index {
     max_op: u32,
     /// How far the counters of all changes together lie above what the changes stand on.
     gap_ops: u64,
+    /// Whether any subject may write with any actor.
+    welcomes_foreign: bool,
     /// How to take back each of the newest changes.
     undo: VecDeque<Undo>,
 }
@@ -84,6 +88,7 @@ impl Default for Index {
             elements: Vec::new(),
             max_op: 0,
             gap_ops: 0,
+            welcomes_foreign: false,
             undo: VecDeque::new(),
         }
     }
@@ -106,6 +111,17 @@ impl Index {
         self.subjects.get(actor.owner as usize)
     }
 
+    /// Lets every subject write with every actor, or not any more: after a restore the changes that it lacks are brought back by
+    /// whoever has them.
+    pub fn welcome_foreign(&mut self, welcomes: bool) {
+        self.welcomes_foreign = welcomes;
+    }
+
+    /// Whether this subject may write with this actor.
+    pub(in crate::engine) fn may_write(&self, subject: &Subject, actor: &[u8]) -> bool {
+        self.welcomes_foreign || self.owner(actor).is_none_or(|owner| owner == subject)
+    }
+
     /// The sequence number of the actor's newest change; 0 if it has none.
     pub fn last_seq(&self, actor: &[u8]) -> u32 {
         self.actor_number(actor)
@@ -119,7 +135,7 @@ impl Index {
 
     /// Whether it is one of the changes that the room holds and still has in its recent graph.
     pub fn contains_recent(&self, hash: &ChangeHash) -> bool {
-        self.graph.find_dep(hash).is_some()
+        self.graph.max_op_of(hash).is_some()
     }
 
     /// Takes a change in: one that passed the gate, or one from our own log. It can be taken back with [`Index::rollback`].
@@ -227,6 +243,20 @@ impl Index {
 
     pub(in crate::engine) fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// For each of these actors the first counter that lies outside the past of a change with these dependencies: 0 for one
+    /// that the room does not know. Nothing if finding out takes the document.
+    pub(in crate::engine) fn bounds(&self, deps: &[ChangeHash], actors: &[Option<ActorNumber>]) -> Option<Vec<u32>> {
+        if deps.is_empty() {
+            return Some(vec![0; actors.len()]);
+        }
+        let past = self.graph.past(deps);
+        let bound = |actor: &Option<ActorNumber>| match *actor {
+            Some(actor) => self.graph.bound(&past, actor, self.actors[actor as usize].last_seq),
+            None => Some(0),
+        };
+        actors.iter().map(bound).collect()
     }
 
     pub(in crate::engine) fn actor_number(&self, id: &[u8]) -> Option<ActorNumber> {

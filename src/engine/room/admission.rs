@@ -9,14 +9,14 @@ use super::{
 use crate::engine::{
     gate::{self, Decoded, Header, Refusal, Verdict},
     index::Index,
-    room::upkeep::Upkeep,
+    room::{peer::Settled, upkeep::Upkeep},
     session::AuthorisedEdit,
     time::Time,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use syncline_protocol::{
-    ChangeHash, CloseCode, EditId, Limits, SessionId,
+    ChangeHash, EditId, Limits, SessionId,
     native::{RejectCode, ServerMessage, encode_diff},
 };
 
@@ -191,7 +191,8 @@ impl Room {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
-        if !open {
+        let held = member.peer.is_some() && matches!(self.phase, Phase::Loading);
+        if !open && !held {
             return self.reject(
                 session,
                 raw.id,
@@ -201,6 +202,8 @@ impl Room {
             );
         }
         match member.queue(raw) {
+            // A peer does not wait for the document to be open.
+            Ok(()) if held => {}
             Ok(()) => self.admit_queued(now, session, out),
             Err(raw) => self.reject(
                 session,
@@ -228,7 +231,7 @@ impl Room {
 
     /// Looks at a member's edits, oldest first, until one takes long; then at those of others that waited for them. Nothing
     /// that is called from here may call it: a chain of waiting edits would use up the stack.
-    fn admit_queued(&mut self, now: Time, session: SessionId, out: &mut Vec<Effect>) {
+    pub(super) fn admit_queued(&mut self, now: Time, session: SessionId, out: &mut Vec<Effect>) {
         self.released.insert(session);
         while let Some(session) = self.released.pop_first() {
             while let Some(edit) = self.members.get_mut(&session).and_then(Member::next_edit) {
@@ -240,14 +243,21 @@ impl Room {
     fn admit(&mut self, now: Time, session: SessionId, edit: RawEdit, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &self.phase else { return };
         let RawEdit { id, subject, changes } = edit;
-        let mut headers = Vec::with_capacity(changes.len());
+        let (mut headers, mut inflated_bytes) = (Vec::with_capacity(changes.len()), 0);
         for bytes in changes {
+            if inflated_bytes > self.limits.inflated_bytes_max {
+                let refusal = Refusal::Limit("the edit inflates to more than one change may; send its changes apart");
+                return self.refuse(session, id, actors(&headers), &refusal, out);
+            }
             match gate::read(bytes.clone(), &self.limits) {
                 Ok(header) if live.quarantined.contains(&header.hash()) => {
                     self.refuse_actors(session, actors(&[header]));
                     return self.reject(session, id, RejectCode::Quarantined, "this change was thrown out", out);
                 }
-                Ok(header) => headers.push(header),
+                Ok(header) => {
+                    inflated_bytes += header.bytes().len() as u64;
+                    headers.push(header);
+                }
                 Err(refusal) => {
                     let actors = actors(&headers).into_iter().chain(gate::actor(&bytes, &self.limits));
                     return self.refuse(session, id, actors.collect(), &refusal, out);
@@ -358,6 +368,8 @@ impl Room {
             return;
         };
         let (id, limits) = (edit.id, &self.limits);
+        let welcomes = live.foreign_until.is_some_and(|until| now < until);
+        live.pipeline.index.welcome_foreign(welcomes);
         match live.pipeline.weigh(member, &edit, &live.upkeep, limits, proven) {
             Weighed::Admitted { fresh } => {
                 live.pipeline.gather(session, &edit, &fresh);
@@ -393,6 +405,7 @@ impl Room {
                 match member.wait_for(missing, edit, changes_max) {
                     Ok(()) => {
                         live.pipeline.waiting.entry(missing).or_default().insert(session);
+                        self.peer_edit_waits(session, out);
                     }
                     Err(id) => {
                         let text = "too many changes wait for others; send dependencies first";
@@ -437,12 +450,7 @@ impl Room {
             Refusal::ActorConflict => RejectCode::ActorConflict,
             Refusal::ForeignActor => RejectCode::ForeignActor,
             Refusal::Dishonest(_) => {
-                self.forget(session);
-                return out.push(Effect::Disconnect {
-                    session,
-                    code: CloseCode::Dishonest,
-                    text,
-                });
+                return self.disconnect(session, text, out);
             }
         };
         self.reject(session, id, code, &text, out);
@@ -465,7 +473,7 @@ impl Room {
         if batch.entries.is_empty() {
             // Only repeated edits: all that they hold is on disk.
             let cursor = live.cursor();
-            return self.acknowledge(batch.acks, cursor, out);
+            return self.acknowledge(batch.acks, cursor, Settled::Known, out);
         }
         out.push(Effect::Append(Append {
             epoch: live.epoch,
@@ -503,8 +511,9 @@ impl Room {
         let runs = runs.map(|run| (run[0].session, run.iter().map(|entry| &entry.change)));
         let frame = encode_diff(self.number, cursor, runs);
         live.pipeline.index.settle(live.upkeep.merged_position());
-        self.acknowledge(batch.acks, cursor, out);
         self.keep_for_joiners(begins, &batch.entries);
+        self.tell_peers(begins, &batch.entries, out);
+        self.acknowledge(batch.acks, cursor, Settled::Told, out);
         if frame.len() as u64 > self.limits.send_queue_bytes_max {
             return self.send_in_parts(begins, out);
         }
@@ -521,11 +530,14 @@ impl Room {
         &mut self,
         acks: Vec<(SessionId, EditId)>,
         cursor: syncline_protocol::Cursor,
+        settled: Settled,
         out: &mut Vec<Effect>,
     ) {
         self.tally.acked += acks.len() as u64;
         for (to, id) in acks {
-            if self.members.contains_key(&to) {
+            if self.is_peer(to) {
+                self.peer_edit_settled(to, settled, out);
+            } else if self.members.contains_key(&to) {
                 out.push(Effect::Reply {
                     to,
                     frame: ServerMessage::Ack {

@@ -5,13 +5,15 @@ use crate::engine::{
     gate::{Decoded, Header, Refusal, Subject},
     index::Index,
     presence::Person,
-    session::AuthorisedEdit,
+    session::{AuthorisedEdit, RepoServer},
+    time::Time,
 };
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
     ChangeHash, CloseCode, Cursor, EditId, Epoch, Position, SessionId,
     native::{Access, Packing},
+    repo::{Ephemeral, PeerId, SyncMessage},
 };
 
 /// Tells a member's pieces of work apart: a session that left and joined again, or began anew, must not be given the answer
@@ -20,6 +22,12 @@ use syncline_protocol::{
 pub struct Ticket(u64);
 
 impl Ticket {
+    /// A certain one, for tests.
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The one after this.
     pub(super) fn draw(&mut self) -> Self {
         self.0 += 1;
@@ -58,6 +66,29 @@ pub enum Event {
         session: SessionId,
         /// Opaque.
         payload: Bytes,
+    },
+    /// A peer of the repo dialect says how far it is. The edits that it sent with that follow.
+    Synced {
+        /// Who.
+        session: SessionId,
+        /// What it says.
+        told: Box<Told>,
+        /// How many edits follow.
+        edits: u64,
+    },
+    /// A peer of the repo dialect wants to hear how far these storages are, and no others.
+    Followed {
+        /// Who.
+        session: SessionId,
+        /// Which.
+        storages: Arc<BTreeSet<String>>,
+    },
+    /// A peer of the repo dialect sends an ephemeral message to the others.
+    Broadcast {
+        /// Who.
+        session: SessionId,
+        /// What.
+        ephemeral: Box<Ephemeral>,
     },
     /// A session leaves, or its connection has ended.
     Left {
@@ -126,7 +157,7 @@ pub enum Event {
 pub enum Effect {
     /// Load what the store knows of the document; answered by `Loaded` or `LoadFailed`.
     Load,
-    /// Read a piece of the document for a member; answered by `Read`.
+    /// Read a piece of the document; answered by `Read`.
     Read {
         /// For whom.
         session: SessionId,
@@ -136,8 +167,10 @@ pub enum Effect {
         from: Source,
         /// Nothing at or after this position: it may not be on disk.
         to: Position,
-        /// Whether the member takes deflated parts.
+        /// Whether the piece may be deflated.
         deflate: bool,
+        /// The same changes as a bundle, if they can be had as one.
+        bundle: Option<BundleOf>,
     },
     /// Write a batch to the log and sync it; answered by `Stored` or `StoreFailed`. At most one at a time.
     Append(Append),
@@ -225,7 +258,7 @@ pub enum Effect {
     Dismiss {
         /// Whom.
         session: SessionId,
-        /// The `closed` frame.
+        /// The `closed` frame, or what stands for it.
         frame: Bytes,
     },
     /// Close a session's connection.
@@ -236,6 +269,8 @@ pub enum Effect {
         code: CloseCode,
         /// And which text.
         text: String,
+        /// The frame that says so.
+        frame: Bytes,
     },
     /// The room is empty and everything is on disk: end it.
     Close,
@@ -254,8 +289,74 @@ pub struct Join {
     pub cursor: Option<Cursor>,
     /// Its replica's heads.
     pub heads: Vec<ChangeHash>,
-    /// Whether it takes deflated parts.
+    /// How it takes parts.
+    pub forms: Forms,
+    /// Set for a session that speaks the repo dialect.
+    pub peer: Option<Box<JoinedPeer>>,
+}
+
+/// How a member takes parts besides plain: what both sides named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// Deflated.
     pub deflate: bool,
+    /// The log as a bundle.
+    pub bundle: bool,
+}
+
+/// Changes that may be sent as one bundle.
+#[derive(Clone, Debug)]
+pub struct BundleOf {
+    /// Holds them.
+    pub document: Document,
+    /// All of them, in the order of the log.
+    pub hashes: Arc<[ChangeHash]>,
+    /// The position after the last one.
+    pub end: Position,
+}
+
+/// What a room knows of a session that speaks the repo dialect.
+#[derive(Clone, Debug)]
+pub struct JoinedPeer {
+    /// What it calls itself.
+    pub id: PeerId,
+    /// What the server calls itself.
+    pub server: Arc<RepoServer>,
+    /// Its storage, unless that is another subject's.
+    pub storage_id: Option<String>,
+    /// The storages that it follows.
+    pub follows: Arc<BTreeSet<String>>,
+    /// Whether it was in a former room of the document, so that nothing it says is on its way.
+    pub again: bool,
+}
+
+/// What a peer of the repo dialect says of its replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Its heads.
+    pub heads: Vec<ChangeHash>,
+    /// What it takes both sides to have, with all that these stand on.
+    pub shared: Vec<ChangeHash>,
+    /// Changes that it misses.
+    pub need: Vec<ChangeHash>,
+    /// Whether it asks for the document rather than offering it.
+    pub is_request: bool,
+    /// Whether it knows nothing of what we last said that we share.
+    pub is_reset: bool,
+}
+
+impl Told {
+    /// What a sync message says besides its changes.
+    pub fn new(message: SyncMessage, is_request: bool) -> Self {
+        let is_reset = message.is_reset();
+        Self {
+            heads: message.heads,
+            shared: message.have.into_iter().flat_map(|have| have.last_sync).collect(),
+            need: message.need,
+            is_request,
+            is_reset,
+        }
+    }
 }
 
 /// What the store knows of a document.
@@ -275,6 +376,8 @@ pub struct Loaded {
     pub snapshot: Option<Snapshot>,
     /// Changes that are refused for good.
     pub quarantined: BTreeSet<ChangeHash>,
+    /// Until then everybody who may write may bring back what others wrote: the store was put back from a backup.
+    pub foreign_until: Option<Time>,
 }
 
 /// Why a document does not load.

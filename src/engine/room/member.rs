@@ -3,14 +3,17 @@
 use crate::engine::{
     gate::{Decoded, Header, Subject},
     presence::Person,
-    room::event::{Join, Source, Ticket},
+    room::{
+        event::{Forms, Join, Source, Ticket},
+        peer::Peer,
+    },
 };
 use bytes::Bytes;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
-use syncline_protocol::{ChangeHash, EditId, Position};
+use syncline_protocol::{ChangeHash, EditId, Position, SessionId};
 
 /// Edits of one member that wait behind one that takes long. One more is rejected as `unavailable`.
 pub(super) const QUEUED_EDITS_MAX: usize = 1_000;
@@ -24,8 +27,12 @@ const REFUSED_ACTORS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) person: Arc<Person>,
-    pub(super) deflate: bool,
+    pub(super) forms: Forms,
     pub(super) standing: Standing,
+    /// The last session whose presence it was sent since it is live, when more are to come.
+    pub(super) shown_up_to: Option<SessionId>,
+    /// Set for a session that speaks the repo dialect.
+    pub(super) peer: Option<Box<Peer>>,
     /// What is being found out about the member's oldest unsettled edit; later ones queue behind it.
     pub(super) busy: Option<Busy>,
     queued: VecDeque<RawEdit>,
@@ -40,6 +47,8 @@ pub(super) struct Member {
 pub(super) enum Standing {
     /// The room is loading.
     Joining(Join),
+    /// A peer of the repo dialect that has not said yet how far it is.
+    Untold,
     /// A piece is being read for it.
     Reading(Stream, Ticket),
     /// A piece is being sent to it.
@@ -122,11 +131,13 @@ impl Candidate {
 }
 
 impl Member {
-    pub(super) fn new(person: Arc<Person>, deflate: bool, standing: Standing) -> Self {
+    pub(super) fn new(join: Join) -> Self {
         Self {
-            person,
-            deflate,
-            standing,
+            person: join.person.clone(),
+            forms: join.forms,
+            shown_up_to: None,
+            peer: join.peer.as_ref().map(|peer| Box::new(Peer::new(&join, peer))),
+            standing: Standing::Joining(join),
             busy: None,
             queued: VecDeque::new(),
             queued_bytes: 0,
@@ -143,7 +154,7 @@ impl Member {
     /// Whether `opened` was sent.
     pub(super) fn is_greeted(&self) -> bool {
         match &self.standing {
-            Standing::Joining(_) => false,
+            Standing::Joining(_) | Standing::Untold => false,
             Standing::Reading(stream, _) | Standing::Draining(stream) => stream.greeting.is_none(),
             Standing::Live | Standing::Lagging { .. } => true,
         }
@@ -156,7 +167,7 @@ impl Member {
                 Source::Snapshot { generation, .. } => Some(generation),
                 Source::Log { .. } => None,
             },
-            Standing::Joining(_) | Standing::Live | Standing::Lagging { .. } => None,
+            Standing::Joining(_) | Standing::Untold | Standing::Live | Standing::Lagging { .. } => None,
         }
     }
 
@@ -168,7 +179,7 @@ impl Member {
                 Source::Snapshot { .. } => None,
             },
             Standing::Lagging { at } => Some(*at),
-            Standing::Joining(_) | Standing::Live => None,
+            Standing::Joining(_) | Standing::Untold | Standing::Live => None,
         }
     }
 
@@ -182,6 +193,11 @@ impl Member {
         self.queued_bytes += bytes;
         self.queued.push_back(edit);
         Ok(())
+    }
+
+    /// Bytes of the edits that wait to be looked at.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// The next edit to look at, unless one is being looked at.

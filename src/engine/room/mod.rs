@@ -10,24 +10,30 @@
 mod admission;
 mod catchup;
 mod event;
+mod gossip;
 mod member;
+mod peer;
 mod upkeep;
 
 pub use event::{
-    Append, Effect, Entry, Event, Join, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source, Ticket,
+    Append, BundleOf, Effect, Entry, Event, Forms, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice,
+    Snapshot, Source, Ticket, Told,
 };
+pub use peer::NATIVE_PEER_PREFIX;
 
 use crate::engine::{presence::Presence, time::Time};
 use admission::Pipeline;
 use bytes::Bytes;
-use catchup::LastBatches;
+use catchup::{LastBatches, LastPart};
+use gossip::Gossip;
 use member::{Member, Standing};
+use peer::{Peer, Settled};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use syncline_protocol::{
-    ChangeHash, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
+    ChangeHash, CloseCode, Cursor, DocumentId, EditId, Epoch, Limits, Position, RoomNumber, SessionId,
     native::{ClosedCode, RejectCode, ServerMessage},
 };
 use upkeep::Upkeep;
@@ -41,6 +47,8 @@ pub struct Tuning {
     pub merge_bytes: u64,
     /// A merge is due when a change has not been merged for so long.
     pub merge_after_ms: u64,
+    /// A merge is due when nobody has edited for so long.
+    pub merge_quiet_ms: u64,
     /// A snapshot is due when the log after the last one has this many changes.
     pub compact_changes: u64,
     /// A snapshot is due when the log after the last one has this many bytes, and as many as the snapshot.
@@ -59,6 +67,7 @@ impl Default for Tuning {
             merge_changes: 5_000,
             merge_bytes: 1 << 20,
             merge_after_ms: 30_000,
+            merge_quiet_ms: 2_000,
             compact_changes: 5_000,
             compact_bytes: 1 << 20,
             compact_changes_at_close: 256,
@@ -78,12 +87,16 @@ pub struct Room {
     members: BTreeMap<SessionId, Member>,
     /// The live members, as `Broadcast` takes them; made anew after a change.
     audience: Option<Arc<[SessionId]>>,
+    last_part: Option<LastPart>,
     presence: Presence,
     /// The last one drawn.
     tickets: Ticket,
     /// Members with edits that are to be looked at again.
     released: BTreeSet<SessionId>,
     tally: Tally,
+    /// Native members' signals that peers of the repo dialect were sent.
+    signals: u64,
+    gossip: Gossip,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -97,8 +110,8 @@ enum Phase {
     Loading,
     /// Open.
     Live(Box<Live>),
-    /// Over.
-    Closed,
+    /// Over; whoever joins all the same is told this.
+    Closed(ClosedCode),
 }
 
 /// What an open room knows of its document.
@@ -114,10 +127,13 @@ struct Live {
     /// The bytes of all changes before `durable`.
     log_bytes: u64,
     quarantined: BTreeSet<ChangeHash>,
+    foreign_until: Option<Time>,
     pipeline: Pipeline,
     upkeep: Upkeep,
     /// The last batches, while somebody is on the way to the present: the last step needs no reading.
     last: LastBatches,
+    /// The bundle that was asked for last, and where it begins: many members come back to one place.
+    last_bundle: Option<(Position, BundleOf)>,
 }
 
 /// What a room has done since it was last asked.
@@ -127,6 +143,8 @@ pub struct Tally {
     pub acked: u64,
     /// Edits that were refused, by code.
     pub rejected: BTreeMap<RejectCode, u64>,
+    /// Sessions that were told that the document is closed to them, by code.
+    pub closed: BTreeMap<ClosedCode, u64>,
 }
 
 impl Live {
@@ -156,10 +174,13 @@ impl Room {
             tuning,
             members: BTreeMap::new(),
             audience: None,
+            last_part: None,
             presence: Presence::default(),
             tickets: Ticket::default(),
             released: BTreeSet::new(),
             tally: Tally::default(),
+            signals: 0,
+            gossip: Gossip::default(),
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -177,6 +198,9 @@ impl Room {
             Event::Probed { session, edit } => self.probed(session, edit, out),
             Event::Shown { session, state } => self.shown(now, session, state),
             Event::Signalled { session, payload } => self.signalled(session, payload, out),
+            Event::Synced { session, told, edits } => self.synced(session, *told, edits, out),
+            Event::Followed { session, storages } => self.followed(session, storages, out),
+            Event::Broadcast { session, ephemeral } => self.broadcast(session, &ephemeral, out),
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),
             Event::Drained { session } => self.drained(session, out),
@@ -205,15 +229,25 @@ impl Room {
     /// Ends a batch of events: sends what has gathered to the log, shows presence, looks after the document.
     pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.now = now;
+        self.ask_peers_again(now, out);
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
+        if !self.brings_up() {
+            self.last_part = None;
+        }
+        if let Phase::Live(live) = &mut self.phase
+            && live.upkeep.document().is_none()
+        {
+            live.last_bundle = None;
+        }
     }
 
     /// When to send [`Event::Woke`], and settle.
     pub fn next_wakeup(&self) -> Option<Time> {
         let presence = self.presence.next_wakeup();
-        presence.into_iter().chain(self.next_upkeep()).min()
+        let peers = self.next_asking();
+        presence.into_iter().chain(self.next_upkeep()).chain(peers).min()
     }
 
     /// Whether the room must not be given further events of its members until it has worked off what it has.
@@ -221,7 +255,8 @@ impl Room {
     pub fn is_saturated(&self) -> bool {
         match &self.phase {
             Phase::Live(live) => live.pipeline.is_full() || self.merge_is_overdue(live),
-            Phase::Loading | Phase::Closed => false,
+            Phase::Loading => self.holds_enough(),
+            Phase::Closed(_) => false,
         }
     }
 
@@ -244,9 +279,13 @@ impl Room {
     pub fn memory_bytes(&self) -> usize {
         match &self.phase {
             Phase::Live(live) => {
-                live.pipeline.index.memory_bytes() + live.pipeline.bytes() + live.upkeep.document_bytes()
+                let peers = self.members.values().filter_map(|member| member.peer.as_ref());
+                live.pipeline.index.memory_bytes()
+                    + live.pipeline.bytes()
+                    + live.upkeep.document_bytes()
+                    + peers.map(|peer| peer.memory_bytes()).sum::<usize>()
             }
-            Phase::Loading | Phase::Closed => 0,
+            Phase::Loading | Phase::Closed(_) => 0,
         }
     }
 
@@ -259,13 +298,16 @@ impl Room {
             log_start: loaded.log_start,
             log_bytes: loaded.log_bytes,
             quarantined: loaded.quarantined,
+            foreign_until: loaded.foreign_until,
             pipeline: Pipeline::new(loaded.index, loaded.exists),
             last: LastBatches::default(),
+            last_bundle: None,
             upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
         }));
         let joining: Vec<SessionId> = self.members.keys().copied().collect();
         for session in joining {
             self.begin_catching_up(session, out);
+            self.admit_queued(now, session, out);
         }
     }
 
@@ -280,7 +322,7 @@ impl Room {
     /// Dismisses everybody and closes.
     fn fail(&mut self, code: ClosedCode, out: &mut Vec<Effect>) {
         self.dismiss_all(&code, out);
-        self.phase = Phase::Closed;
+        self.phase = Phase::Closed(code);
         out.push(Effect::Close);
     }
 
@@ -292,24 +334,58 @@ impl Room {
     }
 
     fn dismiss(&mut self, session: SessionId, code: ClosedCode, out: &mut Vec<Effect>) {
+        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
+        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
+        *self.tally.closed.entry(code.clone()).or_default() += 1;
+        let frame = self.peer_frame(session, Peer::unavailable);
+        let frame = frame.unwrap_or_else(|| self.closed(greeted.then_some(self.number), code));
+        self.forget(session);
+        out.push(Effect::Dismiss { session, frame });
+    }
+
+    /// What a session is told that joins when the room has ended.
+    pub fn too_late(&self) -> Bytes {
+        let code = match &self.phase {
+            Phase::Closed(code) => code.clone(),
+            Phase::Loading | Phase::Live(_) => ClosedCode::Unavailable,
+        };
+        self.closed(None, code)
+    }
+
+    fn closed(&self, room: Option<RoomNumber>, code: ClosedCode) -> Bytes {
         let text = match &code {
             ClosedCode::Reset => "the document was reset; open it anew",
             ClosedCode::Damaged => "the stored document is damaged; its operator can run `syncline check`",
             ClosedCode::Unavailable => "the document is not available now; try again later",
             ClosedCode::Forbidden | ClosedCode::Limit | ClosedCode::Other(_) => "the room is closed",
         };
-        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
-        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
         let closed = ServerMessage::Closed {
-            room: greeted.then_some(self.number),
+            room,
             document: self.document.clone(),
             code,
             text: text.to_owned(),
         };
+        closed.encode()
+    }
+
+    /// A session has sent what cannot be honest.
+    fn disconnect(&mut self, session: SessionId, text: String, out: &mut Vec<Effect>) {
+        let code = CloseCode::Dishonest;
+        let frame = self
+            .peer_frame(session, |peer, _| peer.error(&text))
+            .unwrap_or_else(|| {
+                let error = ServerMessage::Error {
+                    code: code.number(),
+                    text: text.clone(),
+                };
+                error.encode()
+            });
         self.forget(session);
-        out.push(Effect::Dismiss {
+        out.push(Effect::Disconnect {
             session,
-            frame: closed.encode(),
+            code,
+            text,
+            frame,
         });
     }
 
@@ -338,7 +414,7 @@ impl Room {
     fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
         let begins = match &self.phase {
             Phase::Live(live) => Some(live.durable),
-            Phase::Loading | Phase::Closed => None,
+            Phase::Loading | Phase::Closed(_) => None,
         };
         for frame in self.presence.frames_due(now, self.number) {
             let to = self.audience();
@@ -356,7 +432,7 @@ impl Room {
             let frame = ServerMessage::Signal {
                 room: self.number,
                 session,
-                payload,
+                payload: payload.clone(),
             }
             .encode();
             let to = self.audience();
@@ -366,16 +442,17 @@ impl Room {
                 frame,
                 begins: None,
             });
+            self.signal_peers(session, &payload, out);
         }
     }
 
-    /// The members that get every diff.
+    /// The live members that speak the native dialect: they get every diff.
     fn audience(&mut self) -> Arc<[SessionId]> {
         let members = &self.members;
         let live = || {
             members
                 .iter()
-                .filter(|(_, member)| member.is_live())
+                .filter(|(_, member)| member.is_live() && member.peer.is_none())
                 .map(|(session, _)| *session)
                 .collect()
         };
@@ -391,6 +468,9 @@ impl Room {
 
     fn reject(&mut self, to: SessionId, id: EditId, code: RejectCode, text: &str, out: &mut Vec<Effect>) {
         *self.tally.rejected.entry(code.clone()).or_default() += 1;
+        if self.is_peer(to) {
+            return self.peer_edit_settled(to, Settled::refused(&code), out);
+        }
         let reject = ServerMessage::Reject {
             room: self.number,
             id,

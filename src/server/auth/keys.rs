@@ -99,6 +99,11 @@ impl Keys {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_kid.len()
+    }
+
     /// The key that a token names; the only key, for a token that names none.
     pub(super) fn find(&self, kid: Option<&str>) -> Option<&Key> {
         match kid {

@@ -6,10 +6,20 @@ mod keys;
 
 pub use keys::{KeyError, read_material};
 
-use crate::{engine::grant::Grant, server::config::Config};
+use crate::{
+    engine::grant::Grant,
+    server::{
+        config::{AuthConfig, Config},
+        metrics::{Metrics, Reloaded},
+        watched::Watched,
+    },
+};
 use claims::Claims;
 use jsonwebtoken::errors::ErrorKind;
 use keys::{Key, Keys};
+use prometheus_client::encoding::EncodeLabelValue;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// How far an issuer's clock may run ahead of ours before its `nbf` counts as the future. `exp` has no leeway: the instant
 /// in [`Grant::expires_at_ms`] is the one for admission and for closing.
@@ -30,14 +40,15 @@ pub enum Verifier {
 /// What a token is held against.
 #[derive(Debug)]
 pub struct TokenVerifier {
-    keys: Keys,
-    audience: Option<String>,
+    config: AuthConfig,
+    /// Replaced when the files are.
+    keys: RwLock<Arc<Keys>>,
+    watched: Mutex<Option<Watched>>,
     token_bytes_max: usize,
-    token_ttl_max_ms: u64,
 }
 
 /// Why a token is refused. The texts hold no part of the token, so they may be logged and sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue, thiserror::Error)]
 pub enum AuthError {
     /// No token where one is needed.
     #[error("a token is needed; `syncline token` or your application makes one")]
@@ -83,12 +94,44 @@ impl Verifier {
         if config.dev {
             return Ok(Self::Development);
         }
+        let files = config.auth.files();
+        let watched = (!files.is_empty()).then(|| Watched::new(files));
         Ok(Self::Tokens(TokenVerifier {
-            keys: Keys::read(&config.auth)?,
-            audience: config.auth.audience.clone(),
+            config: config.auth.clone(),
+            keys: RwLock::new(Arc::new(Keys::read(&config.auth)?)),
+            watched: Mutex::new(watched),
             token_bytes_max: usize::try_from(config.limits.token_bytes_max).unwrap_or(usize::MAX),
-            token_ttl_max_ms: config.auth.token_ttl_max_ms,
         }))
+    }
+
+    /// Takes over new key files as they come, for ever. Files that cannot be used are logged once and the old keys kept.
+    /// Sessions that are in stay until their tokens expire.
+    pub async fn follow(&self, mut asked: watch::Receiver<u64>, metrics: &Metrics) {
+        let Self::Tokens(verifier) = self else { return };
+        let watched = verifier.watched.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut watched) = watched else { return };
+        let mut last_error = None;
+        loop {
+            watched.changed(&mut asked).await;
+            match Keys::read(&verifier.config) {
+                Ok(keys) => {
+                    tracing::info!(keys = keys.len(), "keys replaced");
+                    metrics.reloaded(Reloaded::Keys, true);
+                    *verifier.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                    watched.taken();
+                    last_error = None;
+                }
+                // A file may be half written: looked at again, whether or not it changes.
+                Err(error) => {
+                    let text = error.to_string();
+                    if last_error.as_ref() != Some(&text) {
+                        tracing::error!(error = text, "the new keys cannot be used; the old ones stay");
+                        metrics.reloaded(Reloaded::Keys, false);
+                        last_error = Some(text);
+                    }
+                }
+            }
+        }
     }
 
     /// The grant of whoever shows `token`, or nothing, at `now_ms` in unix milliseconds.
@@ -111,7 +154,8 @@ impl TokenVerifier {
         if header.crit.is_some() {
             return Err(AuthError::Malformed);
         }
-        let key = self.keys.find(header.kid.as_deref()).ok_or(AuthError::UnknownKey)?;
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let key = keys.find(header.kid.as_deref()).ok_or(AuthError::UnknownKey)?;
         if header.alg != key.algorithm() {
             return Err(AuthError::Algorithm);
         }
@@ -123,7 +167,7 @@ impl TokenVerifier {
 
     /// RFC 7519, 4.1.3: a token for an audience is refused by whoever is not in it.
     fn check_audience(&self, claims: &Claims) -> Result<(), AuthError> {
-        let is_ours = match (&self.audience, &claims.audience) {
+        let is_ours = match (&self.config.audience, &claims.audience) {
             (None, None) => true,
             (Some(ours), Some(theirs)) => theirs.contains(ours),
             (Some(_), None) | (None, Some(_)) => false,
@@ -136,7 +180,7 @@ impl TokenVerifier {
         if claims.expires_at_ms <= now_ms {
             return Err(AuthError::Expired);
         }
-        if claims.expires_at_ms - now_ms > self.token_ttl_max_ms {
+        if claims.expires_at_ms - now_ms > self.config.token_ttl_max_ms {
             return Err(AuthError::ExpiresTooLate);
         }
         if claims.not_before_ms > now_ms.saturating_add(NOT_BEFORE_LEEWAY_MS) {

@@ -1,29 +1,28 @@
 //! The HTTP routes: the page, the probes, the metrics, and the door to WebSockets.
 
-use super::upgrade::{self, Link};
+use super::{
+    page,
+    upgrade::{self, Link},
+};
 use crate::server::Server;
 use axum::{
     Router,
     body::Body,
     extract::State,
     http::{StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use hyper::{Request, body::Incoming, service::Service};
 use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
 use tower::ServiceExt;
 
-/// Shown at `/` where the demo page is not built in.
-const PAGE: &str = include_str!("page.html");
-
-/// What [`PAGE`] may load: nothing.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
-
 /// The routes of one connection.
 pub(super) fn service(link: Link, server: Arc<Server>) -> Routes {
     let router = Router::new()
-        .route("/", get(page))
+        .route("/", get(page::index))
+        .route("/{file}", get(page::file))
+        .route("/assets/{file}", get(page::file))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
@@ -65,14 +64,6 @@ pub(super) fn text(status: StatusCode, text: &'static str) -> Response {
         .into_response()
 }
 
-async fn page() -> Response {
-    let headers = [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
-    ];
-    (headers, Html(PAGE)).into_response()
-}
-
 async fn health() -> Response {
     text(StatusCode::OK, "alive\n")
 }
@@ -90,6 +81,6 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
     ([(header::CONTENT_TYPE, content_type)], server.metrics_text()).into_response()
 }
 
-async fn nothing() -> Response {
+pub(super) async fn nothing() -> Response {
     text(StatusCode::NOT_FOUND, "nothing is here; WebSockets connect at /sync\n")
 }

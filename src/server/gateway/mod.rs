@@ -4,6 +4,7 @@
 mod address;
 mod http;
 pub mod origin;
+mod page;
 mod slots;
 mod stream;
 pub mod tls;
@@ -50,7 +51,7 @@ pub(super) async fn serve(listener: TcpListener, certificate: Option<Certificate
     let acceptor = certificate.as_ref().map(Certificate::acceptor);
     let follow = async {
         match certificate {
-            Some(certificate) => certificate.follow().await,
+            Some(certificate) => certificate.follow(server.reloads(), &server.metrics).await,
             None => std::future::pending().await,
         }
     };

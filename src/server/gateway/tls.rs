@@ -1,6 +1,10 @@
 //! TLS 1.2 and 1.3 with a certificate that can be replaced on disk without a restart.
 
-use crate::server::config::TlsFiles;
+use crate::server::{
+    config::TlsFiles,
+    metrics::{Metrics, Reloaded},
+    watched::Watched,
+};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -11,12 +15,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
 };
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-
-/// How often the files are looked at.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why a certificate cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,7 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct Certificate {
     files: TlsFiles,
+    watched: Watched,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,
 }
@@ -53,16 +55,15 @@ pub struct Certificate {
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
-/// Modification time and length of both files.
-type Fingerprint = [Option<(SystemTime, u64)>; 2];
-
 impl Certificate {
     /// Reads both files.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let watched = Watched::new(vec![files.cert.clone(), files.key.clone()]);
         let current = read(&files, &provider)?;
         Ok(Self {
             files,
+            watched,
             provider,
             current: Arc::new(Current(RwLock::new(Arc::new(current)))),
         })
@@ -81,25 +82,22 @@ impl Certificate {
     }
 
     /// Takes over new files as they come, for ever. Files that cannot be used are logged once and the old ones kept.
-    pub(super) async fn follow(self) {
-        let mut taken = fingerprint(&self.files);
+    pub(super) async fn follow(mut self, mut asked: watch::Receiver<u64>, metrics: &Metrics) {
         let mut last_error = None;
         loop {
-            tokio::time::sleep(RELOAD_INTERVAL).await;
-            let found = fingerprint(&self.files);
-            if found == taken {
-                continue;
-            }
+            self.watched.changed(&mut asked).await;
             match read(&self.files, &self.provider) {
                 Ok(new) => {
                     tracing::info!(cert = %self.files.cert.display(), "certificate replaced");
+                    metrics.reloaded(Reloaded::Certificate, true);
                     self.current.replace(new);
-                    taken = found;
+                    self.watched.taken();
                     last_error = None;
                 }
                 // It may be half written: looked at again, whether or not it changes.
                 Err(error) if last_error.as_ref() != Some(&error) => {
                     tracing::error!(%error, "the new certificate cannot be used; the old one stays");
+                    metrics.reloaded(Reloaded::Certificate, false);
                     last_error = Some(error);
                 }
                 Err(_) => {}
@@ -144,12 +142,5 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, Tls
             key: files.key.clone(),
             text,
         }
-    })
-}
-
-fn fingerprint(files: &TlsFiles) -> Fingerprint {
-    [&files.cert, &files.key].map(|path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
     })
 }

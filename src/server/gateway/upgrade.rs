@@ -3,7 +3,7 @@
 use super::{Stream, address, http::text, origin::OriginPolicy};
 use crate::server::{
     Server,
-    connection::{Admission, Socket},
+    connection::{Admission, Dialect, Socket},
     metrics::Refused,
 };
 use axum::{
@@ -59,17 +59,22 @@ impl Link {
         // It fails when the peer left before the answer was written.
         let parts = upgrade.await.ok()?.downcast::<TokioIo<Stream>>().ok()?;
         let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
-        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config(limits))).await;
+        let config = config(limits, admission.dialect);
+        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
         Some((socket, admission))
     }
 }
 
 /// Every size has a limit; tungstenite's defaults take 137 KB per idle connection.
-fn config(limits: &Limits) -> WebSocketConfig {
+fn config(limits: &Limits, dialect: Dialect) -> WebSocketConfig {
     let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-    let frame_bytes = bytes(limits.frame_bytes_max);
-    // A message of ours is a batch of what came in frames, and goes into the buffer whole or not at all.
-    let unwritten_bytes = WRITE_BUFFER_BYTES + bytes(limits.send_queue_bytes_max) + 2 * frame_bytes;
+    // A message of ours is a batch of what came in frames, or in the repo dialect a document, and goes into the buffer whole
+    // or not at all.
+    let (frame_bytes, message_bytes) = match dialect {
+        Dialect::Native => (bytes(limits.frame_bytes_max), bytes(limits.frame_bytes_max)),
+        Dialect::Repo => (bytes(limits.repo_message_bytes_max), bytes(limits.document_bytes_max)),
+    };
+    let unwritten_bytes = WRITE_BUFFER_BYTES + bytes(limits.send_queue_bytes_max) + frame_bytes + message_bytes;
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -107,7 +112,6 @@ enum Refusal {
     Version,
     Key,
     Subprotocol,
-    Repo,
     Query,
     Token,
 }
@@ -142,10 +146,6 @@ impl IntoResponse for Refusal {
             Self::Subprotocol => (
                 StatusCode::BAD_REQUEST,
                 "of subprotocols only syncline.v1 is spoken here\n",
-            ),
-            Self::Repo => (
-                StatusCode::NOT_IMPLEMENTED,
-                "only the subprotocol syncline.v1 is served at present, and none was offered\n",
             ),
             Self::Query => (
                 StatusCode::BAD_REQUEST,
@@ -203,42 +203,54 @@ fn admit(server: &Server, link: &Link, request: &Request) -> Result<(Admission, 
     if !server.accepts() {
         return Err(Refusal::NotReady);
     }
-    if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
-        return Err(Refusal::Repo);
-    }
-    if !names(headers, header::SEC_WEBSOCKET_PROTOCOL).any(|name| name == SUBPROTOCOL) {
+    let dialect = if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        Dialect::Repo
+    } else if names(headers, header::SEC_WEBSOCKET_PROTOCOL).any(|name| name == SUBPROTOCOL) {
+        Dialect::Native
+    } else {
         return Err(Refusal::Subprotocol);
-    }
+    };
     let admission = Admission {
         address: address::client(link.peer, headers, &config.trusted_proxies),
-        token: token(request, &config.limits)?,
+        token: token(request, config.auth.cookie.as_deref(), &config.limits)?,
         accepted_at_ms: link.accepted_at_ms,
+        dialect,
     };
-    Ok((admission, switch_protocols(key)))
+    Ok((admission, switch_protocols(key, dialect)))
 }
 
-fn switch_protocols(key: &[u8]) -> Response {
+fn switch_protocols(key: &[u8], dialect: Dialect) -> Response {
     let accept = HeaderValue::try_from(derive_accept_key(key)).expect("base64 is a valid header");
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),
         (header::SEC_WEBSOCKET_ACCEPT, accept),
-        (header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)),
     ];
-    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    if dialect == Dialect::Native {
+        let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
 }
 
 /// The elements of a header that is a list, in one line or several.
 fn names(headers: &HeaderMap, header: HeaderName) -> impl Iterator<Item = &str> {
+    names_apart(headers, header, ',')
+}
+
+fn names_apart(headers: &HeaderMap, header: HeaderName, mark: char) -> impl Iterator<Item = &str> {
     let lines = headers
         .get_all(header)
         .into_iter()
         .filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
+    lines.flat_map(move |line| line.split(mark)).map(str::trim)
 }
 
-/// `?token=`, or else `Authorization: Bearer`.
-fn token(request: &Request, limits: &Limits) -> Result<Option<String>, Refusal> {
+/// `?token=`, or else `Authorization: Bearer`, or else the cookie of that name.
+fn token(request: &Request, cookie: Option<&str>, limits: &Limits) -> Result<Option<String>, Refusal> {
     #[derive(Deserialize)]
     struct TokenQuery {
         token: Option<String>,
@@ -249,7 +261,12 @@ fn token(request: &Request, limits: &Limits) -> Result<Option<String>, Refusal> 
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     };
-    let token = query.token.or_else(bearer);
+    let cookies = || {
+        let pairs = names_apart(request.headers(), header::COOKIE, ';').filter_map(|pair| pair.split_once('='));
+        let (_, token) = pairs.into_iter().find(|(name, _)| Some(*name) == cookie)?;
+        Some(token.to_owned())
+    };
+    let token = query.token.or_else(bearer).or_else(cookies);
     let is_long = token
         .as_ref()
         .is_some_and(|token| token.len() as u64 > limits.token_bytes_max);

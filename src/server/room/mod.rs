@@ -3,18 +3,23 @@
 //! It takes all that is in its inbox, settles it in one go, and never waits for a connection: a queue that is full is left out
 //! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
 
+mod pieces;
 pub mod storage;
+mod turns;
 mod work;
 pub mod workers;
 
 use crate::{
     engine::{
         room::{Effect, Event, Join, Room},
+        session::AuthorisedEdit,
         time::Time,
     },
     server::{
         hub::Hub,
+        memory::Share,
         outbox::{JoinNumber, Outbox},
+        switches::Switch,
     },
 };
 use bytes::Bytes;
@@ -30,16 +35,18 @@ use std::{
 };
 use syncline_protocol::{
     DocumentId, Position, RoomNumber, SessionId,
-    native::{ClosedCode, ServerMessage},
+    native::{ClosedCode, RejectCode, ServerMessage},
 };
 use tokio::sync::mpsc;
+use turns::Turns;
 use work::Work;
 
-/// Messages that may wait for a room; whoever sends one more waits, and reads nothing meanwhile.
+/// Messages that may wait for a room; whoever sends one more keeps it ([`crate::server::post`]).
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
-/// A room adds up its memory at most this often.
+/// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
+const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
 
 /// A message to a room.
@@ -82,6 +89,8 @@ pub struct Figures {
     pub members: AtomicU64,
     /// When it last had mail, on the server's clock.
     pub active_ms: AtomicU64,
+    /// Mail that connections keep for it, because its inbox was full.
+    pub parked: AtomicU64,
 }
 
 /// A room's task.
@@ -93,14 +102,19 @@ pub(super) struct Task {
     inbox: mpsc::Receiver<Mail>,
     /// Taken out of the inbox and not looked at yet: what is left here when the room panics still needs an answer.
     mail: VecDeque<Mail>,
-    /// For answers that connections send on a room's behalf.
-    own_inbox: mpsc::WeakSender<Mail>,
     members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
+    turns: Turns,
+    /// Joins that wait for the session's queue to drain, the last one of each.
+    joining: BTreeMap<SessionId, Join>,
     figures: Arc<Figures>,
+    /// Its part of the memory budget.
+    share: Share,
     /// When its memory is to be added up again: that takes longer than a small batch.
     next_account: Time,
+    /// What came since it was added up; a document that has just been loaded or merged counts as much.
+    grown_bytes: usize,
     stage: Stage,
 }
 
@@ -125,7 +139,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
     let figures = Arc::new(Figures::default());
     let handle = Handle {
         number,
-        inbox: sender.clone(),
+        inbox: sender,
         figures: figures.clone(),
     };
     let mut out = Vec::new();
@@ -139,14 +153,16 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         hub: hub.clone(),
         inbox,
         mail: VecDeque::new(),
-        own_inbox: sender.downgrade(),
         members: BTreeMap::new(),
         audience: None,
+        turns: Turns::default(),
+        joining: BTreeMap::new(),
         figures,
+        share: hub.memory().take(0),
         next_account: now,
+        grown_bytes: 0,
         stage: Stage::Running,
     };
-    drop(sender);
     hub.spawn(async move {
         task.perform(out);
         if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
@@ -158,17 +174,44 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
     handle
 }
 
+/// The `closed` frame of a room that has ended without its members' doing.
+pub(super) fn ended(document: &DocumentId, room: Option<RoomNumber>) -> Bytes {
+    let closed = ServerMessage::Closed {
+        room,
+        document: document.clone(),
+        code: ClosedCode::Unavailable,
+        text: "the room has ended; open the document again".to_owned(),
+    };
+    closed.encode()
+}
+
+impl Mail {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let payload = match self {
+            Self::Join(join, _) => size_of_val(&join.heads[..]),
+            Self::Event(Event::Edited(edit)) => edit.changes().iter().map(Bytes::len).sum(),
+            Self::Event(Event::Shown { state, .. }) => state.as_ref().map_or(0, Bytes::len),
+            Self::Event(Event::Signalled { payload, .. }) => payload.len(),
+            Self::Event(_) | Self::Stop => 0,
+        };
+        size_of::<Self>() + payload
+    }
+}
+
 impl Task {
     async fn run(&mut self) {
         let mut received = Vec::with_capacity(16);
         while self.stage != Stage::Closed {
+            #[cfg(feature = "failpoints")]
+            crate::server::failpoints::pass(&self.document).await;
             let wake = self
                 .room
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
             let saturated = self.room.is_saturated();
             let has_mail = !self.mail.is_empty();
-            if self.stage == Stage::Stopping && !has_mail && self.inbox.is_empty() && self.work.is_idle() {
+            if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && self.work.is_idle() {
                 return;
             }
             let event = tokio::select! {
@@ -180,38 +223,89 @@ impl Task {
             };
             let now = self.hub.now();
             if let Some(event) = event {
+                let answered = turns::answered(&event);
+                if matches!(event, Event::Loaded(_) | Event::Merged(_) | Event::Proven { .. }) {
+                    self.grown_bytes += ACCOUNT_BYTES;
+                }
                 self.handle(now, event);
+                let next = answered.and_then(|turn| self.turns.answered(turn, self.number));
+                self.perform(next.into_iter().collect());
             }
             self.mail.extend(received.drain(..));
             while !self.room.is_saturated() {
                 let Some(mail) = self.mail.pop_front() else { break };
+                self.grown_bytes += mail.bytes();
                 self.receive(now, mail);
             }
             let mut out = Vec::new();
             self.room.settle(now, &mut out);
             self.perform(out);
+            if self.work.kept_bytes() > 0 && !self.room.brings_up() {
+                self.work.forget_pieces();
+            }
             self.report(now);
         }
+    }
+
+    /// Whether no mail is on its way. What is parked is counted until it is in the inbox, so it is looked at first.
+    fn nothing_comes(&self) -> bool {
+        self.figures.parked.load(Ordering::Acquire) == 0 && self.inbox.is_empty()
     }
 
     fn receive(&mut self, now: Time, mail: Mail) {
         match mail {
             Mail::Join(join, member) => {
-                self.members.insert(join.session, member);
+                let session = join.session;
+                let crowded = member.outbox.is_crowded();
+                self.members.insert(session, member);
                 self.audience = None;
-                self.handle(now, Event::Joined(join));
+                if crowded {
+                    self.joining.insert(session, join);
+                    self.tell_when_drained(session);
+                } else {
+                    self.joining.remove(&session);
+                    self.handle(now, Event::Joined(join));
+                }
             }
             Mail::Event(Event::Left { session }) => {
                 self.handle(now, Event::Left { session });
                 self.members.remove(&session);
+                self.joining.remove(&session);
+                self.turns.forget(session);
                 self.audience = None;
             }
+            Mail::Event(Event::Drained { session }) => {
+                if let Some(join) = self.joining.remove(&session) {
+                    self.handle(now, Event::Joined(join));
+                } else if let Some(read) = self.turns.drained(session) {
+                    self.perform(vec![read]);
+                } else {
+                    self.handle(now, Event::Drained { session });
+                }
+            }
+            Mail::Event(Event::Edited(edit)) if self.hub.memory().is_full() => self.put_off(&edit),
             Mail::Event(event) => self.handle(now, event),
             Mail::Stop => self.stage = Stage::Stopping,
         }
     }
 
+    /// There is no memory for an edit: it has to come again.
+    fn put_off(&self, edit: &AuthorisedEdit) {
+        let code = RejectCode::Unavailable;
+        self.hub.metrics().reject(&code, 1);
+        let reject = ServerMessage::Reject {
+            room: self.number,
+            id: edit.id(),
+            code,
+            text: "the server has no memory for further edits; send it again later".to_owned(),
+        };
+        self.with(edit.session(), |outbox| outbox.push(reject.encode()));
+    }
+
     fn handle(&mut self, now: Time, event: Event) {
+        if let Event::Signalled { payload, .. } = &event {
+            assert!(!Switch::PanicInRoom.is_marked(payload), "a panic on purpose");
+        }
         let mut out = Vec::new();
         self.room.handle(now, event, &mut out);
         self.perform(out);
@@ -241,26 +335,49 @@ impl Task {
                         member.outbox.dismiss(number, member.join, frame);
                     }
                 }
-                Effect::Disconnect { session, code, text } => {
+                Effect::Disconnect {
+                    session,
+                    code,
+                    text,
+                    frame,
+                } => {
                     tracing::warn!(document = %self.document, %session, code = code.number(), text, "disconnected by a room");
                     self.with(session, |outbox| {
-                        let error = ServerMessage::Error {
-                            code: code.number(),
-                            text: text.clone(),
-                        };
-                        outbox.push(error.encode());
+                        outbox.push(frame);
                         outbox.close(code, text);
                     });
                     self.members.remove(&session);
                 }
                 Effect::Close => self.stage = Stage::Closed,
-                work => self.work.start(work),
+                work => {
+                    if let Effect::Append(append) = &work {
+                        let changes = append.entries.iter();
+                        self.grown_bytes += changes.map(|entry| entry.change.len()).sum::<usize>();
+                    }
+                    self.start(work);
+                }
             }
         }
         let now = self.hub.now();
+        self.hub.metrics().members_lagged.inc_by(lagging.len() as u64);
         for (session, at) in lagging {
             self.handle(now, Event::Lagged { session, at });
             self.tell_when_drained(session);
+        }
+    }
+
+    fn start(&mut self, work: Effect) {
+        let session = match &work {
+            Effect::Read { session, .. } | Effect::Decode { session, .. } | Effect::Prove { session, .. } => {
+                Some(*session)
+            }
+            _ => None,
+        };
+        let member = session.and_then(|session| self.members.get(&session));
+        let outbox = member.map(|member| &member.outbox);
+        let part_bytes = usize::try_from(self.hub.limits().part_bytes_max).unwrap_or(usize::MAX);
+        if let Some(work) = self.turns.ask(work, self.number, outbox, part_bytes) {
+            self.work.start(work);
         }
     }
 
@@ -297,9 +414,7 @@ impl Task {
     }
 
     fn tell_when_drained(&self, session: SessionId) {
-        if let (Some(member), Some(inbox)) = (self.members.get(&session), self.own_inbox.upgrade()) {
-            member.outbox.tell_when_drained(self.number, &inbox);
-        }
+        self.with(session, |outbox| outbox.tell_when_drained(self.number));
     }
 
     fn report(&mut self, now: Time) {
@@ -308,11 +423,15 @@ impl Task {
         for (code, count) in tally.rejected {
             metrics.reject(&code, count);
         }
-        if now >= self.next_account {
+        for (code, count) in tally.closed {
+            metrics.closed(&code, count);
+        }
+        if now >= self.next_account || self.grown_bytes >= ACCOUNT_BYTES {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
-            let memory = self.room.memory_bytes() as u64;
-            let former = self.figures.memory_bytes.swap(memory, Ordering::Relaxed);
-            self.hub.account(former, memory);
+            self.grown_bytes = 0;
+            let memory = self.room.memory_bytes() as u64 + self.work.kept_bytes();
+            self.figures.memory_bytes.store(memory, Ordering::Relaxed);
+            self.share.set(memory);
         }
         self.figures
             .members
@@ -324,20 +443,14 @@ impl Task {
     fn broke(&mut self) {
         tracing::error!(document = %self.document, "the room panicked; its members will open it anew");
         self.hub.metrics().room_panics.inc();
-        let frame = self.closed(Some(self.number));
+        self.joining.clear();
+        let frame = ended(&self.document, Some(self.number));
         for member in self.members.values() {
             member.outbox.dismiss(self.number, member.join, frame.clone());
         }
-    }
-
-    fn closed(&self, room: Option<RoomNumber>) -> Bytes {
-        let closed = ServerMessage::Closed {
-            room,
-            document: self.document.clone(),
-            code: ClosedCode::Unavailable,
-            text: "the room has ended; open the document again".to_owned(),
-        };
-        closed.encode()
+        self.hub
+            .metrics()
+            .closed(&ClosedCode::Unavailable, self.members.len() as u64);
     }
 
     /// Waits for what is under way: the next room of the document must not read, nor rewrite, what this one still writes.
@@ -350,12 +463,18 @@ impl Task {
     /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     fn end(&mut self) {
         self.hub.unlist(&self.document, self.number);
-        self.hub
-            .account(self.figures.memory_bytes.swap(0, Ordering::Relaxed), 0);
+        self.share.set(0);
         self.inbox.close();
+        self.turns.end(self.number);
+        let late = self.room.too_late();
+        for session in std::mem::take(&mut self.joining).into_keys() {
+            if let Some(member) = self.members.remove(&session) {
+                member.outbox.dismiss(self.number, member.join, late.clone());
+            }
+        }
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, member) = mail {
-                member.outbox.dismiss(self.number, member.join, self.closed(None));
+                member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }
     }

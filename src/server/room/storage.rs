@@ -8,22 +8,28 @@ use crate::{
         document::{Document, Merge},
         gate::{self, Header, Subject},
         index::Index,
-        room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
+        room::{Append, BundleOf, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
-    server::store::{
-        Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored, kv::Batch,
-        layout,
+    server::{
+        store::{
+            Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
+            kv::Batch, layout,
+        },
+        switches::Switch,
     },
 };
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::DeflateEncoder};
-use std::{collections::BTreeSet, io::Write};
+use std::{borrow::Cow, collections::BTreeSet, io::Write};
 use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, native::Packing};
 
 /// Parts smaller than this are not deflated: there is little to win.
 const DEFLATE_BYTES_MIN: usize = 512;
 /// Changes are read from the log in pieces of this size.
 const LOG_PIECE_BYTES: u64 = 1 << 20;
+/// What a byte of the stored index, and of the log, takes in memory while a document opens: measured, about.
+const INDEX_GROWTH: u64 = 4;
+const LOG_GROWTH: u64 = 2;
 /// More than any limit lets in.
 const STORED_MAX: u64 = 1 << 31;
 /// Why a compaction was given up; the log is untouched then.
@@ -54,6 +60,16 @@ pub struct Storage {
     limits: Limits,
 }
 
+#[cfg(not(feature = "failpoints"))]
+fn merge(document: &Document, changes: &[Bytes]) -> Merge {
+    document.merge(changes)
+}
+
+#[cfg(feature = "failpoints")]
+fn merge(document: &Document, changes: &[Bytes]) -> Merge {
+    crate::server::failpoints::merge(changes).unwrap_or_else(|| document.merge(changes))
+}
+
 /// Makes a batch durable, and returns once it is.
 pub type Commit<'a> = &'a dyn Fn(Batch) -> Result<(), StoreError>;
 
@@ -82,6 +98,7 @@ impl Storage {
                 log_bytes: 0,
                 snapshot: None,
                 quarantined,
+                foreign_until: None,
             });
         };
         let mut index = stored_index(&stored.index)?;
@@ -96,7 +113,7 @@ impl Storage {
             return Err(LoadFailure::Damaged);
         }
         Ok(Loaded {
-            epoch: stored.meta.epoch,
+            epoch: self.store.life().translate(stored.meta.epoch),
             exists: true,
             index,
             log_start: stored.meta.log_start,
@@ -107,7 +124,24 @@ impl Storage {
                 .as_ref()
                 .map(|snapshot| as_snapshot(snapshot, &stored.meta)),
             quarantined,
+            foreign_until: None,
         })
+    }
+
+    /// The life that the store leads.
+    pub fn life(&self) -> Life {
+        self.store.life()
+    }
+
+    /// About how much memory [`Storage::open`] takes.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn open_bytes(&self) -> Result<u64, StoreError> {
+        let (index, log) = self.store.load_bytes(&self.document)?;
+        Ok(index
+            .saturating_mul(INDEX_GROWTH)
+            .saturating_add(log.saturating_mul(LOG_GROWTH)))
     }
 
     /// What is current in the store: for reading the snapshot in pieces.
@@ -128,7 +162,11 @@ impl Storage {
         from: Source,
         to: Position,
         deflate: bool,
+        bundle: Option<&BundleOf>,
     ) -> Result<Slice, ReadFailure> {
+        if let Some(slice) = bundle.and_then(|bundle| self.bundled(bundle, to)) {
+            return Ok(slice);
+        }
         match from {
             Source::Snapshot { generation, offset } => {
                 let known = snapshots.iter().find(|snapshot| snapshot.generation == generation);
@@ -166,6 +204,22 @@ impl Storage {
         }
     }
 
+    /// The changes as a bundle, if that fits into a part and can be made.
+    fn bundled(&self, of: &BundleOf, to: Position) -> Option<Slice> {
+        let bytes = of.document.bundle(&of.hashes)?;
+        if bytes.len() as u64 > self.limits.part_bytes_max {
+            return None;
+        }
+        let after = self.store.read_log(&self.document, of.end, to, 1).ok()?.bytes_before;
+        Some(Slice {
+            packing: Packing::Plain,
+            plain_bytes: bytes.len() as u64,
+            log_bytes_before: after.saturating_sub(bytes.len() as u64),
+            bytes,
+            next: Source::log(of.end),
+        })
+    }
+
     /// The batch that appends to the log.
     pub fn append(&self, append: &Append) -> Batch {
         let entries = append.entries.iter().map(|entry| LogEntry {
@@ -177,7 +231,8 @@ impl Storage {
             bytes_before: append.log_bytes_before,
             entries: entries.collect(),
         };
-        layout::append(&self.document, append.epoch, &record, append.begins_document)
+        let epoch = self.store.life().translate(append.epoch);
+        layout::append(&self.document, epoch, &record, append.begins_document)
     }
 
     /// Merges the log up to `to` into the base, or into the stored snapshot.
@@ -193,7 +248,7 @@ impl Storage {
                 Err(_) => return Merged::Failed,
             };
             let changes: Vec<Bytes> = piece.entries.into_iter().map(|entry| entry.change).collect();
-            match document.merge(&changes) {
+            match merge(&document, &changes) {
                 Merge::Whole(merged) => (document, position) = (merged, piece.next),
                 Merge::Bad { culprits, descendants } => {
                     let place = |numbers: Vec<usize>| numbers.into_iter().map(|number| position.plus(number as u64));
@@ -242,7 +297,7 @@ impl Storage {
         for batch in self.store.leftovers(&self.document, former.as_slice())? {
             commit(batch)?;
         }
-        for batch in layout::snapshot(&self.document, generation, &saved, &index) {
+        for batch in layout::snapshot(&self.document, generation, &as_written(&saved), &index) {
             commit(batch)?;
         }
         let snapshot = SnapshotMeta::new(generation, (position, bytes_before), heads, &saved, &index);
@@ -457,6 +512,16 @@ fn pack(piece: &LogSlice, from: Position, offset: u64, bytes_max: u64, deflate: 
         log_bytes_before: piece.bytes_before,
         next,
     }
+}
+
+/// The snapshot as it goes to the store: itself, but for a fault on purpose.
+fn as_written(saved: &[u8]) -> Cow<'_, [u8]> {
+    if !Switch::BadSnapshot.is_on() {
+        return Cow::Borrowed(saved);
+    }
+    let mut bytes = saved.to_vec();
+    bytes.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1);
+    Cow::Owned(bytes)
 }
 
 fn load_failure(error: StoreError) -> LoadFailure {

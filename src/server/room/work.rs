@@ -1,5 +1,5 @@
 //! The work of one room that runs elsewhere, each piece with the event that answers it. Bounded by the engine: one append, one
-//! merge or compaction, and per member one read and one decoding or proof.
+//! merge or compaction; and by [`super::turns`]: per member one read, one decoding, one proof.
 
 use crate::{
     engine::{
@@ -7,7 +7,9 @@ use crate::{
         room::{Append, Effect, Event, LoadFailure, Merged, ReadFailure},
     },
     server::{
+        metrics::{LoadFault, MergeFault},
         room::{
+            pieces::{Asked, Piece, Pieces},
             storage::Storage,
             workers::{Kind, Workers},
         },
@@ -17,12 +19,20 @@ use crate::{
         },
     },
 };
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
-use syncline_protocol::DocumentId;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
+use syncline_protocol::{DocumentId, Position};
 use tokio::{sync::oneshot, task::JoinSet};
 
 /// The current snapshot and perhaps a former one that is still read.
 type Snapshots = Arc<Mutex<Vec<SnapshotMeta>>>;
+
+/// What a merge takes for each change besides the document that it begins with: a clone of that, about.
+const MERGE_BYTES_PER_CHANGE: u64 = 160;
+/// What it takes when the document has to be loaded first: the peak while Automerge loads, about.
+const LOAD_BYTES_PER_CHANGE: u64 = 1_000;
 
 pub(super) struct Work {
     workers: Arc<Workers>,
@@ -31,6 +41,9 @@ pub(super) struct Work {
     snapshots: Snapshots,
     append: Option<oneshot::Receiver<Result<(), StoreError>>>,
     jobs: JoinSet<Event>,
+    pieces: Pieces,
+    /// What needs no work any more.
+    answers: VecDeque<Event>,
 }
 
 impl Work {
@@ -43,17 +56,22 @@ impl Work {
             snapshots: Snapshots::default(),
             append: None,
             jobs: JoinSet::new(),
+            pieces: Pieces::default(),
+            answers: VecDeque::new(),
         }
     }
 
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.append.is_none() && self.jobs.is_empty()
+        self.append.is_none() && self.jobs.is_empty() && self.answers.is_empty()
     }
 
     /// The next answer. Only to be called while something is under way; nothing is lost when it is dropped.
     pub(super) async fn next(&mut self) -> Event {
         loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return answer;
+            }
             let has_append = self.append.is_some();
             let append = async {
                 match self.append.as_mut() {
@@ -70,6 +88,7 @@ impl Work {
                 job = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     // A job answers even for work that panics; it ends otherwise only with the whole process.
                     if let Some(Ok(event)) = job {
+                        self.share(&event);
                         return event;
                     }
                 }
@@ -78,15 +97,49 @@ impl Work {
         }
     }
 
+    /// What was read is for all who asked for it.
+    fn share(&mut self, event: &Event) {
+        let Event::Read { ticket, result, .. } = event else {
+            return;
+        };
+        let others = self
+            .pieces
+            .answered(*ticket, result, self.workers.limits.part_bytes_max);
+        self.answers
+            .extend(others.into_iter().map(|(session, ticket)| Event::Read {
+                session,
+                ticket,
+                result: result.clone(),
+            }));
+    }
+
+    /// Nobody is on the way to the present: what was read is not kept for them.
+    pub(super) fn forget_pieces(&mut self) {
+        self.pieces.forget();
+    }
+
+    /// Bytes of what is kept.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.pieces.kept_bytes()
+    }
+
     /// Starts what an effect asks for.
     pub(super) fn start(&mut self, effect: Effect) {
         match effect {
             Effect::Append(append) => self.append(&append),
             Effect::Load => self.load(),
             Effect::Read { .. } | Effect::Decode { .. } | Effect::Prove { .. } => self.serve_member(effect),
-            Effect::Merge { base, to } => self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, _| {
-                Event::Merged(storage.merge(base, to))
-            }),
+            Effect::Merge { base, to } => {
+                let bytes = merge_bytes(base.is_some(), to);
+                self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
+                    let merged = storage.merge(base, to);
+                    if let Some(fault) = fault(&merged) {
+                        workers.metrics.merge_failed(fault);
+                    }
+                    Event::Merged(merged)
+                });
+            }
             Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
             Effect::Reply { .. }
             | Effect::Part { .. }
@@ -106,6 +159,7 @@ impl Work {
                 from,
                 to,
                 deflate,
+                bundle,
             } => {
                 let snapshots = self.snapshots.clone();
                 let answer = move |result| Event::Read {
@@ -113,9 +167,15 @@ impl Work {
                     ticket,
                     result,
                 };
+                let piece = Piece::new(from, to, deflate, bundle.as_ref().map(|bundle| bundle.end));
+                match self.pieces.ask(piece, (session, ticket)) {
+                    Asked::Anew => {}
+                    Asked::Shared => return,
+                    Asked::Kept(slice) => return self.answers.push_back(answer(Ok(slice))),
+                }
                 self.run(Kind::Read, answer(Err(ReadFailure::Unavailable)), move |storage, _| {
                     let known = lock(&snapshots).clone();
-                    answer(storage.read(&known, from, to, deflate))
+                    answer(storage.read(&known, from, to, deflate, bundle.as_ref()))
                 });
             }
             Effect::Decode {
@@ -141,7 +201,9 @@ impl Work {
                 changes,
             } => {
                 let answer = move |holds| Event::Proven { session, ticket, holds };
-                self.run(Kind::Prove, answer(None), move |storage, _| {
+                let bytes = merge_bytes(base.is_some(), to);
+                self.run(Kind::Prove, answer(None), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
                     answer(storage.prove(base, to, &changes))
                 });
             }
@@ -152,6 +214,7 @@ impl Work {
     /// What replaces or removes stored data.
     fn rewrite(&mut self, effect: Effect) {
         let (snapshots, log) = (self.snapshots.clone(), self.document.clone());
+        self.pieces.forget();
         match effect {
             Effect::Compact {
                 document,
@@ -207,6 +270,8 @@ impl Work {
     }
 
     fn load(&mut self) {
+        // After a reset the same positions hold something else.
+        self.pieces = Pieces::default();
         let snapshots = self.snapshots.clone();
         let log = self.document.clone();
         self.run(
@@ -216,15 +281,29 @@ impl Work {
                 if workers.writer.figures().read_only.load(Ordering::Relaxed) {
                     // What is read now may be what could not be synced: nobody may see that.
                     tracing::error!(document = %log, "the store is read-only: the document is not opened");
+                    workers.metrics.load_failed(LoadFault::Store);
                     return Event::LoadFailed(LoadFailure::Unavailable);
                 }
+                // What cannot be estimated cannot be read either, and opening it says why.
+                let bytes = storage.open_bytes().unwrap_or_default();
+                let Some(_share) = workers.memory.try_take(bytes) else {
+                    tracing::warn!(document = %log, bytes, "the rooms' memory is used up; the document is not opened");
+                    workers.metrics.load_failed(LoadFault::Memory);
+                    return Event::LoadFailed(LoadFailure::Unavailable);
+                };
                 let current = storage.current_snapshot().ok().flatten();
                 *lock(&snapshots) = current.into_iter().collect();
                 match storage.open(workers.fresh_epoch()) {
-                    Ok(loaded) => Event::Loaded(Box::new(loaded)),
+                    Ok(mut loaded) => {
+                        loaded.foreign_until = workers.foreign_until();
+                        Event::Loaded(Box::new(loaded))
+                    }
                     Err(failure) => {
                         tracing::error!(document = %log, ?failure, "the document does not open");
-                        workers.metrics.loads_failed.inc();
+                        workers.metrics.load_failed(match failure {
+                            LoadFailure::Damaged => LoadFault::Damaged,
+                            LoadFailure::Unavailable => LoadFault::Store,
+                        });
                         Event::LoadFailed(failure)
                     }
                 }
@@ -233,6 +312,7 @@ impl Work {
     }
 
     fn append(&mut self, append: &Append) {
+        self.workers.edited();
         let (tell, told) = oneshot::channel();
         self.append = Some(told);
         let done = Box::new(move |result| {
@@ -272,6 +352,25 @@ impl Work {
         self.jobs
             .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
     }
+}
+
+fn fault(merged: &Merged) -> Option<MergeFault> {
+    match merged {
+        Merged::Whole { .. } => None,
+        Merged::Bad { .. } => Some(MergeFault::BadChange),
+        Merged::Damaged => Some(MergeFault::Damaged),
+        Merged::Failed => Some(MergeFault::Failed),
+    }
+}
+
+/// About how much memory a merge up to `to` takes until it is done.
+fn merge_bytes(has_base: bool, to: Position) -> u64 {
+    let per_change = if has_base {
+        MERGE_BYTES_PER_CHANGE
+    } else {
+        LOAD_BYTES_PER_CHANGE
+    };
+    to.number().saturating_mul(per_change)
 }
 
 fn lock(snapshots: &Snapshots) -> std::sync::MutexGuard<'_, Vec<SnapshotMeta>> {

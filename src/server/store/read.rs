@@ -18,6 +18,8 @@ use super::{
 
 /// How often a read begins anew because the document was compacted under it.
 const READ_ATTEMPTS: usize = 8;
+/// Behind any log.
+const LOG_END: Position = Position::new(1 << 40);
 
 impl Store {
     /// What is current in `document`; `None` if nobody has written it yet.
@@ -63,6 +65,21 @@ impl Store {
             let Some(meta) = meta else { return Ok(None) };
             self.load_as(document, meta).map(Some)
         })
+    }
+
+    /// About how much [`Store::load`] will read: the index, and the changes behind the snapshot.
+    ///
+    /// # Errors
+    /// `Damaged` for this document, `Io`.
+    pub fn load_bytes(&self, document: &DocumentId) -> Result<(u64, u64), StoreError> {
+        let snapshot = self.meta(document)?.and_then(|meta| meta.snapshot);
+        let (index, before) = snapshot.map_or((0, 0), |snapshot| (snapshot.index_bytes, snapshot.bytes_before));
+        let mut end = before;
+        self.scan_log(document, LOG_END, |record| {
+            end = record.bytes_end();
+            ControlFlow::Continue(())
+        })?;
+        Ok((index, end.saturating_sub(before)))
     }
 
     /// The changes from `from`, at most up to `to` (not included) and until `bytes_max` is reached, but at least one if

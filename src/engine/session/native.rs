@@ -1,138 +1,26 @@
-//! Our side of one connection: frames in, authorised room events and replies out.
-//!
-//! Permission is decided here and nowhere else: a room cannot receive an edit that was not authorised, because an
-//! [`AuthorisedEdit`] has no other constructor. What a peer says of itself is a claim; the session's id is ours.
+//! A connection that speaks the native dialect: greeting, verifying, live, closed.
 
+use super::{AuthorisedEdit, Effect, Event};
 use crate::engine::{
-    gate::Subject,
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Join},
+    room::{self, Forms, Join},
     time::Time,
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 use syncline_protocol::{
-    CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId, VERSION,
+    CloseCode, DocumentId, Limits, RoomNumber, SessionId, VERSION,
     native::{
         Access, Capability, ClientMessage, ClosedCode, Edit, Hello, Open, RejectCode, ServerMessage, Welcome,
         WelcomeLimits, decode_client,
     },
 };
 
-/// What happens to a session.
-#[derive(Debug)]
-pub enum Event {
-    /// A binary message arrived.
-    Received(Bytes),
-    /// Answers [`Effect::Verify`]: the token is good. `expires` is the grant's end on the engine's clock.
-    Admitted {
-        /// What it allows.
-        grant: Grant,
-        /// When the session must end.
-        expires: Option<Time>,
-    },
-    /// Answers [`Effect::Verify`]: the token is not good, or the server has no place for its subject.
-    Refused {
-        /// With which code the connection closes.
-        code: CloseCode,
-        /// Why, without the token.
-        text: String,
-    },
-    /// Answers [`Effect::Join`]: the room that it led to.
-    Bound {
-        /// Which document.
-        document: DocumentId,
-        /// Its room.
-        room: RoomNumber,
-    },
-    /// Answers [`Effect::Join`]: the server cannot open a room now.
-    Unbound {
-        /// Which document.
-        document: DocumentId,
-    },
-    /// A room dismissed the session.
-    Dismissed {
-        /// Which room.
-        room: RoomNumber,
-    },
-    /// The time that [`Session::next_wakeup`] named has come.
-    Woke,
-}
-
-/// What a session wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Verify a token; answered by `Admitted` or `Refused` before any further event.
-    Verify {
-        /// The token.
-        token: Option<String>,
-    },
-    /// Join a document's room; answered by `Bound` or `Unbound` before any further event.
-    Join {
-        /// Which document.
-        document: DocumentId,
-        /// As whom, and from where on.
-        join: Join,
-    },
-    /// Tell a room something.
-    Tell {
-        /// Which room.
-        room: RoomNumber,
-        /// What.
-        event: room::Event,
-    },
-    /// Send a frame.
-    Send(Bytes),
-    /// Read nothing more before then.
-    Pause {
-        /// When to read on.
-        until: Time,
-    },
-    /// Close the connection; nothing is received after that.
-    Close {
-        /// With which code.
-        code: CloseCode,
-        /// And which text.
-        text: String,
-    },
-}
-
-/// An edit of a session that may write the document. Only a session makes one.
-#[derive(Debug)]
-pub struct AuthorisedEdit {
-    session: SessionId,
-    subject: Subject,
-    id: EditId,
-    changes: Vec<Bytes>,
-}
-
-impl AuthorisedEdit {
-    /// Whose connection it came by.
-    pub fn session(&self) -> SessionId {
-        self.session
-    }
-
-    /// Who writes.
-    pub fn subject(&self) -> &Subject {
-        &self.subject
-    }
-
-    /// The client's number for it.
-    pub fn id(&self) -> EditId {
-        self.id
-    }
-
-    /// The change chunks as they came; at least one.
-    pub fn changes(&self) -> &[Bytes] {
-        &self.changes
-    }
-}
-
 /// One connection.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct NativeSession {
     id: SessionId,
     limits: Arc<Limits>,
     state: State,
@@ -143,7 +31,7 @@ enum State {
     /// Nothing came yet.
     Greeting { deadline: Time },
     /// `hello` came, and its token is being verified.
-    Verifying { deflate: bool },
+    Verifying { forms: Forms },
     /// Admitted.
     Live(Box<Live>),
     /// Over.
@@ -155,7 +43,7 @@ struct Live {
     grant: Grant,
     person: Arc<Person>,
     expires: Option<Time>,
-    deflate: bool,
+    forms: Forms,
     rooms: BTreeMap<RoomNumber, Membership>,
     edits: Bucket,
     presence: Bucket,
@@ -167,9 +55,9 @@ struct Membership {
     access: Access,
 }
 
-impl Session {
+impl NativeSession {
     /// A connection that has just been accepted.
-    pub fn new(id: SessionId, limits: Arc<Limits>, now: Time) -> Self {
+    pub(super) fn new(id: SessionId, limits: Arc<Limits>, now: Time) -> Self {
         let deadline = now.plus_ms(limits.handshake_timeout_ms);
         Self {
             id,
@@ -179,21 +67,12 @@ impl Session {
     }
 
     /// The server's name for the connection.
-    pub fn id(&self) -> SessionId {
+    pub(super) fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The rooms the session is in.
-    pub fn rooms(&self) -> impl Iterator<Item = RoomNumber> {
-        let live = match &self.state {
-            State::Live(live) => Some(live.rooms.keys().copied()),
-            State::Greeting { .. } | State::Verifying { .. } | State::Closed => None,
-        };
-        live.into_iter().flatten()
-    }
-
-    /// When to send [`Event::Woke`].
-    pub fn next_wakeup(&self) -> Option<Time> {
+    /// When to look at the time.
+    pub(super) fn next_wakeup(&self) -> Option<Time> {
         match &self.state {
             State::Greeting { deadline } => Some(*deadline),
             State::Live(live) => live.expires,
@@ -202,7 +81,7 @@ impl Session {
     }
 
     /// Takes one event in; what is to be done is appended to `out`, in order.
-    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+    pub(super) fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Received(frame) => self.received(now, &frame, out),
             Event::Admitted { grant, expires } => self.admitted(now, grant, expires, out),
@@ -211,6 +90,8 @@ impl Session {
             Event::Unbound { document } => unbound(document, ClosedCode::Unavailable, UNAVAILABLE, out),
             Event::Dismissed { room } => self.dismissed(room),
             Event::Woke => self.woke(now, out),
+            // The token comes in `hello`, and nobody claims a name.
+            Event::Accepted { .. } | Event::Claimed { .. } => {}
         }
     }
 
@@ -241,7 +122,10 @@ impl Session {
             return self.close(CloseCode::Malformed, text, out);
         }
         self.state = State::Verifying {
-            deflate: hello.capabilities.contains(&Capability::Deflate),
+            forms: Forms {
+                deflate: hello.capabilities.contains(&Capability::Deflate),
+                bundle: hello.capabilities.contains(&Capability::Bundle),
+            },
         };
         match hello.token {
             Some(token) if token.len() as u64 > self.limits.token_bytes_max => {
@@ -253,10 +137,10 @@ impl Session {
 
     fn admitted(&mut self, now: Time, grant: Grant, expires: Option<Time>, out: &mut Vec<Effect>) {
         match &mut self.state {
-            State::Verifying { deflate } => {
-                let deflate = *deflate;
-                self.state = State::Live(Box::new(Live::new(now, grant, expires, deflate, &self.limits)));
-                out.push(Effect::Send(welcome(self.id, &self.limits, deflate)));
+            State::Verifying { forms } => {
+                let forms = *forms;
+                self.state = State::Live(Box::new(Live::new(now, grant, expires, forms, &self.limits)));
+                out.push(Effect::Send(welcome(self.id, &self.limits, forms)));
             }
             State::Live(live) => {
                 if live.grant.subject != grant.subject {
@@ -322,7 +206,7 @@ const UNAVAILABLE: &str = "the document cannot be opened now; try again later";
 type Fault = (CloseCode, &'static str);
 
 impl Live {
-    fn new(now: Time, grant: Grant, expires: Option<Time>, deflate: bool, limits: &Limits) -> Self {
+    fn new(now: Time, grant: Grant, expires: Option<Time>, forms: Forms, limits: &Limits) -> Self {
         let person = Person {
             subject: grant.subject.clone(),
             name: grant.name.as_deref().map(Arc::from),
@@ -331,7 +215,7 @@ impl Live {
             grant,
             person: Arc::new(person),
             expires,
-            deflate,
+            forms,
             rooms: BTreeMap::new(),
             edits: Bucket::new(limits.edits_per_second, limits.edits_burst, now),
             presence: Bucket::new(limits.presence_per_second, limits.presence_per_second, now),
@@ -404,7 +288,8 @@ impl Live {
             access,
             cursor: open.cursor,
             heads: open.heads,
-            deflate: self.deflate,
+            forms: self.forms,
+            peer: None,
         };
         out.push(Effect::Join {
             document: open.document,
@@ -437,12 +322,7 @@ impl Live {
             Some(Access::Write) => {
                 // Slices of the frame would keep all of it in memory.
                 let changes = changes.iter().map(|change| Bytes::copy_from_slice(change)).collect();
-                let edit = AuthorisedEdit {
-                    session,
-                    subject: self.grant.subject.clone(),
-                    id,
-                    changes,
-                };
+                let edit = AuthorisedEdit::new(session, self.grant.subject.clone(), id, changes);
                 out.push(Effect::Tell {
                     room,
                     event: room::Event::Edited(edit),
@@ -509,18 +389,19 @@ fn unbound(document: DocumentId, code: ClosedCode, text: &str, out: &mut Vec<Eff
 }
 
 fn closed(room: Option<RoomNumber>, document: DocumentId, code: ClosedCode, text: &str) -> Effect {
-    Effect::Send(
-        ServerMessage::Closed {
-            room,
-            document,
-            code,
-            text: text.to_owned(),
-        }
-        .encode(),
-    )
+    let message = ServerMessage::Closed {
+        room,
+        document,
+        code: code.clone(),
+        text: text.to_owned(),
+    };
+    Effect::Closed {
+        code,
+        frame: message.encode(),
+    }
 }
 
-fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
+fn welcome(session: SessionId, limits: &Limits, forms: Forms) -> Bytes {
     let limits = WelcomeLimits {
         frame_bytes_max: limits.frame_bytes_max,
         edits_per_second: limits.edits_per_second,
@@ -531,7 +412,9 @@ fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
         documents_per_session_max: limits.documents_per_session_max,
         idle_timeout_ms: limits.idle_timeout_ms,
     };
-    let capabilities = if deflate { vec![Capability::Deflate] } else { Vec::new() };
+    let named = [(forms.deflate, Capability::Deflate), (forms.bundle, Capability::Bundle)];
+    let capabilities = named.into_iter().filter(|(named, _)| *named);
+    let capabilities = capabilities.map(|(_, capability)| capability).collect();
     ServerMessage::Welcome(Welcome {
         session,
         limits,

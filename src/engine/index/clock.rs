@@ -1,0 +1,303 @@
+//! A map from actors to sequence numbers that shares what it has in common with the maps it was made from.
+//!
+//! Each change of the recent graph has one, and a change's is nearly its dependencies'. It is a radix tree over the bits of
+//! the keys that never changes: putting an entry in copies the path to it, and uniting two maps passes over what both share.
+
+use std::sync::Arc;
+
+/// A map that never changes. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clock(Option<Arc<Tree>>);
+
+#[derive(Debug)]
+enum Tree {
+    Leaf {
+        key: u32,
+        value: u32,
+    },
+    /// Keys that agree in all bits above `bit`; those without that bit are on the left.
+    Branch {
+        prefix: u32,
+        bit: u32,
+        left: Arc<Tree>,
+        right: Arc<Tree>,
+    },
+}
+
+impl Clock {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn get(&self, key: u32) -> Option<u32> {
+        let mut tree = self.0.as_ref()?;
+        loop {
+            match &**tree {
+                Tree::Leaf { key: own, value } => return (*own == key).then_some(*value),
+                Tree::Branch { bit, left, right, .. } => tree = if key & bit == 0 { left } else { right },
+            }
+        }
+    }
+
+    /// The same with `value` for `key`, unless it holds a greater one.
+    pub(super) fn raised(&self, key: u32, value: u32) -> Self {
+        let leaf = Arc::new(Tree::Leaf { key, value });
+        match &self.0 {
+            None => Self(Some(leaf)),
+            Some(tree) => Self(Some(unite(tree, &leaf, &mut |_, _| true))),
+        }
+    }
+
+    /// The same without `key`.
+    pub(super) fn without(&self, key: u32) -> Self {
+        Self(self.0.as_ref().and_then(|tree| remove(tree, key)))
+    }
+
+    /// The greater value of both for each key; of the keys that only `other` has, those that `keep` wants.
+    pub(super) fn united(&self, other: &Self, keep: &mut dyn FnMut(u32, u32) -> bool) -> Self {
+        match (&self.0, &other.0) {
+            (_, None) => self.clone(),
+            (None, Some(tree)) => Self(filter(tree, keep)),
+            (Some(a), Some(b)) => Self(Some(unite(a, b, keep))),
+        }
+    }
+}
+
+impl Tree {
+    /// The bits that all its keys have in common, and the bit below which they differ: none in a leaf.
+    fn place(&self) -> (u32, u32) {
+        match self {
+            Self::Leaf { key, .. } => (*key, 0),
+            Self::Branch { prefix, bit, .. } => (*prefix, *bit),
+        }
+    }
+}
+
+/// The bits of `key` above `bit`.
+fn above(key: u32, bit: u32) -> u32 {
+    key & !(bit | bit.wrapping_sub(1))
+}
+
+fn branch(prefix: u32, bit: u32, left: Option<Arc<Tree>>, right: Option<Arc<Tree>>) -> Option<Arc<Tree>> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(Arc::new(Tree::Branch {
+            prefix,
+            bit,
+            left,
+            right,
+        })),
+        (one, None) | (None, one) => one,
+    }
+}
+
+/// All of both, which have no key in common and lie apart.
+fn join(a: &Arc<Tree>, b: Arc<Tree>) -> Arc<Tree> {
+    let (key_a, key_b) = (a.place().0, b.place().0);
+    let bit = 1 << (31 - (key_a ^ key_b).leading_zeros());
+    let (left, right) = if key_a & bit == 0 {
+        (a.clone(), b)
+    } else {
+        (b, a.clone())
+    };
+    Arc::new(Tree::Branch {
+        prefix: above(key_a, bit),
+        bit,
+        left,
+        right,
+    })
+}
+
+fn filter(tree: &Arc<Tree>, keep: &mut dyn FnMut(u32, u32) -> bool) -> Option<Arc<Tree>> {
+    match &**tree {
+        Tree::Leaf { key, value } => keep(*key, *value).then(|| tree.clone()),
+        Tree::Branch {
+            prefix,
+            bit,
+            left,
+            right,
+        } => {
+            let (kept_left, kept_right) = (filter(left, keep), filter(right, keep));
+            if is_same(&kept_left, left) && is_same(&kept_right, right) {
+                return Some(tree.clone());
+            }
+            branch(*prefix, *bit, kept_left, kept_right)
+        }
+    }
+}
+
+fn is_same(kept: &Option<Arc<Tree>>, tree: &Arc<Tree>) -> bool {
+    kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, tree))
+}
+
+/// All of `a`, raised by what `b` has more of, and what `keep` wants of the rest of `b`.
+fn unite(a: &Arc<Tree>, b: &Arc<Tree>, keep: &mut dyn FnMut(u32, u32) -> bool) -> Arc<Tree> {
+    if Arc::ptr_eq(a, b) {
+        return a.clone();
+    }
+    let ((prefix_a, bit_a), (prefix_b, bit_b)) = (a.place(), b.place());
+    match (&**a, &**b) {
+        (Tree::Leaf { value: of_a, .. }, Tree::Leaf { value: of_b, .. }) if prefix_a == prefix_b => {
+            if of_a < of_b {
+                b.clone()
+            } else {
+                a.clone()
+            }
+        }
+        (Tree::Branch { left, right, .. }, _) if bit_a > bit_b && above(prefix_b, bit_a) == prefix_a => {
+            if prefix_b & bit_a == 0 {
+                with_sides(a, unite(left, b, keep), right.clone())
+            } else {
+                with_sides(a, left.clone(), unite(right, b, keep))
+            }
+        }
+        (_, Tree::Branch { left, right, .. }) if bit_b > bit_a && above(prefix_a, bit_b) == prefix_b => {
+            let (left, right) = if prefix_a & bit_b == 0 {
+                (Some(unite(a, left, keep)), filter(right, keep))
+            } else {
+                (filter(left, keep), Some(unite(a, right, keep)))
+            };
+            branch(prefix_b, bit_b, left, right).unwrap_or_else(|| a.clone())
+        }
+        (
+            Tree::Branch { left, right, .. },
+            Tree::Branch {
+                left: left_b,
+                right: right_b,
+                ..
+            },
+        ) if (prefix_a, bit_a) == (prefix_b, bit_b) => {
+            with_sides(a, unite(left, left_b, keep), unite(right, right_b, keep))
+        }
+        _ => match filter(b, keep) {
+            Some(b) => join(a, b),
+            None => a.clone(),
+        },
+    }
+}
+
+/// The branch `tree` with these sides: itself, if they are its own.
+fn with_sides(tree: &Arc<Tree>, new_left: Arc<Tree>, new_right: Arc<Tree>) -> Arc<Tree> {
+    match &**tree {
+        Tree::Branch {
+            prefix,
+            bit,
+            left,
+            right,
+        } if !(Arc::ptr_eq(&new_left, left) && Arc::ptr_eq(&new_right, right)) => Arc::new(Tree::Branch {
+            prefix: *prefix,
+            bit: *bit,
+            left: new_left,
+            right: new_right,
+        }),
+        Tree::Branch { .. } | Tree::Leaf { .. } => tree.clone(),
+    }
+}
+
+fn remove(tree: &Arc<Tree>, key: u32) -> Option<Arc<Tree>> {
+    match &**tree {
+        Tree::Leaf { key: own, .. } => (*own != key).then(|| tree.clone()),
+        Tree::Branch {
+            prefix,
+            bit,
+            left,
+            right,
+        } => {
+            if above(key, *bit) != *prefix {
+                return Some(tree.clone());
+            }
+            let (new_left, new_right) = if key & bit == 0 {
+                (remove(left, key), Some(right.clone()))
+            } else {
+                (Some(left.clone()), remove(right, key))
+            };
+            match (new_left, new_right) {
+                (Some(left), Some(right)) => Some(with_sides(tree, left, right)),
+                (one, None) | (None, one) => one,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// The same numbers in every run.
+    fn numbers(seed: u32) -> impl FnMut(u32) -> u32 {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        move |end| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state % end
+        }
+    }
+
+    fn key(next: &mut impl FnMut(u32) -> u32) -> u32 {
+        next(40) + [0, 0x100, 0x8000_0000][next(3) as usize]
+    }
+
+    fn check(clock: &Clock, model: &BTreeMap<u32, u32>) {
+        for base in [0, 0x100, 0x8000_0000] {
+            for key in base..base + 40 {
+                assert_eq!(clock.get(key), model.get(&key).copied(), "key {key}");
+            }
+        }
+        assert_eq!(clock.is_empty(), model.is_empty());
+    }
+
+    #[test]
+    fn it_is_a_map() {
+        for seed in 0..200 {
+            let mut next = numbers(seed);
+            let mut clocks = vec![(Clock::default(), BTreeMap::new())];
+            for _ in 0..60 {
+                let (clock, model) = clocks[next(clocks.len() as u32) as usize].clone();
+                let (other, of_other) = clocks[next(clocks.len() as u32) as usize].clone();
+                let (key, value) = (key(&mut next), 1 + next(9));
+                let (clock, model) = match next(4) {
+                    0 => {
+                        let model: BTreeMap<u32, u32> = model.into_iter().filter(|(own, _)| *own != key).collect();
+                        (clock.without(key), model)
+                    }
+                    1 | 2 => {
+                        let mut model = model;
+                        let entry = model.entry(key).or_insert(0);
+                        *entry = value.max(*entry);
+                        (clock.raised(key, value), model)
+                    }
+                    _ => {
+                        let mut model = model;
+                        for (key, value) in of_other {
+                            match model.get_mut(&key) {
+                                Some(own) => *own = value.max(*own),
+                                None if (key + value) % 3 != 0 => drop(model.insert(key, value)),
+                                None => {}
+                            }
+                        }
+                        (clock.united(&other, &mut |key, value| (key + value) % 3 != 0), model)
+                    }
+                };
+                check(&clock, &model);
+                clocks.push((clock, model));
+            }
+        }
+    }
+
+    /// What both have in common is not looked at.
+    #[test]
+    fn uniting_costs_what_differs() {
+        let mut clock = Clock::default();
+        for key in 0..10_000 {
+            clock = clock.raised(key, 1);
+        }
+        let more = clock.raised(20_000, 1).raised(20_001, 1);
+        let mut asked = 0;
+        let united = clock.raised(5, 7).united(&more, &mut |_, _| {
+            asked += 1;
+            true
+        });
+        assert_eq!((asked, united.get(5), united.get(20_001)), (2, Some(7), Some(1)));
+    }
+}

@@ -1,0 +1,268 @@
+//! What the graph says of the past of a change is what a walk over all changes finds out.
+
+use super::*;
+
+/// The same numbers in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end.max(1)
+    }
+}
+
+/// A graph, and all that ever was in it.
+struct Case {
+    graph: Graph,
+    numbers: Numbers,
+    /// Of each change its hash, its actor, its sequence number and its first counter.
+    changes: Vec<(ChangeHash, ActorNumber, u32, u32)>,
+    /// Of each change the positions of all that it stands on, at whatever remove.
+    pasts: Vec<BTreeSet<u32>>,
+    undo: Vec<Vec<(ChangeHash, Head)>>,
+    last_seqs: BTreeMap<ActorNumber, u32>,
+}
+
+impl Case {
+    fn new(seed: u64) -> Self {
+        Self {
+            graph: Graph::default(),
+            numbers: Numbers(seed),
+            changes: Vec::new(),
+            pasts: Vec::new(),
+            undo: Vec::new(),
+            last_seqs: BTreeMap::new(),
+        }
+    }
+
+    fn hash(&self, position: u32) -> ChangeHash {
+        self.changes[position as usize].0
+    }
+
+    /// The last change of an actor.
+    fn last(&self, actor: ActorNumber) -> Option<u32> {
+        let found = self.changes.iter().rposition(|change| change.1 == actor);
+        found.map(|position| position as u32)
+    }
+
+    fn union(&self, deps: &[u32]) -> BTreeSet<u32> {
+        let mut past: BTreeSet<u32> = deps.iter().copied().collect();
+        for dep in deps {
+            past.extend(&self.pasts[*dep as usize]);
+        }
+        past
+    }
+
+    /// Some changes to stand on, as clients see them: all up to some position, or any few.
+    fn deps(&mut self, actor: Option<ActorNumber>) -> Vec<u32> {
+        let count = self.changes.len();
+        let mut deps: Vec<u32> = actor.and_then(|actor| self.last(actor)).into_iter().collect();
+        match self.numbers.below(4) {
+            0 => {}
+            1 | 2 => {
+                let end = count - self.numbers.below(1 + count.min(12));
+                deps.extend(0..end as u32);
+            }
+            _ => {
+                for _ in 0..self.numbers.below(3).min(count) {
+                    deps.push((count - 1 - self.numbers.below(count.min(40))) as u32);
+                }
+            }
+        }
+        // Nobody names what another that is named stands on.
+        let covered: BTreeSet<u32> = deps.iter().flat_map(|dep| self.pasts[*dep as usize].clone()).collect();
+        deps.retain(|dep| !covered.contains(dep));
+        deps.sort_by_key(|dep| self.hash(*dep));
+        deps.dedup();
+        deps
+    }
+
+    fn push(&mut self, actor: ActorNumber) {
+        let deps = self.deps(Some(actor));
+        let position = self.changes.len() as u32;
+        let number = self.undo.len() as u64 + self.changes.len() as u64 * 1_000 + self.numbers.below(1 << 30) as u64;
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        hash[8..12].copy_from_slice(&position.to_be_bytes());
+        let (hash, start_op) = (ChangeHash(hash), 1 + position * 3);
+        let seq = self.last_seqs.entry(actor).or_insert(0);
+        *seq += 1;
+        let hashes: Vec<_> = deps.iter().map(|dep| self.hash(*dep)).collect();
+        self.pasts.push(self.union(&deps));
+        self.undo.push(self.graph.push(NewNode {
+            hash,
+            actor,
+            seq: self.last_seqs[&actor],
+            start_op,
+            max_op: start_op + 2,
+            deps: &hashes,
+        }));
+        self.changes.push((hash, actor, self.last_seqs[&actor], start_op));
+    }
+
+    fn pop(&mut self) {
+        if let (Some(replaced), Some((_, actor, seq, _))) = (self.undo.pop(), self.changes.pop()) {
+            self.pasts.pop();
+            self.graph.pop(replaced);
+            self.last_seqs.insert(actor, seq - 1);
+        }
+    }
+
+    /// Asks for a past, and holds it against the walk and against the truth. Whether it was known.
+    fn check(&mut self, seed: u64) -> bool {
+        let deps = self.deps(None);
+        let hashes: Vec<_> = deps.iter().map(|dep| self.hash(*dep)).collect();
+        if deps.is_empty() || hashes.iter().any(|hash| self.graph.max_op_of(hash).is_none()) {
+            return false;
+        }
+        let (past, truth) = (self.graph.past(&hashes), self.union(&deps));
+        let walked = walk(&self.graph, &deps);
+        let mut known = true;
+        for (&actor, &last_seq) in &self.last_seqs {
+            let first_outside = (0..)
+                .zip(&self.changes)
+                .find(|(position, change)| change.1 == actor && !truth.contains(position));
+            let expected = first_outside.map_or(u32::MAX, |(_, change)| change.3);
+            let bound = self.graph.bound(&past, actor, last_seq);
+            let about = || {
+                format!(
+                    "seed {seed}, actor {actor}, deps {deps:?}, {} changes",
+                    self.changes.len()
+                )
+            };
+            if let Some(bound) = bound {
+                assert_eq!(bound, expected, "{}", about());
+            }
+            if let Some(walked) = &walked {
+                let walked = walked.get(&actor).copied().unwrap_or(u32::MAX);
+                assert_eq!((bound, walked), (Some(expected), expected), "{}", about());
+            }
+            known &= bound.is_some();
+        }
+        known
+    }
+
+    /// As if it had been stored and read.
+    fn reload(&mut self) {
+        let heads = self
+            .graph
+            .heads
+            .iter()
+            .map(|(hash, head)| (*hash, (head.position, head.max_op)));
+        let mut graph = Graph::default();
+        let nodes = self.graph.recent.iter().cloned().map(|node| Node {
+            seen: Seen::default(),
+            ..node
+        });
+        graph.restore(self.graph.front, nodes.collect(), heads.collect());
+        graph.distant_deps = self.graph.distant_deps.clone();
+        self.graph = graph;
+        self.undo = vec![Vec::new(); self.changes.len()];
+    }
+}
+
+#[test]
+fn pasts_are_what_a_walk_finds() {
+    let (mut asked, mut known) = (0, 0);
+    for seed in 0..120 {
+        let mut case = Case::new(seed);
+        let (actors, steps) = (1 + case.numbers.below(7), 20 + case.numbers.below(150));
+        let trims = seed % 3 > 0;
+        let mut can_pop = 0;
+        for _ in 0..steps {
+            match case.numbers.below(40) {
+                0 if can_pop > 0 => (0..=case.numbers.below(can_pop)).for_each(|_| case.pop()),
+                1 if trims => {
+                    let front = case.changes.len() - case.numbers.below(case.changes.len().min(30) + 1);
+                    case.graph.trim_to(front as u32);
+                }
+                2 => case.reload(),
+                _ => {
+                    let actor = case.numbers.below(actors) as ActorNumber;
+                    case.push(actor);
+                    can_pop += 1;
+                    asked += 1;
+                    known += u32::from(case.check(seed));
+                    continue;
+                }
+            }
+            can_pop = 0;
+        }
+    }
+    assert!(known > asked / 2 && asked > 5_000, "{known} of {asked} pasts are known");
+}
+
+/// Walks from the newest change down, until every head of what is left is known to lie in the past: of each actor the first
+/// counter that was found outside, or nothing when that reaches beyond the recent changes.
+fn walk(graph: &Graph, deps: &[u32]) -> Option<BTreeMap<ActorNumber, u32>> {
+    let mut walk = Walk::new(graph);
+    deps.iter().for_each(|&dep| walk.flag(dep, COVERED));
+    let mut bounds = BTreeMap::new();
+    let mut newest_first = (graph.front..graph.next_position())
+        .rev()
+        .zip(graph.recent.iter().rev());
+    while walk.open > 0 {
+        let (position, node) = newest_first.next()?;
+        let covered = walk.is_covered(position);
+        if !covered {
+            bounds.insert(node.actor, node.start_op);
+            walk.flag(position, VISITED);
+        }
+        for dep in node.deps.as_slice() {
+            let Some(position) = dep.position() else { continue };
+            if covered {
+                walk.flag(position, COVERED);
+            }
+            if dep.was_head() {
+                walk.flag(position, HEAD);
+            }
+        }
+    }
+    Some(bounds)
+}
+
+const HEAD: u8 = 1;
+const COVERED: u8 = 2;
+const VISITED: u8 = 4;
+
+/// What a walk knows of the changes. `HEAD` marks the heads of the part of the graph that is still below, `COVERED` what
+/// lies in the past sought, `VISITED` what does not and is done with.
+struct Walk {
+    front: u32,
+    recent: Vec<u8>,
+    older: BTreeMap<u32, u8>,
+    /// Heads that are not covered and not done with.
+    open: usize,
+}
+
+impl Walk {
+    fn new(graph: &Graph) -> Self {
+        let mut walk = Self {
+            front: graph.front,
+            recent: vec![0; graph.recent.len()],
+            older: BTreeMap::new(),
+            open: 0,
+        };
+        graph.heads.values().for_each(|head| walk.flag(head.position, HEAD));
+        walk
+    }
+
+    fn is_covered(&self, position: u32) -> bool {
+        self.recent[(position - self.front) as usize] & COVERED != 0
+    }
+
+    fn flag(&mut self, position: u32, flag: u8) {
+        let flags = match position.checked_sub(self.front) {
+            Some(index) => &mut self.recent[index as usize],
+            None => self.older.entry(position).or_default(),
+        };
+        let was_open = *flags == HEAD;
+        *flags |= flag;
+        let is_open = *flags == HEAD;
+        self.open = self.open + usize::from(is_open) - usize::from(was_open);
+    }
+}

@@ -1,0 +1,92 @@
+//! What happens after faults that no client can bring about; the server's failpoints do.
+
+use crate::{
+    peer::{Peer, counted},
+    running::TestServer,
+};
+use automerge::Automerge;
+use bytes::Bytes;
+use syncline::server::{failpoints, room::INBOX_MAX};
+use syncline_protocol::{
+    ChangeHash, DocumentId,
+    native::{ClosedCode, ServerMessage},
+};
+
+/// As many unmerged changes make a merge due.
+const MERGED_CHANGES: u32 = 5_000;
+
+fn hash(document: &Automerge) -> ChangeHash {
+    ChangeHash(document.get_heads()[0].0)
+}
+
+#[test]
+fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_else() {
+    let server = TestServer::start("");
+    let [mut anna, mut ben, mut carl] = [(); 3].map(|()| Peer::connect(server.address, None));
+    let before = ben.open("reset/notes", None);
+    let (room, others) = (before.opened.room, ben.open("reset/others", None).opened.room);
+    anna.open("reset/notes", None);
+    carl.open("reset/others", None);
+    let (culprit, bad) = counted(201, 1);
+    failpoints::spoil(hash(&culprit));
+
+    anna.edit(room, 1, bad.clone());
+    anna.hear_answer(1).expect("the gate lets it in");
+    let (good, changes) = counted(202, MERGED_CHANGES);
+    ben.edit(room, 1, changes);
+    let reset = loop {
+        match ben
+            .hear()
+            .expect("the connection of a member that is not to blame goes on")
+        {
+            ServerMessage::Closed { room, code, .. } => break (room, code),
+            ServerMessage::Diff(_) | ServerMessage::Ack { .. } | ServerMessage::Part(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reset, (Some(room), ClosedCode::Reset));
+    assert_eq!(anna.hear_end().code, Some(4409), "who sent it");
+
+    let (_, change) = counted(203, 1);
+    carl.edit(others, 1, change.clone());
+    carl.hear_answer(1).expect("other rooms go on");
+    assert_eq!(ben.hear_diff().runs[0].changes, change);
+
+    let after = ben.open("reset/notes", None);
+    assert_ne!(after.cursor.epoch, before.cursor.epoch, "a new epoch");
+    assert_eq!(after.document().get_heads(), good.get_heads(), "without the bad change");
+    ben.edit(after.opened.room, 2, bad);
+    assert_eq!(ben.hear_answer(2), Err("quarantined".into()));
+    let metrics = server.get("/metrics");
+    for counted in [
+        "merges_failed_total{reason=\"BadChange\"} 1",
+        "sessions_closed_total{code=\"4409\"} 1",
+        "documents_closed_total{code=\"reset\"} 1",
+        "resets_total 1",
+    ] {
+        assert!(metrics.contains(counted), "{counted} in {metrics}");
+    }
+}
+
+#[test]
+fn l9_a_room_that_does_not_keep_up_holds_up_no_other_room_of_the_connection() {
+    let server = TestServer::start("[limits]\nedits_per_second = 100000\nedits_burst = 100000\n");
+    let document: DocumentId = "held/notes".parse().expect("a document id");
+    let mut anna = Peer::connect(server.address, None);
+    let held = anna.open("held/notes", None).opened.room;
+    let free = anna.open("held/others", None).opened.room;
+    failpoints::hold(&document);
+    anna.edit(held, 0, Vec::new());
+    anna.hear_answer(0).expect("the room looks up once more, and is held");
+
+    // More than its inbox takes, and fewer than the connection parks.
+    let last = INBOX_MAX as u64 + 40;
+    (1..=last).for_each(|edit| anna.edit(held, edit, Vec::new()));
+    let (_, change): (_, Vec<Bytes>) = counted(204, 1);
+    anna.edit(free, 1 << 20, change);
+    anna.hear_answer(1 << 20).expect("the other room goes on");
+    failpoints::release(&document);
+    for edit in 1..=last {
+        anna.hear_answer(edit).expect("in order, and none is lost");
+    }
+}

@@ -1,0 +1,7 @@
+//! The repo dialect over real sockets: a bare peer that keeps its replicas with Automerge's own sync, as other peoples'
+//! clients do.
+
+mod hostile;
+mod identity;
+mod peer;
+mod syncing;

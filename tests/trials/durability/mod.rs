@@ -1,0 +1,8 @@
+//! What was acknowledged or shown is there after the fault.
+
+pub(crate) mod disk;
+pub(crate) mod files;
+pub(crate) mod flips;
+pub(crate) mod kill;
+pub(crate) mod power;
+pub(crate) mod syscalls;

@@ -1,0 +1,12 @@
+//! A hostile client hurts only itself.
+
+pub(crate) mod access;
+pub(crate) mod bombs;
+pub(crate) mod conflict;
+pub(crate) mod crafted;
+pub(crate) mod mutants;
+pub(crate) mod orphans;
+pub(crate) mod secrets;
+pub(crate) mod shapes;
+pub(crate) mod slow;
+pub(crate) mod tokens;

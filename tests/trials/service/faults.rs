@@ -1,0 +1,174 @@
+//! Row 25 and the reset: a panic inside one room, and a change that was relayed and then does not merge. Both need the build
+//! with failpoints.
+
+use crate::{
+    checks::Witnesses,
+    client::Client,
+    clock::{self, Moment},
+    editor::{Editor, edit_while},
+    process::Process,
+    service::restart::{all_go_on, holds},
+    trial::{Figure, Outcome, Row, Trial, Trouble, ensure},
+};
+use automerge::{
+    ActorId, Automerge, ROOT, ReadDoc,
+    transaction::{CommitOptions, Transactable},
+};
+use bytes::Bytes;
+use syncline::server::switches::MARK;
+use syncline_protocol::native::ClientMessage;
+
+pub(crate) const PANIC: Row = Row {
+    number: "25",
+    name: "a panic inside one room",
+    target: "other rooms: 0 disconnects; that room back within 1 s; 0 lost",
+    ci: 1,
+    soak: 20,
+    run: panic,
+    bites: &[],
+};
+
+pub(crate) const RESET: Row = Row {
+    number: "R",
+    name: "a relayed change that does not merge",
+    target: "members reopen within 1 s by themselves, lose none of their edits; the culprit stays out",
+    ci: 1,
+    soak: 20,
+    run: reset,
+    bites: &[],
+};
+
+/// Five times the target.
+const BACK_MAX_MS: f64 = 5_000.0;
+const APPS: usize = 3;
+
+fn panic(trial: &Trial) -> Outcome {
+    let mut slowest = 0_f64;
+    let mut acks = 0;
+    let count = trial.rounds(|round, _| {
+        let data = trial.directory(&format!("store-{round}"));
+        let process = failing(trial, &data, "panic_in_room")?;
+        let mut others = Witnesses::join(process.address, None, "another-room")?;
+        let (editors, begun) = (Editor::some(&["sick"], APPS), clock::now());
+        let back = edit_while(&editors, process.address, begun, || {
+            all_go_on(&editors, 0.0)?;
+            let at = begun.ms();
+            break_room(&process)?;
+            others.are_unhurt("a panic in another room")?;
+            all_go_on(&editors, at + panicked(&process, begun, at)?)
+        })??;
+        slowest = back.into_iter().fold(slowest, f64::max);
+        others.are_unhurt("a panic in another room")?;
+        ensure!(
+            process.metric("syncline_room_panics_total") == 1.0,
+            "the panic is not counted"
+        );
+        acks += holds(&process, &editors)?;
+        Ok(())
+    });
+    let count = skipped_or(count)?;
+    ensure!(slowest <= BACK_MAX_MS, "the room was back after {slowest:.0} ms");
+    let text = format!("others unhurt; edits taken again within {slowest:.0} ms; 0 lost of {acks}");
+    Ok(Figure { count, text })
+}
+
+fn break_room(process: &Process) -> Result<(), String> {
+    let mut culprit = Client::connect(process.address)?;
+    let room = culprit.open("sick")?.opened.room;
+    culprit.say(&ClientMessage::Signal {
+        room,
+        payload: Bytes::from_static(MARK),
+    })
+}
+
+/// Milliseconds until the panic is counted.
+fn panicked(process: &Process, begun: Moment, at: f64) -> Result<f64, String> {
+    let counted = clock::wait_until(crate::process::PATIENCE, || {
+        process.metric("syncline_room_panics_total") > 0.0
+    });
+    ensure!(counted, "the room does not panic");
+    Ok(begun.ms() - at)
+}
+
+fn reset(trial: &Trial) -> Outcome {
+    let mut slowest = 0_f64;
+    let mut acks = 0;
+    let count = trial.rounds(|round, _| {
+        let data = trial.directory(&format!("store-{round}"));
+        let process = failing(trial, &data, "throw_out")?;
+        let (editors, begun) = (Editor::some(&["sick"], APPS), clock::now());
+        let mut others = Witnesses::join(process.address, None, "another-room")?;
+        let (back, bad, code) = edit_while(&editors, process.address, begun, || {
+            all_go_on(&editors, 0.0)?;
+            let (bad, code) = send_bad(&process)?;
+            let at = begun.ms();
+            Ok::<_, String>((all_go_on(&editors, at)?, bad, code))
+        })??;
+        slowest = back.into_iter().fold(slowest, f64::max);
+        ensure!(code == Some(4409), "the culprit is closed with {code:?}");
+        ensure!(
+            process.metric("syncline_resets_total") >= 1.0,
+            "the reset is not counted"
+        );
+        others.are_unhurt("a reset of another room")?;
+        acks += holds(&process, &editors)?;
+        let mut again = Client::connect(process.address)?;
+        let joined = again.open("sick")?;
+        ensure!(
+            joined.document()?.get(ROOT, "bad").is_ok_and(|found| found.is_none()),
+            "the culprit is still there"
+        );
+        again.edit(joined.opened.room, 1, vec![bad])?;
+        let answer = again.answer(1);
+        ensure!(
+            answer == "quarantined",
+            "the culprit sent again is answered with {answer}"
+        );
+        Ok(())
+    });
+    let count = skipped_or(count)?;
+    ensure!(slowest <= BACK_MAX_MS, "the room was back after {slowest:.0} ms");
+    let text = format!("edits taken again within {slowest:.0} ms; 0 lost of {acks}; the culprit is closed and refused");
+    Ok(Figure { count, text })
+}
+
+/// A change that the failpoint throws out when it is merged, which many others make due: how its sender ends.
+fn send_bad(process: &Process) -> Result<(Bytes, Option<u16>), String> {
+    let mut culprit = Client::connect(process.address)?;
+    let room = culprit.open("sick")?.opened.room;
+    let mut document = Automerge::new().with_actor(ActorId::from(b"culprit".as_slice()));
+    let mut transaction = document.transaction();
+    transaction.put(ROOT, "bad", 1).map_err(|error| error.to_string())?;
+    transaction.commit_with(CommitOptions::default().with_message(String::from_utf8_lossy(MARK)));
+    let bad = document.get_last_local_change().ok_or("no change was made")?;
+    let bad = Bytes::copy_from_slice(bad.raw_bytes());
+    culprit.edit(room, 1, vec![bad.clone()])?;
+    ensure!(culprit.answer(1) == "ack", "the change is not taken");
+    let mut author = crate::load::Author::new(b"many");
+    for id in 2..=11 {
+        culprit.edit(room, id, (0..600).map(|_| author.next().1).collect())?;
+    }
+    let ended = culprit.hear_end().ok_or("the culprit is not closed")?;
+    Ok((bad, ended))
+}
+
+fn failing(trial: &Trial, data: &std::path::Path, failpoint: &str) -> Result<Process, String> {
+    match trial.setup_failing(data, failpoint) {
+        Ok(setup) => setup.start(),
+        Err(Trouble::Skipped(text)) => Err(format!("{SKIP}{text}")),
+        Err(trouble) => Err(format!("{trouble:?}")),
+    }
+}
+
+const SKIP: &str = "skip: ";
+
+/// Rounds know only failures; a row that cannot run says so.
+fn skipped_or(rounds: Result<u64, Trouble>) -> Result<u64, Trouble> {
+    match rounds {
+        Err(Trouble::Failed(text)) => match text.split_once(SKIP) {
+            Some((_, how)) => Err(Trouble::Skipped(how.to_owned())),
+            None => Err(Trouble::Failed(text)),
+        },
+        other => other,
+    }
+}

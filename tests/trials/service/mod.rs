@@ -1,0 +1,7 @@
+//! The service goes on: restarts, storms of reconnects, panics, resets, clocks.
+
+pub(crate) mod alarm;
+pub(crate) mod clocks;
+pub(crate) mod faults;
+pub(crate) mod restart;
+pub(crate) mod storm;
