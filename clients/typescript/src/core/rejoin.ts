@@ -74,10 +74,24 @@ function place(document: Document, site: Site, cursor: Cursor): void {
   // It may stand on other pages' changes, and those on what has come.
   placeSiblings(document, site, []);
   placeOwn(document, site, cursor);
-  const left = document.unplaced;
-  if (left.length === 0) return;
-  giveUp(document, site, left);
-  document.unplaced = [];
+  const lost = hopeless(document);
+  if (lost.size === 0) return;
+  giveUp(document, site, document.unplaced.filter(({ hash }) => lost.has(hash)));
+  document.unplaced = document.unplaced.filter(({ hash }) => !lost.has(hash));
+}
+
+/** Those that stand on what nobody has who is known: neither the server nor another page, which may bring it later. */
+function hopeless(document: Document): Set<Hash> {
+  const { unplaced, early, replica } = document;
+  const coming = new Set([...unplaced, ...early].map(({ hash }) => hash));
+  const lost = new Set<Hash>();
+  for (let before = -1; before !== lost.size; ) {
+    before = lost.size;
+    for (const { hash, deps } of unplaced) {
+      if (deps.some((dep) => lost.has(dep) || !(coming.has(dep) || replica.holds(dep)))) lost.add(hash);
+    }
+  }
+  return lost;
 }
 
 function giveUp(document: Document, site: Site, changes: readonly Pending[]): void {

@@ -6,7 +6,8 @@ import { Client, type ClientOptions, type Storage, type StorageWrite } from "../
 import { Random } from "../../src/core/random.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { StorageError } from "../../src/storage/storage.js";
-import { MemoryOrigin, type MemoryPage } from "../../src/tabs/memory.js";
+import { MemoryOrigin } from "../../src/tabs/memory.js";
+import type { Tabs } from "../../src/tabs/tabs.js";
 import type { Transport, TransportEvents } from "../../src/transport/transport.js";
 import { ModelServer } from "./server.js";
 
@@ -201,7 +202,7 @@ export class Page {
   readonly #world: World;
   readonly #tabs: { kill(): void };
 
-  constructor(world: World, tabs: ReturnType<MemoryOrigin["page"]>, view: (page: Page) => Storage, options: Partial<ClientOptions>) {
+  constructor(world: World, tabs: Tabs & { kill(): void }, view: (page: Page) => Storage, options: Partial<ClientOptions>) {
     this.#world = world;
     this.#tabs = tabs;
     const seed = new Uint8Array(32).map(() => world.below(256));
