@@ -163,7 +163,9 @@ impl Graph {
     /// beyond the recent changes.
     pub(super) fn bound(&self, past: &Seen, actor: ActorNumber, last_seq: u32) -> Option<u32> {
         let recent = self.by_actor.get(&actor);
-        let first_seq = self.first_recent_seq(actor).unwrap_or_else(|| last_seq.saturating_add(1));
+        let first_seq = self
+            .first_recent_seq(actor)
+            .unwrap_or_else(|| last_seq.saturating_add(1));
         let below = recent.map_or(0, |recent| recent.partition_point(|&position| past.is_before(position)));
         let before = if past.is_before_or_at(self.front) {
             first_seq.saturating_sub(1) + below as u32
