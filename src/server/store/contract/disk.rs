@@ -42,11 +42,12 @@ fn space_is_used_again() {
 fn a_log_that_is_damaged_amid_does_not_pass_for_a_shorter_one() {
     let directory = TempDir::new().unwrap();
     let open = || SledKv::open(directory.path(), SledOptions::default());
-    let kv = open().unwrap();
+    let kv = Arc::new(open().unwrap());
+    Store::open(kv.clone()).unwrap();
     let mut author = Author::new("a");
     for number in 0..100 {
         let change = vec![number; 300];
-        write(&kv, &record(&author, change.clone()));
+        write(&*kv, &record(&author, change.clone()));
         author.append_unwritten(vec![entry("ann", change)]);
     }
     drop(kv);
