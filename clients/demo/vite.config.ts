@@ -79,6 +79,8 @@ export default defineConfig({
       { find: /^@automerge\/automerge$/, replacement: "@automerge/automerge/slim" },
     ],
   },
+  // `npm run dev` shows the sources as they are, with the documents of a server that runs beside it.
+  server: { proxy: { "/sync": { target: "ws://127.0.0.1:4400", ws: true } } },
   build: {
     target: "es2022",
     assetsInlineLimit: 0,

@@ -37,6 +37,8 @@ pub struct Limits {
     pub ops_per_change_max: u64,
     /// Changes with more operations than this are decoded one at a time in the whole server.
     pub ops_decoded_alone: u64,
+    /// Steps to find out where the marks of one change stand; what takes more is proven by merging it.
+    pub mark_steps_max: u64,
     /// A deflated column or change after inflation.
     pub inflated_bytes_max: u64,
     /// Changes of one session that wait for changes they depend on.
@@ -74,6 +76,7 @@ impl Default for Limits {
             presence_ttl_ms: 60_000,
             ops_per_change_max: 200_000,
             ops_decoded_alone: 10_000,
+            mark_steps_max: 10_000,
             inflated_bytes_max: 8 << 20,
             waiting_changes_max: 256,
             nesting_depth_max: 64,

@@ -124,6 +124,13 @@ impl Document {
         Ok(saved)
     }
 
+    /// These changes, all of which it holds, as one bundle: a chunk that a client merges. `None` if Automerge cannot make one.
+    pub fn bundle(&self, hashes: &[ChangeHash]) -> Option<Bytes> {
+        let hashes = hashes.iter().map(|hash| automerge::ChangeHash(hash.0));
+        let made = catch_unwind(AssertUnwindSafe(|| self.automerge.bundle(hashes)));
+        made.ok()?.ok().map(|bundle| Bytes::copy_from_slice(bundle.bytes()))
+    }
+
     /// The heads, in order.
     pub fn heads(&self) -> Vec<ChangeHash> {
         self.automerge
@@ -230,6 +237,26 @@ mod tests {
             (vec![1], vec![2]),
             "the second and what stands on it"
         );
+    }
+
+    #[test]
+    fn a_bundle_holds_the_changes() {
+        let texts: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (source, changes) = typed(1, &texts);
+        let hashes: Vec<_> = source
+            .get_changes(&[])
+            .iter()
+            .map(|change| ChangeHash(change.hash().0))
+            .collect();
+        let bundle = Document::new(source.clone()).bundle(&hashes[40..]).unwrap();
+        let plain: usize = changes[40..].iter().map(Bytes::len).sum();
+        assert!(bundle.len() * 3 < plain, "{} bytes instead of {plain}", bundle.len());
+        let mut peer = Automerge::new();
+        peer.load_incremental(&[&changes[..40].concat()[..], &bundle[..]].concat())
+            .unwrap();
+        assert_eq!(peer.get_heads(), source.get_heads());
+        assert!(Document::default().bundle(&hashes).is_none(), "it lacks them");
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl Hub {
     /// Stops every room once its edits are stored, and waits for that.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.workers.stop_merging();
         let mut told = BTreeSet::new();
         loop {
             let unlisted = self.unlisted.notified();

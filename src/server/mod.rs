@@ -43,7 +43,7 @@ use std::{
     time::Duration,
 };
 use store::{
-    LogKept, Store, StoreError,
+    Life, LogKept, Store, StoreError,
     sled::{SledKv, SledOptions},
     writer::Writer,
 };
@@ -138,25 +138,32 @@ impl Server {
     /// Opens the store, on a blocking thread, and puts the hub on top of it.
     async fn open(config: Config, verifier: Verifier) -> Result<Self, StartError> {
         let directory = config.data.clone();
+        let clock = Clock::start();
+        let next = Life {
+            number: random_number(),
+            began_unix_ms: clock.unix_ms(),
+        };
         let opened = tokio::task::spawn_blocking({
             let directory = directory.clone();
             move || -> Result<(Store, Writer, Peers), StoreError> {
                 let kv = Arc::new(SledKv::open(&directory, SledOptions::default())?);
                 let (low, high) = (random_number(), random_number());
                 let random = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
-                let peers = Peers::open(&directory, random).map_err(|error| StoreError::Io(error.to_string()))?;
-                Ok((Store::open(kv.clone())?, Writer::start(kv)?, peers))
+                let unix_ms_at_zero = clock.unix_ms().saturating_sub(clock.monotonic_ms());
+                let store = Store::begin(kv.clone(), next)?;
+                let peers = Peers::open(&directory, random, unix_ms_at_zero)
+                    .map_err(|error| StoreError::Io(error.to_string()))?;
+                Ok((store, Writer::start(kv)?, peers))
             }
         });
         let opened = opened
             .await
             .unwrap_or_else(|_| Err(StoreError::Io("opening it panicked".into())));
         let (store, writer, peers) = opened.map_err(|error| StartError::Store { directory, error })?;
-        let (writer, limits, metrics, clock) = (
+        let (writer, limits, metrics) = (
             Arc::new(writer),
             Arc::new(config.limits.clone()),
             Arc::new(Metrics::new()),
-            Clock::start(),
         );
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = Workers::new(
@@ -167,7 +174,8 @@ impl Server {
             metrics.clone(),
             Memory::new(config.rooms_memory_bytes_max),
             (clock, cores),
-        );
+        )
+        .with_restore_window(config.restore_window_ms);
         let tuning = Tuning {
             room_idle_ms: config.room_idle_timeout_ms,
             ..Tuning::default()

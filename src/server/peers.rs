@@ -17,7 +17,14 @@ const STORAGE_ID_FILE: &str = "storage-id";
 /// Who goes by which name. At most one entry per connection.
 pub struct Peers {
     server: Arc<RepoServer>,
-    held: Arc<DashMap<PeerId, Holder>>,
+    held: Arc<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    peers: DashMap<PeerId, Holder>,
+    /// Whose each storage is, and on how many connections: tabs of one browser share theirs.
+    storages: DashMap<String, (Subject, usize)>,
 }
 
 struct Holder {
@@ -29,7 +36,15 @@ struct Holder {
 pub struct Claim {
     peer: PeerId,
     outbox: Arc<Outbox>,
-    held: Arc<DashMap<PeerId, Holder>>,
+    storage_id: Option<String>,
+    held: Arc<Held>,
+}
+
+impl Claim {
+    /// Whether the storage that was claimed with the name is held, too: another subject's is not.
+    pub fn owns_storage(&self) -> bool {
+        self.storage_id.is_some()
+    }
 }
 
 impl Peers {
@@ -37,7 +52,7 @@ impl Peers {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(directory: &Path, random: [u8; 16]) -> io::Result<Self> {
+    pub fn open(directory: &Path, random: [u8; 16], unix_ms_at_zero: u64) -> io::Result<Self> {
         let path = directory.join(STORAGE_ID_FILE);
         let storage_id = match fs::read_to_string(&path) {
             Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
@@ -48,7 +63,11 @@ impl Peers {
         let peer =
             PeerId::new(&format!("syncline-{storage_id}")).map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self {
-            server: Arc::new(RepoServer { peer, storage_id }),
+            server: Arc::new(RepoServer {
+                peer,
+                storage_id,
+                unix_ms_at_zero,
+            }),
             held: Arc::default(),
         })
     }
@@ -59,12 +78,19 @@ impl Peers {
     }
 
     /// Holds `peer` for a connection of `subject`, and closes the one that held it; `None` if another subject's does.
-    pub fn claim(&self, peer: &PeerId, subject: &Subject, outbox: &Arc<Outbox>) -> Option<Claim> {
+    /// With it goes the storage, unless that is another subject's.
+    pub fn claim(
+        &self,
+        peer: &PeerId,
+        storage_id: Option<String>,
+        subject: &Subject,
+        outbox: &Arc<Outbox>,
+    ) -> Option<Claim> {
         let holder = Holder {
             subject: subject.clone(),
             outbox: outbox.clone(),
         };
-        match self.held.entry(peer.clone()) {
+        match self.held.peers.entry(peer.clone()) {
             Entry::Occupied(held) if held.get().subject != *subject => return None,
             Entry::Occupied(mut held) => {
                 let former = held.insert(holder);
@@ -78,14 +104,39 @@ impl Peers {
         Some(Claim {
             peer: peer.clone(),
             outbox: outbox.clone(),
+            storage_id: storage_id.filter(|storage_id| self.held.take_storage(storage_id, subject)),
             held: self.held.clone(),
         })
     }
 }
 
+impl Held {
+    fn take_storage(&self, storage_id: &str, subject: &Subject) -> bool {
+        let mut held = self
+            .storages
+            .entry(storage_id.to_owned())
+            .or_insert_with(|| (subject.clone(), 0));
+        let is_ours = held.0 == *subject;
+        held.1 += usize::from(is_ours);
+        is_ours
+    }
+
+    fn leave_storage(&self, storage_id: &str) {
+        if let Some(mut held) = self.storages.get_mut(storage_id) {
+            held.1 -= 1;
+        }
+        self.storages
+            .remove_if(storage_id, |_, (_, connections)| *connections == 0);
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
+        if let Some(storage_id) = &self.storage_id {
+            self.held.leave_storage(storage_id);
+        }
         self.held
+            .peers
             .remove_if(&self.peer, |_, holder| Arc::ptr_eq(&holder.outbox, &self.outbox));
     }
 }

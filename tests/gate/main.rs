@@ -17,6 +17,7 @@ mod proof;
 mod rng;
 mod rules;
 mod scene;
+mod texts;
 mod traces;
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tests say what they measured")]
 
+mod bundles;
 mod cable;
 mod client;
 mod command_line;
@@ -20,6 +21,7 @@ mod presence;
 mod process;
 mod real_input;
 mod repo;
+mod restoring;
 mod running;
 mod tidy;
 mod tls;

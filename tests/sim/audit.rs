@@ -214,9 +214,10 @@ impl Context {
         if (chunks.len() - before) as u64 > limits.part_bytes_max {
             return Err(format!("a part has {} bytes", chunks.len() - before));
         }
-        let mut changes = Vec::new();
+        let (mut changes, mut bundles) = (Vec::new(), 0);
         while let Some(len) = chunk_len(chunks) {
             let chunk: Vec<u8> = chunks.drain(..len).collect();
+            bundles += u64::from(chunk[CHUNK_TYPE] == 3);
             changes_of(&chunk, &limits, &mut changes);
         }
         if let Some(end) = part.end {
@@ -226,6 +227,7 @@ impl Context {
             }
             room.standing = Standing::Live(end);
         }
+        self.coverage.bundles += bundles;
         self.promised(&document, &changes, "sends in a part")
     }
 
@@ -306,6 +308,10 @@ fn changes_of(chunk: &[u8], limits: &Limits, changes: &mut Vec<ChangeHash>) {
     if chunk[CHUNK_TYPE] == 0 {
         let document = automerge::Automerge::load(chunk).expect("a snapshot loads");
         let all = document.get_changes(&[]);
+        changes.extend(all.iter().map(|change| ChangeHash(change.hash().0)));
+    } else if chunk[CHUNK_TYPE] == 3 {
+        let bundle = automerge::Bundle::try_from(chunk).expect("a bundle is read");
+        let all = bundle.to_changes().expect("a bundle holds changes");
         changes.extend(all.iter().map(|change| ChangeHash(change.hash().0)));
     } else {
         changes.push(work::hash(&Bytes::copy_from_slice(chunk), limits));

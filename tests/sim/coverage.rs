@@ -41,6 +41,8 @@ coverage! {
     diffs,
     /// Parts that entered a queue.
     parts,
+    /// Bundles of changes in parts.
+    bundles,
     /// Joins that were brought a snapshot.
     snapshot_joins,
     /// Joins that went on from their cursor.
@@ -57,6 +59,8 @@ coverage! {
     unsynced_kept,
     /// Orderly stops of the server.
     stops,
+    /// Backups that were put back.
+    restores,
     /// Links that broke.
     cuts,
     /// Links that stalled.

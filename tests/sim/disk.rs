@@ -26,6 +26,10 @@ struct Platters {
     reserve: bool,
     /// The reserve was let go of: there is space for one group.
     slack: bool,
+    backup: Option<Map>,
+    /// Whether the place is marked, and how often it was written over with a copy.
+    is_marked: bool,
+    restores: u64,
 }
 
 /// What is wrong with the disk.
@@ -65,6 +69,24 @@ impl Disk {
         platters.unsynced.clear();
         platters.visible.clone_from(&platters.durable);
         platters.slack = false;
+    }
+
+    /// The operator makes a copy of what is durable.
+    pub(crate) fn back_up(&self) {
+        let mut platters = self.platters();
+        platters.backup = Some(platters.durable.clone());
+    }
+
+    /// The operator puts the last copy in the place of what is there, which nobody serves now. Whether there is one.
+    pub(crate) fn restore(&self, notably: bool) -> bool {
+        let mut platters = self.platters();
+        let platters = &mut *platters;
+        let Some(backup) = &platters.backup else { return false };
+        platters.durable.clone_from(backup);
+        platters.visible.clone_from(backup);
+        platters.unsynced.clear();
+        platters.restores += u64::from(notably);
+        true
     }
 
     fn platters(&self) -> MutexGuard<'_, Platters> {
@@ -157,6 +179,17 @@ impl Kv for Disk {
         }
         platters.reserve = true;
         Ok(())
+    }
+
+    fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
+        let platters = self.platters();
+        Ok(platters.is_marked.then(|| platters.restores.to_be_bytes().to_vec()))
+    }
+
+    fn mark_origin(&self) -> Result<Vec<u8>, KvError> {
+        let mut platters = self.platters();
+        platters.is_marked = true;
+        Ok(platters.restores.to_be_bytes().to_vec())
     }
 
     fn size_bytes(&self) -> u64 {

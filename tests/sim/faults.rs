@@ -4,7 +4,7 @@ use crate::{
     disk::{self, Disk},
     plan::Fault,
     server::Server,
-    world::{Context, Happening, World},
+    world::{Context, Happening, Mutation, World},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use syncline::{
@@ -85,6 +85,8 @@ impl World {
                     server.trim(context);
                 }
             }
+            Fault::BackUp => self.disk.back_up(),
+            Fault::Restore { down_ms } => self.restore(down_ms),
         }
     }
 
@@ -127,6 +129,29 @@ impl World {
         ));
         context.ledger.died();
         survivors(&self.disk, context);
+    }
+
+    /// The server's process dies, and an older copy of its disk is put in the place of what it had.
+    fn restore(&mut self, down_ms: u64) {
+        let notably = self.context.mutation != Mutation::RestoreUnnoticed;
+        let Some(server) = self.server.take() else { return };
+        server.die(&mut self.context);
+        if !self.disk.restore(notably) {
+            // There is no backup, and it was the cable after all.
+            self.lose();
+            return self.context.after(down_ms, Happening::ServerStarts);
+        }
+        let context = &mut self.context;
+        context.coverage.restores += 1;
+        context.say(format_args!("the server is dead, and a backup is in its place"));
+        context.ledger.died();
+        for document in context.plan.documents.clone() {
+            match stored(&self.disk, &document, context) {
+                Err(what) => context.violated(what),
+                Ok(whole) => context.ledger.restored(&document, hashes(&whole)),
+            }
+        }
+        self.context.after(down_ms, Happening::ServerStarts);
     }
 
     pub(crate) fn disk_heals(&mut self) {

@@ -23,6 +23,8 @@ pub(crate) struct Account {
     pub(crate) promised: BTreeSet<ChangeHash>,
     /// Thrown out by a reset, or about to be.
     pub(crate) thrown_out: BTreeSet<ChangeHash>,
+    /// The store was put back to an older copy.
+    pub(crate) restored: bool,
 }
 
 /// Something that a user wrote, unlike everything else: `<number>`.
@@ -78,6 +80,14 @@ impl Ledger {
     /// The process has died.
     pub(crate) fn died(&mut self) {
         self.submitted.clear();
+    }
+
+    /// The store was put back to what it holds now: what it had promised besides, only clients can still have.
+    pub(crate) fn restored(&mut self, document: &DocumentId, held: BTreeSet<ChangeHash>) {
+        let account = self.account_mut(document);
+        account.promised.retain(|hash| held.contains(hash));
+        account.durable = held;
+        account.restored = true;
     }
 
     /// Changes are about to be thrown out of a document.

@@ -75,6 +75,10 @@ pub(crate) enum Fault {
     RoomPanic,
     /// Memory is short in the server.
     Trim,
+    /// The operator makes a backup.
+    BackUp,
+    /// The server's disk dies, and the operator puts the last backup in its place.
+    Restore { down_ms: u64 },
 }
 
 impl Plan {
@@ -151,6 +155,8 @@ fn limits(random: &mut Random) -> Limits {
         edits_per_second: random.between(2, 50),
         edits_burst: random.between(2, 30),
         ops_decoded_alone: random.between(10, 100),
+        // Where a mark must be proven that the gate could have looked up.
+        mark_steps_max: if random.percent(50) { 0 } else { 10_000 },
         waiting_changes_max: random.between(1, 64),
         send_queue_bytes_max: random.between(600, 6_000),
         part_bytes_max: random.between(4_500, 9_000),
@@ -164,6 +170,7 @@ fn tuning(random: &mut Random) -> Tuning {
         merge_changes: random.between(2, 20),
         merge_bytes: random.between(500, 5_000),
         merge_after_ms: random.between(100, 3_000),
+        merge_quiet_ms: random.between(50, 3_000),
         compact_changes: random.between(4, 40),
         compact_bytes: random.between(500, 10_000),
         compact_changes_at_close: random.between(1, 20),
@@ -184,7 +191,7 @@ fn faults(clients: usize, random: &mut Random) -> Vec<(u64, Fault)> {
 
 fn fault(clients: usize, random: &mut Random) -> Fault {
     let client = random.index(clients);
-    match random.below(100) {
+    match random.below(110) {
         0..=3 => Fault::Crash {
             down_ms: random.between(50, 3_000),
         },
@@ -225,6 +232,10 @@ fn fault(clients: usize, random: &mut Random) -> Fault {
         },
         85..=89 => Fault::BadMerge,
         90..=95 => Fault::RoomPanic,
-        _ => Fault::Trim,
+        96..=99 => Fault::Trim,
+        100..=104 => Fault::BackUp,
+        _ => Fault::Restore {
+            down_ms: random.between(50, 3_000),
+        },
     }
 }

@@ -345,7 +345,7 @@ impl Task {
     /// The room is no longer listed; whoever has joined meanwhile comes again, to the next one.
     pub(crate) fn end(mut self, context: &mut Context) {
         context.say(format_args!("room {} ends", self.number));
-        let closed = self.closed(None);
+        let closed = self.room.too_late();
         for mail in std::mem::take(&mut self.inbox) {
             if let Mail::Join(_, postbox) = mail {
                 postbox.dismiss(self.number, closed.clone(), context);

@@ -9,7 +9,10 @@ use crate::{
     writer::{Ticket, Writer},
 };
 use std::{collections::BTreeMap, sync::Arc};
-use syncline::{engine::room::Event, server::store::Store};
+use syncline::{
+    engine::room::Event,
+    server::store::{Life, Store},
+};
 use syncline_protocol::{DocumentId, RoomNumber};
 
 /// One process.
@@ -106,7 +109,11 @@ impl Server {
     pub(crate) fn start(process: u64, disk: &Arc<Disk>, context: &mut Context) -> Option<Self> {
         context.say(format_args!("process {process} starts"));
         let writer = Writer::start(process, disk.clone());
-        let store = match Store::open(disk.clone()) {
+        let next = Life {
+            number: context.random.number(),
+            began_unix_ms: context.now,
+        };
+        let store = match Store::begin(disk.clone(), next) {
             Ok(store) => store,
             Err(error) => {
                 context.say(format_args!("it does not: {error}"));

@@ -22,10 +22,11 @@ use syncline::{
     engine::{
         gate,
         room::{Append, Effect, Event, LoadFailure, Merged},
+        time::Time,
     },
     server::{
         room::storage::Storage,
-        store::{LogEntry, LogKept, SnapshotMeta, Store, StoreError, kv::Batch},
+        store::{Life, LogEntry, LogKept, SnapshotMeta, Store, StoreError, kv::Batch},
     },
 };
 use syncline_protocol::{ChangeHash, DocumentId, Epoch, Limits, Position, RoomNumber};
@@ -118,9 +119,9 @@ impl Work {
                 from,
                 to,
                 deflate,
+                bundle,
             } => self.read(context, move |storage, snapshots| {
-                let known = lock(snapshots).clone();
-                let result = storage.read(&known, from, to, deflate);
+                let result = storage.read(&lock(snapshots).clone(), from, to, deflate, bundle.as_ref());
                 Event::Read {
                     session,
                     ticket,
@@ -385,7 +386,12 @@ fn load(storage: &Storage, snapshots: &Snapshots, fresh: Epoch, read_only: bool)
     let current = storage.current_snapshot().ok().flatten();
     *lock(snapshots) = current.into_iter().collect();
     match storage.open(fresh) {
-        Ok(loaded) => Event::Loaded(Box::new(loaded)),
+        Ok(mut loaded) => {
+            // Nobody waits until the window closes.
+            let was_restored = storage.life() != Life::default();
+            loaded.foreign_until = was_restored.then_some(Time::from_ms(u64::MAX));
+            Event::Loaded(Box::new(loaded))
+        }
         Err(failure) => Event::LoadFailed(failure),
     }
 }

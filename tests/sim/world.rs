@@ -41,10 +41,12 @@ pub(crate) enum Mutation {
     ReadUnsynced,
     /// Readers' tokens are taken for writers'.
     ReadersWrite,
+    /// Nothing tells the server that its store is a backup.
+    RestoreUnnoticed,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::AckBeforeSync,
         Self::AckBeforeSyncUnseen,
         Self::LoseLagged,
@@ -52,6 +54,7 @@ impl Mutation {
         Self::LoseMail,
         Self::ReadUnsynced,
         Self::ReadersWrite,
+        Self::RestoreUnnoticed,
     ];
 }
 

@@ -6,7 +6,7 @@ import type { BrowserContext, Locator, Page } from "playwright-core";
 import type { Server } from "./server";
 
 /** No condition takes longer. */
-export const PATIENCE_MS = 20_000;
+export const PATIENCE_MS = 120_000;
 
 /** What the page leaves for the console. */
 interface Console {

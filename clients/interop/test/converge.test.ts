@@ -1,4 +1,5 @@
 /** Two and three clients on one document: both ways, late, offline, over restarts. */
+import type { AutomergeUrl } from "@automerge/automerge-repo";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Peers, VERSIONS, findSoon, until, type Notes } from "./peers.js";
 import { TestServer } from "./server.js";
@@ -49,7 +50,7 @@ test("a document that nobody has is unavailable, and is there once somebody make
   const ada = peers.open(server.url);
   const mine = ada.create<Notes>({ items: {} });
   const bob = peers.open(server.url);
-  await expect(bob.find("automerge:2j9knpCseyhnK8izDmLpGP5WMdZQ")).rejects.toThrow(/unavailable/);
+  await expect(bob.find("automerge:2j9knpCseyhnK8izDmLpGP5WMdZQ" as AutomergeUrl)).rejects.toThrow(/unavailable/);
   const his = await findSoon<Notes>(bob, mine.url);
   expect(his.doc().items).toEqual({});
 });

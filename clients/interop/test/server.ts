@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
-const BINARY = process.env["SYNCLINE_BIN"] ?? new URL("../../../target/debug/syncline", import.meta.url).pathname;
+/** The server under test. */
+export const BINARY = process.env["SYNCLINE_BIN"] ?? new URL("../../../target/debug/syncline", import.meta.url).pathname;
 
 export class TestServer {
   #process: ChildProcess | undefined;

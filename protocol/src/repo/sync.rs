@@ -34,8 +34,6 @@ pub struct SyncMessage {
     pub changes: Vec<Bytes>,
     /// Chunks that hold whole documents.
     pub documents: Vec<Bytes>,
-    /// Whether there is a section of flags: who sends it takes whole documents, too.
-    pub has_flags: bool,
 }
 
 /// What a sender says that it has.
@@ -79,7 +77,7 @@ impl SyncMessage {
             let length = reader.number()?;
             message.take_chunks(data, reader.take(length)?)?;
         }
-        message.has_flags = !reader.rest.is_empty();
+        // What is left is a section of flags, of which none matters here.
         Ok(message)
     }
 

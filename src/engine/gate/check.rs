@@ -50,7 +50,7 @@ pub fn check(
         ),
         depth_max: limits.nesting_depth_max.min(NESTING_DEPTH_MAX) as u8,
     };
-    let (mut marks, mut is_vouchable) = (Marks::default(), !change.has_extra_bytes());
+    let (mut marks, mut is_vouchable) = (Marks::new(limits.mark_steps_max), !change.has_extra_bytes());
     for at in 0..change.ops.len() {
         let sound = references
             .check(at)

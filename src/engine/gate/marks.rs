@@ -11,13 +11,10 @@ use super::{
 };
 use crate::engine::index::GlobalOpId;
 
-/// How many steps up the tree the marks of one change may take together. What takes more is left to merging.
-const STEPS_MAX: u32 = 10_000;
-
 /// The marks of one change.
-#[derive(Default)]
 pub(super) struct Marks {
-    steps: u32,
+    /// How many steps up the tree they may take together; what takes more is left to merging.
+    steps_left: u64,
     /// For each operation the first of those before it that were each inserted behind the one before.
     chains: Vec<u32>,
 }
@@ -26,6 +23,13 @@ pub(super) struct Marks {
 type Element = Option<Referent>;
 
 impl Marks {
+    pub(super) fn new(steps_max: u64) -> Self {
+        Self {
+            steps_left: steps_max,
+            chains: Vec::new(),
+        }
+    }
+
     /// Checks the mark operation at `at`; false if only merging can tell whether it is sound.
     pub(super) fn check(&mut self, references: &References<'_>, at: usize) -> Checked<bool> {
         let ops = &references.change.ops;
@@ -76,10 +80,7 @@ impl Marks {
     /// Goes up from `element` to its nearest ancestor that is not later than `other`, or at least out of its chain. Returns
     /// that and the child of it that was passed last.
     fn climb(&mut self, references: &References<'_>, element: Element, other: Element) -> Option<(Element, Element)> {
-        self.steps += 1;
-        if self.steps > STEPS_MAX {
-            return None;
-        }
+        self.steps_left = self.steps_left.checked_sub(1)?;
         match element? {
             Referent::Earlier(at) => {
                 let start = self.chain(references.change, at);

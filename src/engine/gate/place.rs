@@ -108,7 +108,7 @@ fn check_author(
     change: &Decoded,
     author: ActorNumber,
 ) -> Result<(), Verdict> {
-    let is_foreign = index.owner(change.actor()) != Some(subject);
+    let is_foreign = !index.may_write(subject, change.actor());
     let is_taken = change.seq() <= index.last_seq(change.actor());
     if is_taken && !index.graph().is_whole() && index.graph().find_seq(author, change.seq()).is_none() {
         let document = document.ok_or(Verdict::Distant)?;

@@ -37,6 +37,8 @@ pub struct Index {
     max_op: u32,
     /// How far the counters of all changes together lie above what the changes stand on.
     gap_ops: u64,
+    /// Whether any subject may write with any actor.
+    welcomes_foreign: bool,
     /// How to take back each of the newest changes.
     undo: VecDeque<Undo>,
 }
@@ -86,6 +88,7 @@ impl Default for Index {
             elements: Vec::new(),
             max_op: 0,
             gap_ops: 0,
+            welcomes_foreign: false,
             undo: VecDeque::new(),
         }
     }
@@ -106,6 +109,17 @@ impl Index {
     pub fn owner(&self, actor: &[u8]) -> Option<&Subject> {
         let actor = &self.actors[self.actor_number(actor)? as usize];
         self.subjects.get(actor.owner as usize)
+    }
+
+    /// Lets every subject write with every actor, or not any more: after a restore the changes that it lacks are brought back by
+    /// whoever has them.
+    pub fn welcome_foreign(&mut self, welcomes: bool) {
+        self.welcomes_foreign = welcomes;
+    }
+
+    /// Whether this subject may write with this actor.
+    pub(in crate::engine) fn may_write(&self, subject: &Subject, actor: &[u8]) -> bool {
+        self.welcomes_foreign || self.owner(actor).is_none_or(|owner| owner == subject)
     }
 
     /// The sequence number of the actor's newest change; 0 if it has none.

@@ -368,6 +368,8 @@ impl Room {
             return;
         };
         let (id, limits) = (edit.id, &self.limits);
+        let welcomes = live.foreign_until.is_some_and(|until| now < until);
+        live.pipeline.index.welcome_foreign(welcomes);
         match live.pipeline.weigh(member, &edit, &live.upkeep, limits, proven) {
             Weighed::Admitted { fresh } => {
                 live.pipeline.gather(session, &edit, &fresh);

@@ -2,15 +2,18 @@
 //! after it, in parts drawn as the queue drains, and get diffs only after the last part.
 
 use super::{
-    Effect, Entry, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
+    BundleOf, Effect, Entry, Join, Live, Phase, ReadFailure, Room, Slice, Source, Ticket,
     member::{Greeting, Member, Standing, Stream},
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::RangeInclusive};
 use syncline_protocol::{
     ChangeHash, Cursor, Position, SessionId,
     native::{Base, ClosedCode, HEADS_MAX, Opened, Packing, Part, ServerMessage},
 };
+
+/// How many changes of the log are sent as one bundle: fewer are small as they are, more take the server too long.
+const BUNDLE_CHANGES: RangeInclusive<u64> = 16..=4_000;
 
 impl Room {
     /// A session joins; one that is a member already begins anew.
@@ -22,27 +25,34 @@ impl Room {
         match self.members.get_mut(&session) {
             Some(member) => member.standing = Standing::Joining(join),
             None if is_full => {
-                return self.turn_away(session, out);
+                return self.turn_away(join, out);
             }
             None => {
                 self.members.insert(session, Member::new(join));
             }
         }
+        if let Phase::Closed(code) = &self.phase {
+            return self.dismiss(session, code.clone(), out);
+        }
         self.begin_catching_up(session, out);
     }
 
-    fn turn_away(&mut self, session: SessionId, out: &mut Vec<Effect>) {
+    fn turn_away(&mut self, join: Join, out: &mut Vec<Effect>) {
         *self.tally.closed.entry(ClosedCode::Limit).or_default() += 1;
-        let closed = ServerMessage::Closed {
-            room: None,
-            document: self.document.clone(),
-            code: ClosedCode::Limit,
-            text: "the document has as many members as this server lets in; try again later".to_owned(),
+        let session = join.session;
+        let frame = match Member::new(join).peer {
+            Some(peer) => peer.unavailable(&self.document),
+            None => {
+                let closed = ServerMessage::Closed {
+                    room: None,
+                    document: self.document.clone(),
+                    code: ClosedCode::Limit,
+                    text: "the document has as many members as this server lets in; try again later".to_owned(),
+                };
+                closed.encode()
+            }
         };
-        out.push(Effect::Dismiss {
-            session,
-            frame: closed.encode(),
-        });
+        out.push(Effect::Dismiss { session, frame });
     }
 
     /// Starts a member that is joining on its way, once the room is open.
@@ -151,16 +161,46 @@ impl Room {
             }
             return self.arrive(session, Packing::Plain, Bytes::new(), out);
         }
-        let (from, to, deflate) = (stream.source, live.durable, member.deflate);
+        let (from, to, forms) = (stream.source, live.durable, member.forms);
         let ticket = self.tickets.draw();
         self.set_standing(session, Standing::Reading(stream, ticket));
+        let Phase::Live(live) = &mut self.phase else { return };
+        let bundle = if forms.bundle { live.bundle_from(&from) } else { None };
         out.push(Effect::Read {
             session,
             ticket,
             from,
             to,
-            deflate,
+            deflate: forms.deflate,
+            bundle,
         });
+    }
+
+    /// Whether a member has not all that is stored yet.
+    pub fn brings_up(&self) -> bool {
+        !self.members.values().all(Member::is_live)
+    }
+
+    /// A part, encoded once for all members that are sent the same bytes one after another.
+    fn part_frame(&mut self, packing: Packing, bytes: Bytes, end: Option<Cursor>) -> Bytes {
+        if let Some(last) = &self.last_part
+            && (last.bytes.as_ptr(), last.bytes.len(), last.end) == (bytes.as_ptr(), bytes.len(), end)
+        {
+            return last.frame.clone();
+        }
+        let part = Part {
+            room: self.number,
+            packing,
+            bytes: bytes.clone(),
+            end,
+        };
+        let frame = ServerMessage::Part(part).encode();
+        self.last_part = (!bytes.is_empty()).then(|| LastPart {
+            bytes,
+            end,
+            frame: frame.clone(),
+        });
+        frame
     }
 
     fn send_part(&mut self, session: SessionId, slice: Slice, out: &mut Vec<Effect>) {
@@ -169,14 +209,8 @@ impl Room {
             return self.arrive(session, slice.packing, slice.bytes, out);
         }
         let rest = live.last.since(&slice.next);
-        let part = Part {
-            room: self.number,
-            packing: slice.packing,
-            bytes: slice.bytes,
-            end: None,
-        };
+        let frame = self.part_frame(slice.packing, slice.bytes, None);
         if let Some(rest) = rest {
-            let frame = ServerMessage::Part(part).encode();
             out.push(Effect::Reply { to: session, frame });
             return self.arrive(session, Packing::Plain, rest, out);
         }
@@ -187,10 +221,7 @@ impl Room {
                 greeting: None,
             }),
         );
-        out.push(Effect::Part {
-            to: session,
-            frame: ServerMessage::Part(part).encode(),
-        });
+        out.push(Effect::Part { to: session, frame });
     }
 
     /// The last part, and who is here; from now on the member gets every diff.
@@ -199,16 +230,9 @@ impl Room {
             return self.peer_arrived(session, out);
         }
         let Phase::Live(live) = &self.phase else { return };
-        let part = Part {
-            room: self.number,
-            packing,
-            bytes,
-            end: Some(live.cursor()),
-        };
-        out.push(Effect::Reply {
-            to: session,
-            frame: ServerMessage::Part(part).encode(),
-        });
+        let end = live.cursor();
+        let frame = self.part_frame(packing, bytes, Some(end));
+        out.push(Effect::Reply { to: session, frame });
         self.set_standing(session, Standing::Live);
         self.show_all(session, None, out);
     }
@@ -267,6 +291,14 @@ impl Room {
     }
 }
 
+/// The part that was encoded last. It holds the bytes, so that no others can lie where they do.
+#[derive(Debug)]
+pub(super) struct LastPart {
+    bytes: Bytes,
+    end: Option<Cursor>,
+    frame: Bytes,
+}
+
 /// The batches that were stored while somebody was on the way to the present, without a gap up to the log's end.
 #[derive(Debug, Default)]
 pub(super) struct LastBatches {
@@ -319,6 +351,32 @@ impl Live {
             ),
             None => (Source::log(Position::new(0)), Base::Nothing),
         }
+    }
+
+    /// The log from there on as a bundle, as far as the document has it, if that is neither little nor much.
+    fn bundle_from(&mut self, source: &Source) -> Option<BundleOf> {
+        let Source::Log { from, offset: 0 } = source else {
+            return None;
+        };
+        let (document, end) = self.upkeep.base()?;
+        if let Some((begin, last)) = &self.last_bundle
+            && (*begin, last.end) == (*from, end)
+        {
+            return Some(last.clone());
+        }
+        let count = end.number().checked_sub(from.number())?;
+        if !BUNDLE_CHANGES.contains(&count) {
+            return None;
+        }
+        let graph = self.pipeline.index.graph();
+        let hash = |position: u64| graph.node(u32::try_from(position).ok()?).map(|node| node.hash);
+        let bundle = BundleOf {
+            document,
+            hashes: (from.number()..end.number()).map(hash).collect::<Option<_>>()?,
+            end,
+        };
+        self.last_bundle = Some((*from, bundle.clone()));
+        Some(bundle)
     }
 
     /// The heads, or none when there are more than a frame can name.

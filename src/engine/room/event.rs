@@ -5,7 +5,8 @@ use crate::engine::{
     gate::{Decoded, Header, Refusal, Subject},
     index::Index,
     presence::Person,
-    session::AuthorisedEdit,
+    session::{AuthorisedEdit, RepoServer},
+    time::Time,
 };
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
@@ -21,6 +22,12 @@ use syncline_protocol::{
 pub struct Ticket(u64);
 
 impl Ticket {
+    /// A certain one, for tests.
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The one after this.
     pub(super) fn draw(&mut self) -> Self {
         self.0 += 1;
@@ -68,6 +75,13 @@ pub enum Event {
         told: Box<Told>,
         /// How many edits follow.
         edits: u64,
+    },
+    /// A peer of the repo dialect wants to hear how far these storages are, and no others.
+    Followed {
+        /// Who.
+        session: SessionId,
+        /// Which.
+        storages: Arc<BTreeSet<String>>,
     },
     /// A peer of the repo dialect sends an ephemeral message to the others.
     Broadcast {
@@ -143,7 +157,7 @@ pub enum Event {
 pub enum Effect {
     /// Load what the store knows of the document; answered by `Loaded` or `LoadFailed`.
     Load,
-    /// Read a piece of the document for a member; answered by `Read`.
+    /// Read a piece of the document; answered by `Read`.
     Read {
         /// For whom.
         session: SessionId,
@@ -153,8 +167,10 @@ pub enum Effect {
         from: Source,
         /// Nothing at or after this position: it may not be on disk.
         to: Position,
-        /// Whether the member takes deflated parts.
+        /// Whether the piece may be deflated.
         deflate: bool,
+        /// The same changes as a bundle, if they can be had as one.
+        bundle: Option<BundleOf>,
     },
     /// Write a batch to the log and sync it; answered by `Stored` or `StoreFailed`. At most one at a time.
     Append(Append),
@@ -273,10 +289,30 @@ pub struct Join {
     pub cursor: Option<Cursor>,
     /// Its replica's heads.
     pub heads: Vec<ChangeHash>,
-    /// Whether it takes deflated parts.
-    pub deflate: bool,
+    /// How it takes parts.
+    pub forms: Forms,
     /// Set for a session that speaks the repo dialect.
     pub peer: Option<Box<JoinedPeer>>,
+}
+
+/// How a member takes parts besides plain: what both sides named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// Deflated.
+    pub deflate: bool,
+    /// The log as a bundle.
+    pub bundle: bool,
+}
+
+/// Changes that may be sent as one bundle.
+#[derive(Clone, Debug)]
+pub struct BundleOf {
+    /// Holds them.
+    pub document: Document,
+    /// All of them, in the order of the log.
+    pub hashes: Arc<[ChangeHash]>,
+    /// The position after the last one.
+    pub end: Position,
 }
 
 /// What a room knows of a session that speaks the repo dialect.
@@ -285,7 +321,11 @@ pub struct JoinedPeer {
     /// What it calls itself.
     pub id: PeerId,
     /// What the server calls itself.
-    pub server: PeerId,
+    pub host: Arc<RepoServer>,
+    /// Its storage, unless that is another subject's.
+    pub storage_id: Option<String>,
+    /// The storages that it follows.
+    pub follows: Arc<BTreeSet<String>>,
     /// Whether it was in a former room of the document, so that nothing it says is on its way.
     pub again: bool,
 }
@@ -306,6 +346,11 @@ pub struct Told {
 }
 
 impl Told {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + (self.heads.len() + self.shared.len() + self.need.len()) * size_of::<ChangeHash>()
+    }
+
     /// What a sync message says besides its changes.
     pub fn new(message: SyncMessage, is_request: bool) -> Self {
         let is_reset = message.is_reset();
@@ -336,6 +381,8 @@ pub struct Loaded {
     pub snapshot: Option<Snapshot>,
     /// Changes that are refused for good.
     pub quarantined: BTreeSet<ChangeHash>,
+    /// Until then everybody who may write may bring back what others wrote: the store was put back from a backup.
+    pub foreign_until: Option<Time>,
 }
 
 /// Why a document does not load.

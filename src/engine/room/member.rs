@@ -4,7 +4,7 @@ use crate::engine::{
     gate::{Decoded, Header, Subject},
     presence::Person,
     room::{
-        event::{Join, Source, Ticket},
+        event::{Forms, Join, Source, Ticket},
         peer::Peer,
     },
 };
@@ -27,7 +27,7 @@ const REFUSED_ACTORS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) person: Arc<Person>,
-    pub(super) deflate: bool,
+    pub(super) forms: Forms,
     pub(super) standing: Standing,
     /// The last session whose presence it was sent since it is live, when more are to come.
     pub(super) shown_up_to: Option<SessionId>,
@@ -134,7 +134,7 @@ impl Member {
     pub(super) fn new(join: Join) -> Self {
         Self {
             person: join.person.clone(),
-            deflate: join.deflate,
+            forms: join.forms,
             shown_up_to: None,
             peer: join.peer.as_ref().map(|peer| Box::new(Peer::new(&join, peer))),
             standing: Standing::Joining(join),

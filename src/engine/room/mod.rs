@@ -10,20 +10,22 @@
 mod admission;
 mod catchup;
 mod event;
+mod gossip;
 mod member;
 mod peer;
 mod upkeep;
 
 pub use event::{
-    Append, Effect, Entry, Event, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source,
-    Ticket, Told,
+    Append, BundleOf, Effect, Entry, Event, Forms, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice,
+    Snapshot, Source, Ticket, Told,
 };
 pub use peer::NATIVE_PEER_PREFIX;
 
 use crate::engine::{presence::Presence, time::Time};
 use admission::Pipeline;
 use bytes::Bytes;
-use catchup::LastBatches;
+use catchup::{LastBatches, LastPart};
+use gossip::Gossip;
 use member::{Member, Standing};
 use peer::{Peer, Settled};
 use std::{
@@ -45,6 +47,8 @@ pub struct Tuning {
     pub merge_bytes: u64,
     /// A merge is due when a change has not been merged for so long.
     pub merge_after_ms: u64,
+    /// A merge is due when nobody has edited for so long.
+    pub merge_quiet_ms: u64,
     /// A snapshot is due when the log after the last one has this many changes.
     pub compact_changes: u64,
     /// A snapshot is due when the log after the last one has this many bytes, and as many as the snapshot.
@@ -63,6 +67,7 @@ impl Default for Tuning {
             merge_changes: 5_000,
             merge_bytes: 1 << 20,
             merge_after_ms: 30_000,
+            merge_quiet_ms: 2_000,
             compact_changes: 5_000,
             compact_bytes: 1 << 20,
             compact_changes_at_close: 256,
@@ -82,6 +87,7 @@ pub struct Room {
     members: BTreeMap<SessionId, Member>,
     /// The live members, as `Broadcast` takes them; made anew after a change.
     audience: Option<Arc<[SessionId]>>,
+    last_part: Option<LastPart>,
     presence: Presence,
     /// The last one drawn.
     tickets: Ticket,
@@ -90,6 +96,7 @@ pub struct Room {
     tally: Tally,
     /// Native members' signals that peers of the repo dialect were sent.
     signals: u64,
+    gossip: Gossip,
     /// The time of the last event.
     now: Time,
     /// Since when the room has had no members.
@@ -103,8 +110,8 @@ enum Phase {
     Loading,
     /// Open.
     Live(Box<Live>),
-    /// Over.
-    Closed,
+    /// Over; whoever joins all the same is told this.
+    Closed(ClosedCode),
 }
 
 /// What an open room knows of its document.
@@ -120,10 +127,13 @@ struct Live {
     /// The bytes of all changes before `durable`.
     log_bytes: u64,
     quarantined: BTreeSet<ChangeHash>,
+    foreign_until: Option<Time>,
     pipeline: Pipeline,
     upkeep: Upkeep,
     /// The last batches, while somebody is on the way to the present: the last step needs no reading.
     last: LastBatches,
+    /// The bundle that was asked for last, and where it begins: many members come back to one place.
+    last_bundle: Option<(Position, BundleOf)>,
 }
 
 /// What a room has done since it was last asked.
@@ -164,11 +174,13 @@ impl Room {
             tuning,
             members: BTreeMap::new(),
             audience: None,
+            last_part: None,
             presence: Presence::default(),
             tickets: Ticket::default(),
             released: BTreeSet::new(),
             tally: Tally::default(),
             signals: 0,
+            gossip: Gossip::default(),
             now,
             empty_since: Some(now),
             phase: Phase::Loading,
@@ -187,6 +199,7 @@ impl Room {
             Event::Shown { session, state } => self.shown(now, session, state),
             Event::Signalled { session, payload } => self.signalled(session, payload, out),
             Event::Synced { session, told, edits } => self.synced(session, *told, edits, out),
+            Event::Followed { session, storages } => self.followed(session, storages, out),
             Event::Broadcast { session, ephemeral } => self.broadcast(session, &ephemeral, out),
             Event::Left { session } => self.forget(session),
             Event::Lagged { session, at } => self.lagged(session, at),
@@ -220,6 +233,14 @@ impl Room {
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
+        if !self.brings_up() {
+            self.last_part = None;
+        }
+        if let Phase::Live(live) = &mut self.phase
+            && live.upkeep.document().is_none()
+        {
+            live.last_bundle = None;
+        }
     }
 
     /// When to send [`Event::Woke`], and settle.
@@ -235,7 +256,7 @@ impl Room {
         match &self.phase {
             Phase::Live(live) => live.pipeline.is_full() || self.merge_is_overdue(live),
             Phase::Loading => self.holds_enough(),
-            Phase::Closed => false,
+            Phase::Closed(_) => false,
         }
     }
 
@@ -264,7 +285,7 @@ impl Room {
                     + live.upkeep.document_bytes()
                     + peers.map(|peer| peer.memory_bytes()).sum::<usize>()
             }
-            Phase::Loading | Phase::Closed => 0,
+            Phase::Loading | Phase::Closed(_) => 0,
         }
     }
 
@@ -277,8 +298,10 @@ impl Room {
             log_start: loaded.log_start,
             log_bytes: loaded.log_bytes,
             quarantined: loaded.quarantined,
+            foreign_until: loaded.foreign_until,
             pipeline: Pipeline::new(loaded.index, loaded.exists),
             last: LastBatches::default(),
+            last_bundle: None,
             upkeep: Upkeep::new(now, durable, loaded.log_bytes, loaded.snapshot),
         }));
         let joining: Vec<SessionId> = self.members.keys().copied().collect();
@@ -299,7 +322,7 @@ impl Room {
     /// Dismisses everybody and closes.
     fn fail(&mut self, code: ClosedCode, out: &mut Vec<Effect>) {
         self.dismiss_all(&code, out);
-        self.phase = Phase::Closed;
+        self.phase = Phase::Closed(code);
         out.push(Effect::Close);
     }
 
@@ -311,26 +334,38 @@ impl Room {
     }
 
     fn dismiss(&mut self, session: SessionId, code: ClosedCode, out: &mut Vec<Effect>) {
+        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
+        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
+        *self.tally.closed.entry(code.clone()).or_default() += 1;
+        let frame = self.peer_frame(session, Peer::unavailable);
+        let frame = frame.unwrap_or_else(|| self.closed(greeted.then_some(self.number), code));
+        self.forget(session);
+        out.push(Effect::Dismiss { session, frame });
+    }
+
+    /// What a session is told that joins when the room has ended.
+    pub fn too_late(&self) -> Bytes {
+        let code = match &self.phase {
+            Phase::Closed(code) => code.clone(),
+            Phase::Loading | Phase::Live(_) => ClosedCode::Unavailable,
+        };
+        self.closed(None, code)
+    }
+
+    fn closed(&self, room: Option<RoomNumber>, code: ClosedCode) -> Bytes {
         let text = match &code {
             ClosedCode::Reset => "the document was reset; open it anew",
             ClosedCode::Damaged => "the stored document is damaged; its operator can run `syncline check`",
             ClosedCode::Unavailable => "the document is not available now; try again later",
             ClosedCode::Forbidden | ClosedCode::Limit | ClosedCode::Other(_) => "the room is closed",
         };
-        // Whoever has had no `opened` yet knows no number: to it this is the answer to its `open`.
-        let greeted = self.members.get(&session).is_none_or(Member::is_greeted);
-        *self.tally.closed.entry(code.clone()).or_default() += 1;
-        let frame = self.peer_frame(session, Peer::unavailable).unwrap_or_else(|| {
-            let closed = ServerMessage::Closed {
-                room: greeted.then_some(self.number),
-                document: self.document.clone(),
-                code,
-                text: text.to_owned(),
-            };
-            closed.encode()
-        });
-        self.forget(session);
-        out.push(Effect::Dismiss { session, frame });
+        let closed = ServerMessage::Closed {
+            room,
+            document: self.document.clone(),
+            code,
+            text: text.to_owned(),
+        };
+        closed.encode()
     }
 
     /// A session has sent what cannot be honest.
@@ -379,7 +414,7 @@ impl Room {
     fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
         let begins = match &self.phase {
             Phase::Live(live) => Some(live.durable),
-            Phase::Loading | Phase::Closed => None,
+            Phase::Loading | Phase::Closed(_) => None,
         };
         for frame in self.presence.frames_due(now, self.number) {
             let to = self.audience();

@@ -8,9 +8,9 @@ use super::{
     Effect, Entry, Join, JoinedPeer, Live, Phase, Room, Slice, Source, Told,
     member::{Member, Standing, Stream},
 };
-use crate::engine::time::Time;
+use crate::engine::{session::RepoServer, time::Time};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
     ChangeHash, Cursor, DocumentId, Position, SessionId,
     native::{Access, RejectCode, ServerMessage},
@@ -33,12 +33,15 @@ const HELD_BYTES_MAX: usize = 1 << 20;
 /// What a room knows of a member that speaks the repo dialect.
 #[derive(Debug)]
 pub(super) struct Peer {
-    id: PeerId,
-    server: PeerId,
+    pub(super) id: PeerId,
+    pub(super) host: Arc<RepoServer>,
+    pub(super) storage_id: Option<String>,
+    /// The storages that it follows.
+    pub(super) follows: Arc<BTreeSet<String>>,
     access: Access,
     /// The member alone, as `Broadcast` takes it.
-    audience: Arc<[SessionId]>,
-    told: Told,
+    pub(super) audience: Arc<[SessionId]>,
+    pub(super) told: Told,
     /// What it said last is to be answered once its edits are settled.
     is_due: bool,
     /// Whether it is owed a message even if nothing is new to it.
@@ -85,7 +88,9 @@ impl Peer {
     pub(super) fn new(join: &Join, peer: &JoinedPeer) -> Self {
         Self {
             id: peer.id.clone(),
-            server: peer.server.clone(),
+            host: peer.host.clone(),
+            storage_id: peer.storage_id.clone(),
+            follows: peer.follows.clone(),
             access: join.access,
             audience: [join.session].into(),
             told: Told::default(),
@@ -106,7 +111,7 @@ impl Peer {
     /// A sync message in its envelope.
     fn sync(&self, document: &DocumentId, data: Bytes) -> Bytes {
         let sync = Sync {
-            sender: self.server.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             document: document.to_string(),
             data,
@@ -116,7 +121,7 @@ impl Peer {
 
     pub(super) fn unavailable(&self, document: &DocumentId) -> Bytes {
         let message = RepoMessage::DocUnavailable {
-            sender: self.server.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             document: document.to_string(),
         };
@@ -125,7 +130,7 @@ impl Peer {
 
     pub(super) fn error(&self, text: &str) -> Bytes {
         let message = RepoMessage::Error {
-            sender: self.server.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             message: text.to_owned(),
         };
@@ -162,12 +167,14 @@ impl Room {
 
     /// The room is open for a peer. One that comes back is made to say how far it is, and to send again what was lost.
     pub(super) fn peer_joined(&mut self, session: SessionId, out: &mut Vec<Effect>) {
-        let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get_mut(&session)) else {
+        let (Phase::Live(_), Some(member)) = (&self.phase, self.members.get_mut(&session)) else {
             return;
         };
         let Standing::Joining(join) = std::mem::replace(&mut member.standing, Standing::Untold) else {
             return;
         };
+        self.tell_all_heads(session, out);
+        let Phase::Live(live) = &self.phase else { return };
         if join.peer.is_some_and(|peer| peer.again) {
             let heads: Vec<ChangeHash> = live.heads.iter().copied().collect();
             let frame = self.peer_frame(session, |peer, document| {
@@ -185,6 +192,7 @@ impl Room {
         peer.edits += edits;
         peer.is_due = true;
         self.answer(session, out);
+        self.spread_heads(session, out);
     }
 
     /// An edit waits for others, which have to be asked for if they do not come.

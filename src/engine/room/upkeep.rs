@@ -10,6 +10,8 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 
 /// A merge is overdue, and the room takes no edits, at this multiple of what makes it due.
 const OVERDUE: u64 = 2;
+/// After a merge that could not be tried the next one waits for so long.
+const RETRY_MS: u64 = 5_000;
 /// What Automerge takes per change, whatever it holds: measured, about.
 const DOCUMENT_BYTES_PER_CHANGE: usize = 160;
 
@@ -24,6 +26,8 @@ pub(super) struct Upkeep {
     durable_bytes: u64,
     /// When the first change after `merged` was stored.
     unmerged_since: Option<Time>,
+    /// When a merge could not be tried, the last time.
+    failed: Option<Time>,
     /// Who sent the changes after `merged`: each session's runs, by their end.
     authors: VecDeque<(Position, SessionId)>,
     /// Some edit needs the document.
@@ -69,6 +73,7 @@ impl Upkeep {
             durable,
             durable_bytes,
             unmerged_since: None,
+            failed: None,
             authors: VecDeque::new(),
             wanted: false,
             work: Work::Nothing,
@@ -177,12 +182,22 @@ impl Upkeep {
         self.durable_bytes.saturating_sub(self.merged_bytes)
     }
 
+    /// When the changes that are not merged are old enough, or nobody adds to them any more.
+    fn merge_is_due_at(&self, tuning: &Tuning) -> Option<Time> {
+        let old = self.unmerged_since?.plus_ms(tuning.merge_after_ms);
+        let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
+        Some(old.min(quiet).max(self.retry_at()))
+    }
+
+    fn retry_at(&self) -> Time {
+        self.failed
+            .map_or_else(Time::default, |failed| failed.plus_ms(RETRY_MS))
+    }
+
     fn merge_is_due(&self, now: Time, tuning: &Tuning) -> bool {
-        let old = self
-            .unmerged_since
-            .is_some_and(|since| since.plus_ms(tuning.merge_after_ms) <= now);
         let many = self.unmerged() >= tuning.merge_changes || self.unmerged_bytes() >= tuning.merge_bytes;
-        (self.wanted && self.document.is_none()) || (self.unmerged() > 0 && (old || many))
+        let due = self.merge_is_due_at(tuning).is_some_and(|at| at <= now) || (many && self.retry_at() <= now);
+        (self.wanted && self.document.is_none()) || (self.unmerged() > 0 && due)
     }
 
     /// Changes and bytes that the log holds after the snapshot.
@@ -257,7 +272,7 @@ impl Room {
             });
         }
         if closing {
-            self.phase = Phase::Closed;
+            self.phase = Phase::Closed(ClosedCode::Unavailable);
             return out.push(Effect::Close);
         }
         let idle = upkeep.last_edit.plus_ms(tuning.document_idle_ms) <= now;
@@ -272,7 +287,7 @@ impl Room {
         if upkeep.work != Work::Nothing || upkeep.is_resetting() {
             return None;
         }
-        let merge = upkeep.unmerged_since.map(|since| since.plus_ms(tuning.merge_after_ms));
+        let merge = upkeep.merge_is_due_at(tuning);
         let close = self.empty_since.map(|since| since.plus_ms(tuning.room_idle_ms));
         let let_go = upkeep
             .document
@@ -298,6 +313,7 @@ impl Room {
             Merged::Whole { document, position } => {
                 upkeep.document = Some((document, position));
                 upkeep.merged = upkeep.merged.max(position);
+                upkeep.failed = None;
                 live.pipeline.index.settle(upkeep.merged);
                 if let Work::Merging { bytes } = work {
                     upkeep.merged_bytes = bytes;
@@ -323,6 +339,7 @@ impl Room {
             }
             Merged::Damaged => self.fail(ClosedCode::Damaged, out),
             Merged::Failed => {
+                upkeep.failed = Some(now);
                 upkeep.unmerged_since = (upkeep.unmerged() > 0).then_some(now);
                 self.empty_since = self.empty_since.map(|_| now);
                 self.document_settled(now, out);

@@ -31,7 +31,10 @@ pub enum Event {
         token: Option<String>,
     },
     /// Answers [`Effect::Claim`]: the name is this connection's.
-    Claimed,
+    Claimed {
+        /// Whether the storage is not another subject's.
+        owns_storage: bool,
+    },
     /// A binary message arrived.
     Received(Bytes),
     /// Answers [`Effect::Verify`]: the token is good. `expires` is the grant's end on the engine's clock.
@@ -82,6 +85,8 @@ pub enum Effect {
     Claim {
         /// The name.
         peer: PeerId,
+        /// The storage that goes with it.
+        storage_id: Option<String>,
         /// Whose connection it is.
         subject: Subject,
     },
@@ -180,8 +185,8 @@ impl Session {
     }
 
     /// A connection that has just been accepted and speaks the repo dialect; feed it [`Event::Accepted`] first.
-    pub fn repo(id: SessionId, limits: Arc<Limits>, server: Arc<RepoServer>, now: Time) -> Self {
-        Self(Speaks::Repo(RepoSession::new(id, limits, server, now)))
+    pub fn repo(id: SessionId, limits: Arc<Limits>, host: Arc<RepoServer>, now: Time) -> Self {
+        Self(Speaks::Repo(RepoSession::new(id, limits, host, now)))
     }
 
     /// The server's name for the connection.

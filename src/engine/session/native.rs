@@ -5,7 +5,7 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Join},
+    room::{self, Forms, Join},
     time::Time,
 };
 use bytes::Bytes;
@@ -31,7 +31,7 @@ enum State {
     /// Nothing came yet.
     Greeting { deadline: Time },
     /// `hello` came, and its token is being verified.
-    Verifying { deflate: bool },
+    Verifying { forms: Forms },
     /// Admitted.
     Live(Box<Live>),
     /// Over.
@@ -43,7 +43,7 @@ struct Live {
     grant: Grant,
     person: Arc<Person>,
     expires: Option<Time>,
-    deflate: bool,
+    forms: Forms,
     rooms: BTreeMap<RoomNumber, Membership>,
     edits: Bucket,
     presence: Bucket,
@@ -91,7 +91,7 @@ impl NativeSession {
             Event::Dismissed { room } => self.dismissed(room),
             Event::Woke => self.woke(now, out),
             // The token comes in `hello`, and nobody claims a name.
-            Event::Accepted { .. } | Event::Claimed => {}
+            Event::Accepted { .. } | Event::Claimed { .. } => {}
         }
     }
 
@@ -122,7 +122,10 @@ impl NativeSession {
             return self.close(CloseCode::Malformed, text, out);
         }
         self.state = State::Verifying {
-            deflate: hello.capabilities.contains(&Capability::Deflate),
+            forms: Forms {
+                deflate: hello.capabilities.contains(&Capability::Deflate),
+                bundle: hello.capabilities.contains(&Capability::Bundle),
+            },
         };
         match hello.token {
             Some(token) if token.len() as u64 > self.limits.token_bytes_max => {
@@ -134,10 +137,10 @@ impl NativeSession {
 
     fn admitted(&mut self, now: Time, grant: Grant, expires: Option<Time>, out: &mut Vec<Effect>) {
         match &mut self.state {
-            State::Verifying { deflate } => {
-                let deflate = *deflate;
-                self.state = State::Live(Box::new(Live::new(now, grant, expires, deflate, &self.limits)));
-                out.push(Effect::Send(welcome(self.id, &self.limits, deflate)));
+            State::Verifying { forms } => {
+                let forms = *forms;
+                self.state = State::Live(Box::new(Live::new(now, grant, expires, forms, &self.limits)));
+                out.push(Effect::Send(welcome(self.id, &self.limits, forms)));
             }
             State::Live(live) => {
                 if live.grant.subject != grant.subject {
@@ -203,7 +206,7 @@ const UNAVAILABLE: &str = "the document cannot be opened now; try again later";
 type Fault = (CloseCode, &'static str);
 
 impl Live {
-    fn new(now: Time, grant: Grant, expires: Option<Time>, deflate: bool, limits: &Limits) -> Self {
+    fn new(now: Time, grant: Grant, expires: Option<Time>, forms: Forms, limits: &Limits) -> Self {
         let person = Person {
             subject: grant.subject.clone(),
             name: grant.name.as_deref().map(Arc::from),
@@ -212,7 +215,7 @@ impl Live {
             grant,
             person: Arc::new(person),
             expires,
-            deflate,
+            forms,
             rooms: BTreeMap::new(),
             edits: Bucket::new(limits.edits_per_second, limits.edits_burst, now),
             presence: Bucket::new(limits.presence_per_second, limits.presence_per_second, now),
@@ -285,7 +288,7 @@ impl Live {
             access,
             cursor: open.cursor,
             heads: open.heads,
-            deflate: self.deflate,
+            forms: self.forms,
             peer: None,
         };
         out.push(Effect::Join {
@@ -398,7 +401,7 @@ fn closed(room: Option<RoomNumber>, document: DocumentId, code: ClosedCode, text
     }
 }
 
-fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
+fn welcome(session: SessionId, limits: &Limits, forms: Forms) -> Bytes {
     let limits = WelcomeLimits {
         frame_bytes_max: limits.frame_bytes_max,
         edits_per_second: limits.edits_per_second,
@@ -409,7 +412,9 @@ fn welcome(session: SessionId, limits: &Limits, deflate: bool) -> Bytes {
         documents_per_session_max: limits.documents_per_session_max,
         idle_timeout_ms: limits.idle_timeout_ms,
     };
-    let capabilities = if deflate { vec![Capability::Deflate] } else { Vec::new() };
+    let named = [(forms.deflate, Capability::Deflate), (forms.bundle, Capability::Bundle)];
+    let capabilities = named.into_iter().filter(|(named, _)| *named);
+    let capabilities = capabilities.map(|(_, capability)| capability).collect();
     ServerMessage::Welcome(Welcome {
         session,
         limits,

@@ -8,15 +8,18 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Join, JoinedPeer, Told},
+    room::{self, Forms, Join, JoinedPeer, Told},
     time::Time,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use syncline_protocol::{
     CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId,
-    native::Access,
-    repo::{Ephemeral, PeerId, PeerMetadata, REPO_VERSION, RepoMessage, Sync, SyncMessage},
+    native::{Access, ClosedCode},
+    repo::{Ephemeral, PeerId, PeerMetadata, REPO_VERSION, RepoMessage, STORAGE_IDS_MAX, Sync, SyncMessage},
 };
 
 /// Documents of one connection; one more is not available. Peers never leave a document, so this is larger than the native
@@ -38,6 +41,8 @@ pub struct RepoServer {
     pub peer: PeerId,
     /// The id of its storage: the same for as long as the data directory is.
     pub storage_id: String,
+    /// The unix time in milliseconds at which the engine's clock stood at zero.
+    pub unix_ms_at_zero: u64,
 }
 
 /// One connection.
@@ -45,7 +50,7 @@ pub struct RepoServer {
 pub(super) struct RepoSession {
     id: SessionId,
     limits: Arc<Limits>,
-    server: Arc<RepoServer>,
+    host: Arc<RepoServer>,
     deadline: Time,
     state: State,
 }
@@ -67,6 +72,10 @@ enum State {
 #[derive(Debug)]
 struct Live {
     peer: PeerId,
+    /// Its storage, if it has one that lasts.
+    storage_id: Option<String>,
+    /// The storages that it follows.
+    follows: Arc<BTreeSet<String>>,
     grant: Grant,
     person: Arc<Person>,
     expires: Option<Time>,
@@ -91,12 +100,12 @@ struct Opened {
 }
 
 impl RepoSession {
-    pub(super) fn new(id: SessionId, limits: Arc<Limits>, server: Arc<RepoServer>, now: Time) -> Self {
+    pub(super) fn new(id: SessionId, limits: Arc<Limits>, host: Arc<RepoServer>, now: Time) -> Self {
         let deadline = now.plus_ms(limits.handshake_timeout_ms);
         Self {
             id,
             limits,
-            server,
+            host,
             deadline,
             state: State::Verifying,
         }
@@ -125,7 +134,7 @@ impl RepoSession {
                     self.state = State::Greeting { grant, expires };
                 }
             }
-            Event::Claimed => self.claimed(out),
+            Event::Claimed { owns_storage } => self.claimed(owns_storage, out),
             Event::Received(frame) => self.received(now, &frame, out),
             Event::Refused { code, text } => self.close(code, text, out),
             Event::Bound { document, room } => {
@@ -137,7 +146,8 @@ impl RepoSession {
                 if let State::Live(live) = &mut self.state {
                     live.parting.clear();
                     live.lost(now, &document);
-                    out.push(unavailable(&self.server, &live.peer, document.as_str()));
+                    let code = ClosedCode::Unavailable;
+                    out.push(unavailable(&self.host, &live.peer, document.as_str(), code));
                 }
             }
             Event::Dismissed { room } => {
@@ -163,11 +173,11 @@ impl RepoSession {
                     versions,
                 },
             ) => {
-                self.join(now, sender, &metadata, versions.as_deref(), out);
+                self.join(now, sender, metadata, versions.as_deref(), out);
             }
             (State::Greeting { .. }, _) => self.close(CloseCode::Malformed, "the first message must be join", out),
             (State::Live(live), message) => {
-                if let Err((code, text)) = live.received(now, self.id, &self.limits, &self.server, message, out) {
+                if let Err((code, text)) = live.received(now, self.id, &self.limits, &self.host, message, out) {
                     self.close(code, text, out);
                 }
             }
@@ -179,7 +189,7 @@ impl RepoSession {
         &mut self,
         now: Time,
         peer: PeerId,
-        _metadata: &PeerMetadata,
+        metadata: PeerMetadata,
         versions: Option<&[String]>,
         out: &mut Vec<Effect>,
     ) {
@@ -189,25 +199,29 @@ impl RepoSession {
         let State::Greeting { grant, expires } = std::mem::replace(&mut self.state, State::Closed) else {
             return;
         };
-        if peer == self.server.peer || peer.as_str().starts_with(room::NATIVE_PEER_PREFIX) {
+        if peer == self.host.peer || peer.as_str().starts_with(room::NATIVE_PEER_PREFIX) {
             return self.close(CloseCode::Forbidden, "this peer id is the server's to use", out);
         }
         out.push(Effect::Claim {
             peer: peer.clone(),
+            storage_id: metadata.storage_id.clone(),
             subject: grant.subject.clone(),
         });
-        self.state = State::Claiming(Box::new(Live::new(now, peer, grant, expires, &self.limits)));
+        let mut live = Live::new(now, peer, grant, expires, &self.limits);
+        live.storage_id = metadata.storage_id.filter(|_| !metadata.is_ephemeral);
+        self.state = State::Claiming(Box::new(live));
     }
 
-    fn claimed(&mut self, out: &mut Vec<Effect>) {
-        let State::Claiming(live) = std::mem::replace(&mut self.state, State::Closed) else {
+    fn claimed(&mut self, owns_storage: bool, out: &mut Vec<Effect>) {
+        let State::Claiming(mut live) = std::mem::replace(&mut self.state, State::Closed) else {
             return;
         };
+        live.storage_id = live.storage_id.filter(|_| owns_storage);
         let answer = RepoMessage::Peer {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: live.peer.clone(),
             metadata: PeerMetadata {
-                storage_id: Some(self.server.storage_id.clone()),
+                storage_id: Some(self.host.storage_id.clone()),
                 is_ephemeral: false,
             },
             version: REPO_VERSION.to_owned(),
@@ -228,7 +242,7 @@ impl RepoSession {
                     out,
                 );
             }
-            State::Live(live) => live.rejoin(now, self.id, &self.server, out),
+            State::Live(live) => live.rejoin(now, self.id, &self.host, out),
             State::Greeting { .. } | State::Verifying | State::Claiming(_) | State::Closed => {}
         }
     }
@@ -241,7 +255,7 @@ impl RepoSession {
         };
         self.state = State::Closed;
         let error = RepoMessage::Error {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target,
             message: text.clone(),
         };
@@ -262,6 +276,8 @@ impl Live {
         let answers = |number: u64| number.saturating_mul(ANSWERS_FACTOR);
         Self {
             peer,
+            storage_id: None,
+            follows: Arc::default(),
             grant,
             person: Arc::new(person),
             expires,
@@ -280,18 +296,21 @@ impl Live {
         now: Time,
         session: SessionId,
         limits: &Limits,
-        server: &Arc<RepoServer>,
+        host: &Arc<RepoServer>,
         message: RepoMessage,
         out: &mut Vec<Effect>,
     ) -> Result<(), Fault> {
         match message {
-            RepoMessage::Sync(sync) if sync.sender == self.peer => self.sync(now, session, server, sync, false, out)?,
+            RepoMessage::Sync(sync) if sync.sender == self.peer => self.sync(now, session, host, sync, false, out)?,
             RepoMessage::Request(sync) if sync.sender == self.peer => {
-                self.sync(now, session, server, sync, true, out)?;
+                self.sync(now, session, host, sync, true, out)?;
             }
             RepoMessage::Ephemeral(ephemeral) if ephemeral.sender == self.peer => {
                 self.ephemeral(now, session, limits, ephemeral, out);
             }
+            RepoMessage::RemoteSubscriptionChange {
+                sender, add, remove, ..
+            } if sender == self.peer => self.follow(now, session, add, &remove, out),
             RepoMessage::Leave { sender } if sender == self.peer => {
                 out.push(Effect::Close {
                     code: CloseCode::GoingAway,
@@ -308,7 +327,7 @@ impl Live {
         &mut self,
         now: Time,
         session: SessionId,
-        server: &Arc<RepoServer>,
+        host: &Arc<RepoServer>,
         sync: Sync,
         is_request: bool,
         out: &mut Vec<Effect>,
@@ -317,7 +336,7 @@ impl Live {
         let document = sync.document.parse::<DocumentId>().ok();
         let access = document.as_ref().and_then(|document| self.grant.access(document));
         let (Some(document), Some(access)) = (document, access) else {
-            out.push(unavailable(server, &self.peer, &sync.document));
+            out.push(unavailable(host, &self.peer, &sync.document, ClosedCode::Forbidden));
             return Ok(());
         };
         let changes = match access {
@@ -357,7 +376,7 @@ impl Live {
                 out.extend(events.into_iter().map(|event| Effect::Tell { room, event }));
             }
             None if self.documents.len() >= DOCUMENTS_MAX => {
-                out.push(unavailable(server, &self.peer, document.as_str()));
+                out.push(unavailable(host, &self.peer, document.as_str(), ClosedCode::Limit));
             }
             Some(Opened { room: None, .. }) | None => {
                 self.parting = events;
@@ -368,7 +387,7 @@ impl Live {
                     pause_ms: REJOIN_MS,
                 });
                 opened.rejoin = None;
-                out.push(self.join(session, server, document, access, false));
+                out.push(self.join(session, host, document, access, false));
             }
         }
         out.extend(wait.map(|until| Effect::Pause { until }));
@@ -378,7 +397,7 @@ impl Live {
     fn join(
         &self,
         session: SessionId,
-        server: &Arc<RepoServer>,
+        host: &Arc<RepoServer>,
         document: DocumentId,
         access: Access,
         again: bool,
@@ -389,10 +408,12 @@ impl Live {
             access,
             cursor: None,
             heads: Vec::new(),
-            deflate: false,
+            forms: Forms::default(),
             peer: Some(Box::new(JoinedPeer {
                 id: self.peer.clone(),
-                server: server.peer.clone(),
+                host: host.clone(),
+                storage_id: self.storage_id.clone(),
+                follows: self.follows.clone(),
                 again,
             })),
         };
@@ -424,7 +445,7 @@ impl Live {
     }
 
     /// Joins one room whose time has come; the answer leads to the next.
-    fn rejoin(&mut self, now: Time, session: SessionId, server: &Arc<RepoServer>, out: &mut Vec<Effect>) {
+    fn rejoin(&mut self, now: Time, session: SessionId, host: &Arc<RepoServer>, out: &mut Vec<Effect>) {
         let due = |opened: &Opened| opened.rejoin.is_some_and(|at| at <= now);
         let Some((document, opened)) = self.documents.iter_mut().find(|(_, opened)| due(opened)) else {
             return;
@@ -432,7 +453,28 @@ impl Live {
         opened.rejoin = None;
         let (document, access) = (document.clone(), opened.access);
         self.parting.clear();
-        out.push(self.join(session, server, document, access, true));
+        out.push(self.join(session, host, document, access, true));
+    }
+
+    /// Follows further storages and some no more; of those beyond the limit it hears nothing.
+    fn follow(&mut self, now: Time, session: SessionId, add: Vec<String>, remove: &[String], out: &mut Vec<Effect>) {
+        out.extend(self.edits.take(now).map(|until| Effect::Pause { until }));
+        let mut follows = BTreeSet::clone(&self.follows);
+        remove.iter().for_each(|storage_id| {
+            follows.remove(storage_id);
+        });
+        follows.extend(add);
+        while follows.len() > STORAGE_IDS_MAX {
+            follows.pop_last();
+        }
+        self.follows = Arc::new(follows);
+        for room in self.documents.values().filter_map(|document| document.room) {
+            let storages = self.follows.clone();
+            out.push(Effect::Tell {
+                room,
+                event: room::Event::Followed { session, storages },
+            });
+        }
     }
 
     /// A repeated or oversized message, or one about a document that the peer has not opened, is dropped.
@@ -470,11 +512,13 @@ impl Live {
     }
 }
 
-fn unavailable(server: &RepoServer, peer: &PeerId, document: &str) -> Effect {
+/// Whatever the reason, the peer is told the same; the server counts them apart.
+fn unavailable(host: &RepoServer, peer: &PeerId, document: &str, code: ClosedCode) -> Effect {
     let message = RepoMessage::DocUnavailable {
-        sender: server.peer.clone(),
+        sender: host.peer.clone(),
         target: Some(peer.clone()),
         document: document.to_owned(),
     };
-    Effect::Send(message.encode())
+    let frame = message.encode();
+    Effect::Closed { code, frame }
 }

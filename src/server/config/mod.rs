@@ -49,6 +49,8 @@ pub struct Config {
     pub rooms_memory_bytes_max: u64,
     /// A room without members is closed after this time.
     pub room_idle_timeout_ms: u64,
+    /// For how long after a restore from a backup everybody who may write may bring back what others wrote.
+    pub restore_window_ms: u64,
     /// Connections at once, in any state.
     pub connections_max: u32,
     /// Connections at once from one address; loopback and trusted proxies are not counted.
@@ -75,6 +77,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// How far ahead `exp` may lie.
     pub token_ttl_max_ms: u64,
+    /// The cookie that holds a token at the upgrade; only the repo dialect looks at it.
+    pub cookie: Option<String>,
     /// Keys that are listed one by one.
     pub keys: Vec<KeyConfig>,
     /// A JSON Web Key Set with more keys.

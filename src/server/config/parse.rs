@@ -45,6 +45,7 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
         log: log(layered)?,
         rooms_memory_bytes_max: settings.rooms.memory_bytes_max,
         room_idle_timeout_ms: settings.rooms.idle_timeout_ms,
+        restore_window_ms: settings.rooms.restore_window_ms,
         connections_max: count(layered, "gateway.connections_max", settings.gateway.connections_max)?,
         connections_per_address_max: count(
             layered,
@@ -109,6 +110,7 @@ fn auth(layered: &Layered) -> Result<AuthConfig, ConfigError> {
     Ok(AuthConfig {
         audience: set(&settings.audience).map(str::to_owned),
         token_ttl_max_ms: settings.token_ttl_max_ms,
+        cookie: set(&settings.cookie).map(str::to_owned),
         keys,
         jwks_file: set(&settings.jwks_file).map(PathBuf::from),
     })

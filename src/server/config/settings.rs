@@ -35,6 +35,7 @@ pub(super) struct AuthSettings {
     pub(super) jwks_file: String,
     pub(super) audience: String,
     pub(super) token_ttl_max_ms: u64,
+    pub(super) cookie: String,
     pub(super) keys: Vec<KeySettings>,
 }
 
@@ -66,6 +67,7 @@ pub(super) struct LogSettings {
 pub(super) struct RoomSettings {
     pub(super) memory_bytes_max: u64,
     pub(super) idle_timeout_ms: u64,
+    pub(super) restore_window_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +103,7 @@ impl Default for AuthSettings {
             jwks_file: String::new(),
             audience: String::new(),
             token_ttl_max_ms: 366 * 24 * 60 * 60 * 1_000,
+            cookie: String::new(),
             keys: Vec::new(),
         }
     }
@@ -120,6 +123,7 @@ impl Default for RoomSettings {
         Self {
             memory_bytes_max: 512 << 20,
             idle_timeout_ms: 60_000,
+            restore_window_ms: 7 * 24 * 60 * 60 * 1_000,
         }
     }
 }
@@ -152,6 +156,7 @@ struct LimitSettings {
     presence_ttl_ms: u64,
     ops_per_change_max: u64,
     ops_decoded_alone: u64,
+    mark_steps_max: u64,
     inflated_bytes_max: u64,
     waiting_changes_max: u64,
     nesting_depth_max: u64,

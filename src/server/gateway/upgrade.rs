@@ -212,7 +212,7 @@ fn admit(server: &Server, link: &Link, request: &Request) -> Result<(Admission, 
     };
     let admission = Admission {
         address: address::client(link.peer, headers, &config.trusted_proxies),
-        token: token(request, &config.limits)?,
+        token: token(request, config.auth.cookie.as_deref(), &config.limits)?,
         accepted_at_ms: link.accepted_at_ms,
         dialect,
     };
@@ -238,15 +238,19 @@ fn switch_protocols(key: &[u8], dialect: Dialect) -> Response {
 
 /// The elements of a header that is a list, in one line or several.
 fn names(headers: &HeaderMap, header: HeaderName) -> impl Iterator<Item = &str> {
+    names_apart(headers, header, ',')
+}
+
+fn names_apart(headers: &HeaderMap, header: HeaderName, mark: char) -> impl Iterator<Item = &str> {
     let lines = headers
         .get_all(header)
         .into_iter()
         .filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
+    lines.flat_map(move |line| line.split(mark)).map(str::trim)
 }
 
-/// `?token=`, or else `Authorization: Bearer`.
-fn token(request: &Request, limits: &Limits) -> Result<Option<String>, Refusal> {
+/// `?token=`, or else `Authorization: Bearer`, or else the cookie of that name.
+fn token(request: &Request, cookie: Option<&str>, limits: &Limits) -> Result<Option<String>, Refusal> {
     #[derive(Deserialize)]
     struct TokenQuery {
         token: Option<String>,
@@ -257,7 +261,12 @@ fn token(request: &Request, limits: &Limits) -> Result<Option<String>, Refusal> 
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     };
-    let token = query.token.or_else(bearer);
+    let cookies = || {
+        let pairs = names_apart(request.headers(), header::COOKIE, ';').filter_map(|pair| pair.split_once('='));
+        let (_, token) = pairs.into_iter().find(|(name, _)| Some(*name) == cookie)?;
+        Some(token.to_owned())
+    };
+    let token = query.token.or_else(bearer).or_else(cookies);
     let is_long = token
         .as_ref()
         .is_some_and(|token| token.len() as u64 > limits.token_bytes_max);

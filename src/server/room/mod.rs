@@ -3,6 +3,7 @@
 //! It takes all that is in its inbox, settles it in one go, and never waits for a connection: a queue that is full is left out
 //! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
 
+mod pieces;
 pub mod storage;
 mod turns;
 mod work;
@@ -192,6 +193,8 @@ impl Mail {
             Self::Event(Event::Edited(edit)) => edit.changes().iter().map(Bytes::len).sum(),
             Self::Event(Event::Shown { state, .. }) => state.as_ref().map_or(0, Bytes::len),
             Self::Event(Event::Signalled { payload, .. }) => payload.len(),
+            Self::Event(Event::Synced { told, .. }) => told.bytes(),
+            Self::Event(Event::Broadcast { ephemeral, .. }) => ephemeral.data.len(),
             Self::Event(_) | Self::Stop => 0,
         };
         size_of::<Self>() + payload
@@ -239,6 +242,9 @@ impl Task {
             let mut out = Vec::new();
             self.room.settle(now, &mut out);
             self.perform(out);
+            if self.work.kept_bytes() > 0 && !self.room.brings_up() {
+                self.work.forget_pieces();
+            }
             self.report(now);
         }
     }
@@ -425,7 +431,7 @@ impl Task {
         if now >= self.next_account || self.grown_bytes >= ACCOUNT_BYTES {
             self.next_account = now.plus_ms(ACCOUNT_INTERVAL_MS);
             self.grown_bytes = 0;
-            let memory = self.room.memory_bytes() as u64;
+            let memory = self.room.memory_bytes() as u64 + self.work.kept_bytes();
             self.figures.memory_bytes.store(memory, Ordering::Relaxed);
             self.share.set(memory);
         }
@@ -462,18 +468,15 @@ impl Task {
         self.share.set(0);
         self.inbox.close();
         self.turns.end(self.number);
+        let late = self.room.too_late();
         for session in std::mem::take(&mut self.joining).into_keys() {
             if let Some(member) = self.members.remove(&session) {
-                member
-                    .outbox
-                    .dismiss(self.number, member.join, ended(&self.document, None));
+                member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }
         while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
             if let Mail::Join(_, member) = mail {
-                member
-                    .outbox
-                    .dismiss(self.number, member.join, ended(&self.document, None));
+                member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }
     }

@@ -8,12 +8,12 @@ use crate::{
         document::{Document, Merge},
         gate::{self, Header, Subject},
         index::Index,
-        room::{Append, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
+        room::{Append, BundleOf, LoadFailure, Loaded, Merged, ReadFailure, Slice, Snapshot, Source},
     },
     server::{
         store::{
-            Culprit, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored, kv::Batch,
-            layout,
+            Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
+            kv::Batch, layout,
         },
         switches::Switch,
     },
@@ -98,6 +98,7 @@ impl Storage {
                 log_bytes: 0,
                 snapshot: None,
                 quarantined,
+                foreign_until: None,
             });
         };
         let mut index = stored_index(&stored.index)?;
@@ -112,7 +113,7 @@ impl Storage {
             return Err(LoadFailure::Damaged);
         }
         Ok(Loaded {
-            epoch: stored.meta.epoch,
+            epoch: self.store.life().translate(stored.meta.epoch),
             exists: true,
             index,
             log_start: stored.meta.log_start,
@@ -123,7 +124,13 @@ impl Storage {
                 .as_ref()
                 .map(|snapshot| as_snapshot(snapshot, &stored.meta)),
             quarantined,
+            foreign_until: None,
         })
+    }
+
+    /// The life that the store leads.
+    pub fn life(&self) -> Life {
+        self.store.life()
     }
 
     /// About how much memory [`Storage::open`] takes.
@@ -155,7 +162,11 @@ impl Storage {
         from: Source,
         to: Position,
         deflate: bool,
+        bundle: Option<&BundleOf>,
     ) -> Result<Slice, ReadFailure> {
+        if let Some(slice) = bundle.and_then(|bundle| self.bundled(bundle, to)) {
+            return Ok(slice);
+        }
         match from {
             Source::Snapshot { generation, offset } => {
                 let known = snapshots.iter().find(|snapshot| snapshot.generation == generation);
@@ -193,6 +204,22 @@ impl Storage {
         }
     }
 
+    /// The changes as a bundle, if that fits into a part and can be made.
+    fn bundled(&self, of: &BundleOf, to: Position) -> Option<Slice> {
+        let bytes = of.document.bundle(&of.hashes)?;
+        if bytes.len() as u64 > self.limits.part_bytes_max {
+            return None;
+        }
+        let after = self.store.read_log(&self.document, of.end, to, 1).ok()?.bytes_before;
+        Some(Slice {
+            packing: Packing::Plain,
+            plain_bytes: bytes.len() as u64,
+            log_bytes_before: after.saturating_sub(bytes.len() as u64),
+            bytes,
+            next: Source::log(of.end),
+        })
+    }
+
     /// The batch that appends to the log.
     pub fn append(&self, append: &Append) -> Batch {
         let entries = append.entries.iter().map(|entry| LogEntry {
@@ -204,7 +231,8 @@ impl Storage {
             bytes_before: append.log_bytes_before,
             entries: entries.collect(),
         };
-        layout::append(&self.document, append.epoch, &record, append.begins_document)
+        let epoch = self.store.life().translate(append.epoch);
+        layout::append(&self.document, epoch, &record, append.begins_document)
     }
 
     /// Merges the log up to `to` into the base, or into the stored snapshot.

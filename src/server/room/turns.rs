@@ -130,6 +130,7 @@ mod tests {
             from: Source::log(Position::new(from)),
             to: Position::new(100),
             deflate: false,
+            bundle: None,
         }
     }
 

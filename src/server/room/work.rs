@@ -9,6 +9,7 @@ use crate::{
     server::{
         metrics::{LoadFault, MergeFault},
         room::{
+            pieces::{Asked, Piece, Pieces},
             storage::Storage,
             workers::{Kind, Workers},
         },
@@ -18,7 +19,10 @@ use crate::{
         },
     },
 };
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
 use syncline_protocol::{DocumentId, Position};
 use tokio::{sync::oneshot, task::JoinSet};
 
@@ -37,6 +41,9 @@ pub(super) struct Work {
     snapshots: Snapshots,
     append: Option<oneshot::Receiver<Result<(), StoreError>>>,
     jobs: JoinSet<Event>,
+    pieces: Pieces,
+    /// What needs no work any more.
+    answers: VecDeque<Event>,
 }
 
 impl Work {
@@ -49,17 +56,22 @@ impl Work {
             snapshots: Snapshots::default(),
             append: None,
             jobs: JoinSet::new(),
+            pieces: Pieces::default(),
+            answers: VecDeque::new(),
         }
     }
 
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.append.is_none() && self.jobs.is_empty()
+        self.append.is_none() && self.jobs.is_empty() && self.answers.is_empty()
     }
 
     /// The next answer. Only to be called while something is under way; nothing is lost when it is dropped.
     pub(super) async fn next(&mut self) -> Event {
         loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return answer;
+            }
             let has_append = self.append.is_some();
             let append = async {
                 match self.append.as_mut() {
@@ -76,12 +88,39 @@ impl Work {
                 job = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     // A job answers even for work that panics; it ends otherwise only with the whole process.
                     if let Some(Ok(event)) = job {
+                        self.share(&event);
                         return event;
                     }
                 }
                 else => return Event::Woke,
             }
         }
+    }
+
+    /// What was read is for all who asked for it.
+    fn share(&mut self, event: &Event) {
+        let Event::Read { ticket, result, .. } = event else {
+            return;
+        };
+        let others = self
+            .pieces
+            .answered(*ticket, result, self.workers.limits.part_bytes_max);
+        self.answers
+            .extend(others.into_iter().map(|(session, ticket)| Event::Read {
+                session,
+                ticket,
+                result: result.clone(),
+            }));
+    }
+
+    /// Nobody is on the way to the present: what was read is not kept for them.
+    pub(super) fn forget_pieces(&mut self) {
+        self.pieces.forget();
+    }
+
+    /// Bytes of what is kept.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.pieces.kept_bytes()
     }
 
     /// Starts what an effect asks for.
@@ -120,6 +159,7 @@ impl Work {
                 from,
                 to,
                 deflate,
+                bundle,
             } => {
                 let snapshots = self.snapshots.clone();
                 let answer = move |result| Event::Read {
@@ -127,9 +167,15 @@ impl Work {
                     ticket,
                     result,
                 };
+                let piece = Piece::new(from, to, deflate, bundle.as_ref().map(|bundle| bundle.end));
+                match self.pieces.ask(piece, (session, ticket)) {
+                    Asked::Anew => {}
+                    Asked::Shared => return,
+                    Asked::Kept(slice) => return self.answers.push_back(answer(Ok(slice))),
+                }
                 self.run(Kind::Read, answer(Err(ReadFailure::Unavailable)), move |storage, _| {
                     let known = lock(&snapshots).clone();
-                    answer(storage.read(&known, from, to, deflate))
+                    answer(storage.read(&known, from, to, deflate, bundle.as_ref()))
                 });
             }
             Effect::Decode {
@@ -168,6 +214,7 @@ impl Work {
     /// What replaces or removes stored data.
     fn rewrite(&mut self, effect: Effect) {
         let (snapshots, log) = (self.snapshots.clone(), self.document.clone());
+        self.pieces.forget();
         match effect {
             Effect::Compact {
                 document,
@@ -223,6 +270,8 @@ impl Work {
     }
 
     fn load(&mut self) {
+        // After a reset the same positions hold something else.
+        self.pieces = Pieces::default();
         let snapshots = self.snapshots.clone();
         let log = self.document.clone();
         self.run(
@@ -245,7 +294,10 @@ impl Work {
                 let current = storage.current_snapshot().ok().flatten();
                 *lock(&snapshots) = current.into_iter().collect();
                 match storage.open(workers.fresh_epoch()) {
-                    Ok(loaded) => Event::Loaded(Box::new(loaded)),
+                    Ok(mut loaded) => {
+                        loaded.foreign_until = workers.foreign_until();
+                        Event::Loaded(Box::new(loaded))
+                    }
                     Err(failure) => {
                         tracing::error!(document = %log, ?failure, "the document does not open");
                         workers.metrics.load_failed(match failure {
@@ -260,6 +312,7 @@ impl Work {
     }
 
     fn append(&mut self, append: &Append) {
+        self.workers.edited();
         let (tell, told) = oneshot::channel();
         self.append = Some(told);
         let done = Box::new(move |result| {

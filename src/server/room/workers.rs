@@ -1,12 +1,20 @@
 //! What all rooms share for work that takes long: the store and its writer, and how much of it may run at once.
 
+use crate::engine::time::Time;
 use crate::server::{
     clock::Clock,
     memory::Memory,
     metrics::Metrics,
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use syncline_protocol::{Epoch, Limits};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -14,6 +22,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const READS_MAX: usize = 32;
 /// All merges together take at most one in this many cores.
 const MERGE_SHARE: usize = 4;
+/// When no room has sent anything to the log for so long, no edit waits, and merges need not rest.
+const QUIET_MS: u64 = 500;
+/// A merge that rests looks this often whether it has become quiet.
+const REST_STEP: Duration = Duration::from_millis(50);
 
 /// Shared by all rooms of a server.
 pub struct Workers {
@@ -36,6 +48,10 @@ pub struct Workers {
     merges: Arc<Semaphore>,
     /// What a merge rests after its work, as a multiple of the work.
     merge_rest: f64,
+    /// When a room last sent something to the log.
+    edited_ms: Arc<AtomicU64>,
+    /// How long after a restore everybody may bring back what others wrote.
+    restore_window_ms: u64,
 }
 
 /// The kinds of work that are bounded each for itself.
@@ -78,10 +94,22 @@ impl Workers {
             decodes: Arc::new(Semaphore::new(1)),
             merges: Arc::new(Semaphore::new(merges)),
             merge_rest: share_rest(merges, cores),
+            edited_ms: Arc::default(),
+            restore_window_ms: 0,
         }
     }
 
-    /// Runs `work` on a blocking thread when its kind has a place; `lost` is the answer if it panics.
+    /// For so long after a restore everybody may bring back what others wrote.
+    #[must_use]
+    pub fn with_restore_window(self, restore_window_ms: u64) -> Self {
+        Self {
+            restore_window_ms,
+            ..self
+        }
+    }
+
+    /// Runs `work` on a blocking thread when its kind has a place; `lost` is the answer if it panics, and to merges that have not
+    /// begun when the server stops.
     pub fn run<T, W>(&self, kind: Kind, lost: T, work: W) -> impl Future<Output = T> + Send + use<T, W>
     where
         T: Send + 'static,
@@ -94,15 +122,37 @@ impl Workers {
             Kind::Prove | Kind::Merge => &self.merges,
         };
         let (places, clock) = (places.clone(), self.clock);
-        let rest = if kind == Kind::Merge { self.merge_rest } else { 0.0 };
+        let edited_ms = (kind == Kind::Merge).then(|| self.edited_ms.clone());
+        let share = self.merge_rest;
         async move {
-            let place = places.acquire_owned().await.expect("the semaphores are never closed");
+            let Ok(place) = places.acquire_owned().await else {
+                return lost;
+            };
             let started_ms = clock.monotonic_ms();
             let done = tokio::task::spawn_blocking(work).await.unwrap_or(lost);
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
-            give_back_after(place, took.mul_f64(rest));
+            if let Some(edited_ms) = edited_ms {
+                give_back_after(place, took.mul_f64(share), clock, edited_ms);
+            }
             done
         }
+    }
+
+    /// A room sends something to the log: merges rest for a while, so that edits come first.
+    pub fn edited(&self) {
+        self.edited_ms.store(self.clock.monotonic_ms(), Ordering::Relaxed);
+    }
+
+    /// The server stops: what is unmerged stays so, and no room waits for its turn to merge.
+    pub fn stop_merging(&self) {
+        self.merges.close();
+    }
+
+    /// Until when everybody may bring back what others wrote, if the store was put back from a backup lately.
+    pub fn foreign_until(&self) -> Option<Time> {
+        let until_ms = self.store.life().began_unix_ms.saturating_add(self.restore_window_ms);
+        let left_ms = until_ms.checked_sub(self.clock.unix_ms())?;
+        Some(Time::from_ms(self.clock.monotonic_ms().saturating_add(left_ms)))
     }
 
     /// Makes a batch durable. For blocking threads.
@@ -133,12 +183,17 @@ fn share_rest(merges: usize, cores: usize) -> f64 {
     (f64::from(busy_cores) / f64::from(cores) - 1.0).max(0.0)
 }
 
-fn give_back_after(place: OwnedSemaphorePermit, rest: Duration) {
+/// Gives the place back after a rest, or as soon as no edit waits.
+fn give_back_after(place: OwnedSemaphorePermit, mut rest: Duration, clock: Clock, edited_ms: Arc<AtomicU64>) {
     if rest.is_zero() {
         return;
     }
     tokio::spawn(async move {
-        tokio::time::sleep(rest).await;
+        while !rest.is_zero() && clock.monotonic_ms() < edited_ms.load(Ordering::Relaxed).saturating_add(QUIET_MS) {
+            let step = rest.min(REST_STEP);
+            tokio::time::sleep(step).await;
+            rest -= step;
+        }
         drop(place);
     });
 }

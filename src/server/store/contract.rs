@@ -18,6 +18,7 @@ mod damage;
 mod disk;
 mod documents;
 mod floor;
+mod life;
 mod writing;
 
 /// Something to test on: gives a floor, and can close it and open the same one again.

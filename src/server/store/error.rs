@@ -27,6 +27,12 @@ pub enum StoreError {
         /// What this build reads.
         known: u64,
     },
+    /// There was a store, and all of it is gone.
+    #[error("the store is empty, but was in use: put a backup in its place, or choose an empty data directory")]
+    Emptied,
+    /// The directory is somebody else's, or what is left of a store.
+    #[error("the directory holds no store, but other files ({0}): choose another data directory, or empty this one")]
+    NotAStore(String),
     /// One document cannot be read; the others can.
     #[error("the document {document} is damaged: {what}; run `syncline check`, restore it from a backup or delete it")]
     Damaged {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use syncline_protocol::{ChangeHash, DocumentId, Position};
 
 const VERSION: u8 = b'v';
+const LIFE: u8 = b'b';
 const META: u8 = b'm';
 const LOG: u8 = b'l';
 const SNAPSHOT: u8 = b's';
@@ -63,6 +64,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Version,
+    Life,
     Meta {
         document: DocumentId,
         chunk: u32,
@@ -95,6 +97,9 @@ impl Key {
         let (&letter, rest) = key.split_first()?;
         if letter == VERSION {
             return rest.is_empty().then_some(Self::Version);
+        }
+        if letter == LIFE {
+            return rest.is_empty().then_some(Self::Life);
         }
         let zero = rest.iter().position(|byte| *byte == 0)?;
         let document: DocumentId = std::str::from_utf8(&rest[..zero]).ok()?.parse().ok()?;
@@ -132,7 +137,7 @@ impl Key {
     /// The document that the key belongs to.
     pub(super) fn into_document(self) -> Option<DocumentId> {
         match self {
-            Self::Version => None,
+            Self::Version | Self::Life => None,
             Self::Meta { document, .. }
             | Self::Log { document, .. }
             | Self::Snapshot { document, .. }
@@ -149,6 +154,10 @@ fn position(number: u64) -> Option<Position> {
 
 pub(super) fn version() -> Vec<u8> {
     vec![VERSION]
+}
+
+pub(super) fn life() -> Vec<u8> {
+    vec![LIFE]
 }
 
 pub(super) fn meta(document: &DocumentId, chunk: u32) -> Vec<u8> {
@@ -189,6 +198,7 @@ mod tests {
         let hash = ChangeHash([7; 32]);
         let check = |bytes: Vec<u8>, key: Key| assert_eq!(Key::parse(&bytes), Some(key));
         check(version(), Key::Version);
+        check(life(), Key::Life);
         check(
             meta(&a, 3),
             Key::Meta {

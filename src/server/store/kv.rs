@@ -58,6 +58,18 @@ pub trait Kv: Send + Sync + 'static {
     /// `Full` while there is no space for it.
     fn restore_reserve(&self) -> Result<(), KvError>;
 
+    /// What tells the place where the store lies from any copy of it; `None` if it is not marked yet.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn origin(&self) -> Result<Option<Vec<u8>>, KvError>;
+
+    /// Marks the place where the store lies, and answers with what [`Kv::origin`] says from now on.
+    ///
+    /// # Errors
+    /// `Full`, `Io`.
+    fn mark_origin(&self) -> Result<Vec<u8>, KvError>;
+
     /// Bytes taken on disk (or in memory), for the metrics.
     fn size_bytes(&self) -> u64;
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     ops::{Bound, ControlFlow, Range},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::kv::{Batch, Kv, KvError, Pair, Visit, Write};
@@ -12,6 +15,7 @@ use super::kv::{Batch, Kv, KvError, Pair, Visit, Write};
 #[derive(Debug, Default)]
 pub struct MemoryKv {
     map: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    is_marked: AtomicBool,
 }
 
 impl MemoryKv {
@@ -82,6 +86,15 @@ impl Kv for MemoryKv {
 
     fn restore_reserve(&self) -> Result<(), KvError> {
         Ok(())
+    }
+
+    fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(self.is_marked.load(Ordering::Relaxed).then(Vec::new))
+    }
+
+    fn mark_origin(&self) -> Result<Vec<u8>, KvError> {
+        self.is_marked.store(true, Ordering::Relaxed);
+        Ok(Vec::new())
     }
 
     fn size_bytes(&self) -> u64 {

@@ -3,7 +3,8 @@
 //! Read it upwards: `kv` is the floor (an ordered map, atomic batches, an explicit sync; in `memory` and in `sled`, the only
 //! file that names it), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta`
 //! what the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
-//! the one thread that writes, with one sync for all that wait, and `check` looks at everything.
+//! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy, and
+//! `check` looks at everything.
 //!
 //! Reading blocks, so it is done on blocking threads. Nothing here reads a clock, and nothing above the floor knows files.
 
@@ -16,6 +17,7 @@ mod error;
 mod key;
 pub mod kv;
 pub mod layout;
+mod life;
 mod log;
 pub mod memory;
 mod meta;
@@ -35,6 +37,7 @@ use syncline_protocol::Position;
 pub use self::{
     compaction::LogKept,
     error::StoreError,
+    life::Life,
     log::{Culprit, LogEntry, LogRecord},
     meta::{Meta, SnapshotMeta},
 };
@@ -50,6 +53,7 @@ pub const FORMAT_VERSION: u64 = 1;
 #[derive(Clone)]
 pub struct Store {
     kv: Arc<dyn Kv>,
+    life: Life,
 }
 
 /// A document as it lies in the store.
@@ -79,7 +83,7 @@ pub struct LogSlice {
 }
 
 impl Store {
-    /// The store on `kv`. A new one is given its format version, durably.
+    /// The store on `kv`, to look at. A new one is given its format version, durably. Whoever serves it calls [`Store::begin`].
     ///
     /// # Errors
     /// `Version` if another format wrote it, and what the floor says.
@@ -98,12 +102,18 @@ impl Store {
             batch.put(key, value);
             kv.write(&batch)?;
             kv.sync()?;
-            return Ok(Self { kv });
+            return Ok(Self {
+                kv,
+                life: Life::default(),
+            });
         };
         let payload = unseal(&key, &value).map_err(|damage| StoreError::StoreDamaged(damage.what))?;
         let found = payload.try_into().map(u64::from_be_bytes);
         match found {
-            Ok(FORMAT_VERSION) => Ok(Self { kv }),
+            Ok(FORMAT_VERSION) => Ok(Self {
+                life: life::last(&*kv)?,
+                kv,
+            }),
             Ok(other) => Err(StoreError::Version {
                 found: other.to_string(),
                 known,

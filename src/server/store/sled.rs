@@ -36,6 +36,14 @@ const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
 /// In a tree of its own.
 const COUNT_KEY: &str = "batches";
+/// sled's log: without it there is no store.
+const LOG_FILE: &str = "db";
+/// Tells this directory from a copy of it.
+const ORIGIN_FILE: &str = "origin";
+const ORIGIN_TEXT: &str = "Syncline knows by this file whether the store still lies where it was written. Remove the file after you have put\n\
+    back a backup in a way that left it as it was (a snapshot of the disk, say): all documents then begin a new epoch.\n";
+/// What a new disk holds all the same.
+const LOST_AND_FOUND: &str = "lost+found";
 const RESERVE_PART_BYTES: usize = 1 << 20;
 
 /// What may be chosen about the files.
@@ -84,7 +92,8 @@ impl SledKv {
     /// Opens the store in `directory`, which is made if it is not there.
     ///
     /// # Errors
-    /// `InUse` if another process serves it; `StoreDamaged`; `Io`; `Full` if not even the reserve makes it open.
+    /// `InUse` if another process serves it; `NotAStore` if it holds other files and no store; `StoreDamaged`; `Io`; `Full` if
+    /// not even the reserve makes it open.
     pub fn open(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
         let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
         std::fs::create_dir_all(directory).map_err(io)?;
@@ -99,6 +108,7 @@ impl SledKv {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(directory.display().to_string())),
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
+        check_directory(directory)?;
         let open = match Open::new(directory, options) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
@@ -260,6 +270,20 @@ impl Kv for SledKv {
         })
     }
 
+    fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
+        place(&self.directory).map_err(|error| io_error(&error))
+    }
+
+    fn mark_origin(&self) -> Result<Vec<u8>, KvError> {
+        let path = self.directory.join(ORIGIN_FILE);
+        remove(&path)?;
+        let written = std::fs::write(&path, ORIGIN_TEXT)
+            .and_then(|()| File::open(&path)?.sync_all())
+            .and_then(|()| File::open(&self.directory)?.sync_all())
+            .and_then(|()| place(&self.directory));
+        Ok(written.map_err(|error| io_error(&error))?.unwrap_or_default())
+    }
+
     fn size_bytes(&self) -> u64 {
         self.with(|open| open.db.size_on_disk().map_err(kv_error)).unwrap_or(0)
     }
@@ -289,7 +313,7 @@ impl Open {
             if let Some(parent) = directory.canonicalize()?.parent() {
                 sync(parent)?;
             }
-            File::options().read(true).write(true).open(directory.join("db"))
+            File::options().read(true).write(true).open(directory.join(LOG_FILE))
         };
         let log_file = files().map_err(|error| io_error(&error))?;
         let counted = unpanicked(|| db.open_tree("counted").map_err(kv_error))?;
@@ -312,6 +336,46 @@ impl Open {
             tally,
         })
     }
+}
+
+/// A directory without a store must be empty: it may be what is left of one, or not be ours.
+fn check_directory(directory: &Path) -> Result<(), StoreError> {
+    let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
+    if directory.join(LOG_FILE).exists() {
+        return Ok(());
+    }
+    for file in std::fs::read_dir(directory).map_err(io)? {
+        let name = file.map_err(io)?.file_name();
+        if name != LOCK_FILE && name != LOST_AND_FOUND {
+            return Err(StoreError::NotAStore(name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Where the store lies: which files these are, and when one that nobody has reason to touch was last touched. Whatever way a
+/// copy is made or put back, at least one of these differs; only a snapshot of the whole disk keeps all.
+#[cfg(unix)]
+fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let origin = match std::fs::metadata(directory.join(ORIGIN_FILE)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        origin => origin?,
+    };
+    let log = std::fs::metadata(directory.join(LOG_FILE))?;
+    let numbers = [
+        origin.ino(),
+        origin.ctime().cast_unsigned(),
+        origin.ctime_nsec().cast_unsigned(),
+        log.ino(),
+    ];
+    Ok(Some(numbers.map(u64::to_be_bytes).concat()))
+}
+
+/// Elsewhere only the file that is gone tells.
+#[cfg(not(unix))]
+fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+    Ok(directory.join(ORIGIN_FILE).exists().then(Vec::new))
 }
 
 /// Removes what sled was writing beside the log when it was killed or had no space: it would take that for its newest

@@ -12,12 +12,16 @@ use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket, protocol::
 
 /// No message takes longer: five times what any test expects.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// The server pings a silent peer every five seconds: so many pings without a message are silence, too.
+const PINGS_MAX: u32 = 12;
 /// How long a peer listens that expects to hear nothing.
 const SILENCE: Duration = Duration::from_millis(400);
 
 pub(crate) struct Peer {
     socket: WebSocket<TcpStream>,
     pub(crate) id: PeerId,
+    /// What the server calls itself, once it has.
+    pub(crate) server: Option<PeerId>,
 }
 
 /// How a connection ended.
@@ -47,7 +51,8 @@ impl Peer {
         let (socket, _) =
             tungstenite::client::client_with_config(url.as_str(), stream, Some(config)).expect("a WebSocket");
         let id = PeerId::new(id).expect("a peer id");
-        Self { socket, id }
+        let server = None;
+        Self { socket, id, server }
     }
 
     /// Connects and joins.
@@ -55,7 +60,15 @@ impl Peer {
         let mut peer = Self::silent(address, id, query);
         peer.say_join();
         match peer.hear() {
-            Ok(RepoMessage::Peer { version, target, .. }) => assert_eq!((version.as_str(), target.as_str()), ("1", id)),
+            Ok(RepoMessage::Peer {
+                version,
+                target,
+                sender,
+                ..
+            }) => {
+                assert_eq!((version.as_str(), target.as_str()), ("1", id));
+                peer.server = Some(sender);
+            }
             other => panic!("no answer to join: {other:?}"),
         }
         peer
@@ -119,6 +132,7 @@ impl Peer {
     }
 
     fn listen(&mut self) -> Option<Result<RepoMessage, Ended>> {
+        let mut pings = 0;
         loop {
             match self.socket.read() {
                 Ok(Message::Binary(frame)) => {
@@ -128,7 +142,8 @@ impl Peer {
                     let code = close.map(|close| close.code.into());
                     return Some(Err(Ended { code }));
                 }
-                Ok(_) => {}
+                Ok(_) if pings == PINGS_MAX => return None,
+                Ok(_) => pings += 1,
                 Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return None;
                 }

@@ -28,8 +28,8 @@ export type Event =
   | { readonly type: "store-failed"; readonly document: string; readonly ticket: number; readonly error: unknown }
   /** Another page of this origin said this of the document. */
   | { readonly type: "sibling"; readonly document: string; readonly message: SiblingMessage }
-  /** The queue of a page that is gone is this page's now. */
-  | { readonly type: "adopted"; readonly document: string; readonly edits: readonly KeptEdit[] }
+  /** The page is gone, and what it had left in its queue is this page's now. */
+  | { readonly type: "adopted"; readonly document: string; readonly page: string; readonly edits: readonly KeptEdit[] }
   /** This page writes the stored replica from now on, or, with null, no more. `stored` is what is there. */
   | { readonly type: "keeper"; readonly document: string; readonly stored: Stored | null }
   /** Whose token the app has given; empty without authentication. */
@@ -59,8 +59,8 @@ export interface Stored {
 export type SiblingMessage =
   /** Changes of the page that tells, stored in its queue. */
   | { readonly type: "edits"; readonly page: string; readonly changes: readonly Uint8Array[] }
-  /** Changes that are not in the document any more: refused, or made anew. */
-  | { readonly type: "gone"; readonly page: string; readonly hashes: readonly Hash[] }
+  /** Changes of the page that tells that are not in the document any more: made anew, or refused. */
+  | { readonly type: "gone"; readonly page: string; readonly hashes: readonly Hash[]; readonly remade: boolean }
   /** The stored replica covers the log up to there. */
   | { readonly type: "kept"; readonly page: string; readonly cursor: Cursor };
 

@@ -198,7 +198,7 @@ export class Core {
       case "sibling":
         return document.sibling(site, event.message);
       case "adopted":
-        return adopt(document, site, event.edits);
+        return adopt(document, site, event.page, event.edits);
       case "keeper":
         return document.appointed(site, event.stored);
       case "flush":

@@ -8,11 +8,11 @@ import type { Access, DocumentStatus } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { HEADS_MAX, type Cursor, type Diff, type Hash, type Opened, type Part } from "../wire/messages.js";
 import type { DocumentState, SiblingMessage, Stored } from "./boundary.js";
-import { gone, placeSiblings, placeStored, sendEdits, storeGroup } from "./edits.js";
+import { gone, placeSiblings, sendEdits, storeGroup } from "./edits.js";
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
-import { sumOf, type Content, type Pending } from "./pending.js";
+import { sameBytes, sumOf, type Content, type Pending } from "./pending.js";
 import { Presence } from "./presence.js";
 import { join, type Rejoin } from "./rejoin.js";
 import { Fault, Replica, type Step } from "./replica.js";
@@ -45,9 +45,19 @@ interface Waiting {
 
 /** What a batch on its way to the storage is. */
 export type Ticket =
-  | { readonly of: "edits"; readonly changes: readonly Pending[] }
+  /** Changes that are put into the queue, and others that leave it without being on the server. */
+  | { readonly of: "edits"; readonly changes: readonly Pending[]; readonly gone: Gone }
   | { readonly of: "replica" }
   | { readonly of: "rest" };
+
+/** Another page's change. */
+export type SiblingContent = Content & { readonly page: string };
+
+/** Changes that are not in the document any more: made anew, or refused. */
+export interface Gone {
+  readonly hashes: readonly Hash[];
+  readonly remade: boolean;
+}
 
 /** An edit without an answer. */
 export interface InFlight {
@@ -70,7 +80,7 @@ export class Document {
   /** Own changes that stand on what the document lacks, since what was stored could not be read. */
   unplaced: Pending[] = [];
   /** Other pages' changes that stand on what has not come yet. */
-  early: Content[] = [];
+  early: SiblingContent[] = [];
   /** Hashes that the server has thrown out. */
   readonly quarantined = new Set<Hash>();
   phase: Phase = { at: "apart" };
@@ -231,7 +241,6 @@ export class Document {
         this.keeper.took(site.now, all, cursor);
         this.changed(site, "remote", step);
         placeSiblings(this, site, []);
-        placeStored(this, site, cursor);
       } else {
         this.replica.cursor = cursor;
         this.keeper.took(site.now, all, cursor);
@@ -300,9 +309,9 @@ export class Document {
   sibling(site: Site, message: SiblingMessage): void {
     switch (message.type) {
       case "edits":
-        return placeSiblings(this, site, message.changes);
+        return placeSiblings(this, site, message.changes, message.page);
       case "gone":
-        return gone(this, site, new Set(message.hashes));
+        return gone(this, site, new Set(message.hashes), message.remade);
       case "kept":
         return this.keeper.keptElsewhere(site.now, message.cursor);
     }
@@ -409,8 +418,4 @@ export class Document {
   presenceChanged(site: Site): void {
     site.out.push({ type: "notify", notice: { type: "presence", document: this.id } });
   }
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, at) => byte === b[at]);
 }

@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
-import type { Document } from "./document.js";
+import type { Document, Gone, SiblingContent } from "./document.js";
 import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit } from "./kept.js";
 import type { Content, Pending } from "./pending.js";
 import { rename } from "./remake.js";
@@ -51,7 +51,7 @@ export function keep(document: Document, site: Site, made: readonly Content[], r
   const kept = made.map((content): Pending => {
     const number = site.nextNumber();
     const key = editKey(document.id, site.page, number);
-    const common = { origin: "own", key, user: site.user, remade, stored: false, edit: undefined, sent: false } as const;
+    const common = { origin: "own", key, page: "", user: site.user, remade, stored: false, edit: undefined, sent: false } as const;
     return { ...content, ...common, serial: serial ?? number };
   });
   for (const pending of kept) document.replica.pending.add(pending);
@@ -60,12 +60,14 @@ export function keep(document: Document, site: Site, made: readonly Content[], r
   return kept;
 }
 
+const nothingGone: Gone = { hashes: [], remade: false };
+
 /** Stores the group that has gathered; `stored` sends it. */
-export function storeGroup(document: Document, site: Site, more: readonly StorageWrite[] = []): void {
+export function storeGroup(document: Document, site: Site, more: readonly StorageWrite[] = [], left = nothingGone): void {
   const changes = document.unsaved.filter((pending) => document.replica.pending.get(pending.hash) === pending);
   document.unsaved = [];
   const writes = [...more, ...changes.map(writeOf)];
-  if (writes.length > 0) document.store(site, { of: "edits", changes }, writes);
+  if (writes.length > 0) document.store(site, { of: "edits", changes, gone: left }, writes);
 }
 
 function writeOf(pending: Pending): StorageWrite {
@@ -87,6 +89,8 @@ export function stored(document: Document, site: Site, number: number, failed: b
     site.out.push({ type: "post", document: document.id, message });
   }
   if (ticket.of !== "edits") return;
+  // Not earlier: a page that opens meanwhile may still read what was there before.
+  tellGone(document, site, ticket.gone);
   const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
   for (const pending of open) pending.stored = true;
   if (failed || open.length === 0) return;
@@ -136,10 +140,14 @@ export function rejected(document: Document, site: Site, id: number, code: strin
 }
 
 /** Another page has taken changes back, or made them anew: what this page has put on them is made anew, too. */
-export function gone(document: Document, site: Site, hashes: ReadonlySet<Hash>): void {
+export function gone(document: Document, site: Site, hashes: ReadonlySet<Hash>, remade: boolean): void {
+  const { pending: all } = document.replica;
   document.early = document.early.filter(({ hash }) => !hashes.has(hash));
-  // What was sent from here, too, the server may have taken: its answer counts.
-  const concerned = (pending: Pending) => pending.origin === "sibling" && hashes.has(pending.hash) && !pending.sent;
+  if (!remade) {
+    const sent = [...all.values()].filter((pending) => pending.origin === "sibling" && pending.sent && hashes.has(pending.hash));
+    for (const pending of sent) all.abandon(pending);
+  }
+  const concerned = (pending: Pending) => pending.origin === "sibling" && hashes.has(pending.hash);
   const text = "it stood on a change of another page, which was refused";
   attempt(document, site, () => putAside(document, site, "after_reject", text, concerned, "replay"));
 }
@@ -168,7 +176,7 @@ export function putAside(
   const heads = replica.confirmedHeads();
   const cut = replica.pending.cut(refused);
   if (cut.length === 0) return;
-  const own = cut.filter((pending) => pending.origin !== "sibling");
+  const own = cut.filter(({ origin }) => origin === "own" || origin === "brought");
   const former = replica.doc;
   let fault: unknown;
   let anew = false;
@@ -180,8 +188,9 @@ export function putAside(
   }
   const writes: StorageWrite[] = own.filter(({ key }) => key !== "").map(({ key }) => ({ remove: key }));
   if (own.length > 0 && !anew && remedy !== "hold") writes.push(draft(document, site, code, text, own));
-  if (remedy !== "hold") storeGroup(document, site, writes);
-  tellGone(document, site, own);
+  const left = goneOf(own, anew);
+  if (remedy === "hold") tellGone(document, site, left);
+  else storeGroup(document, site, writes, left);
   if (fault !== undefined) throw fault;
   document.changed(site, "replaced", { before: former, after: replica.doc, patches: patchesBetween(former, replica.doc) });
 }
@@ -224,19 +233,23 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   return draftWrite(document.id, kept);
 }
 
-export function tellGone(document: Document, site: Site, changes: readonly Pending[]): void {
-  const hashes = changes.filter(({ origin }) => origin === "own").map(({ hash }) => hash);
-  if (hashes.length === 0) return;
-  site.out.push({ type: "post", document: document.id, message: { type: "gone", page: site.page, hashes } });
+function goneOf(changes: readonly Pending[], remade: boolean): Gone {
+  return { hashes: changes.filter(({ origin }) => origin === "own").map(({ hash }) => hash), remade };
+}
+
+function tellGone(document: Document, site: Site, left: Gone): void {
+  if (left.hashes.length === 0) return;
+  site.out.push({ type: "post", document: document.id, message: { type: "gone", page: site.page, ...left } });
 }
 
 /** Brings other pages' changes into the document, as far as what they stand on is there. */
-export function placeSiblings(document: Document, site: Site, chunks: readonly Uint8Array[]): void {
+export function placeSiblings(document: Document, site: Site, chunks: readonly Uint8Array[], page = ""): void {
   const { replica } = document;
-  if (chunks.length === 0 && document.early.length === 0) return;
-  if (replica.broken) return;
+  if (replica.broken || chunks.length + document.early.length + document.unplaced.length === 0) return;
   try {
-    const news = chunks.map(contentOf).filter(({ hash }) => !replica.pending.has(hash) && !replica.holds(hash));
+    placeOwn(document, site);
+    const contents = chunks.map((chunk) => ({ ...contentOf(chunk), page }));
+    const news = contents.filter(({ hash }) => !replica.pending.has(hash) && !replica.holds(hash));
     const { placed, left } = split(document, [...document.early, ...news]);
     document.early = left.slice(-site.own.earlyChangesMax);
     if (placed.length === 0) return;
@@ -248,7 +261,26 @@ export function placeSiblings(document: Document, site: Site, chunks: readonly U
   }
 }
 
-export function addSibling(document: Document, site: Site, content: Content): void {
+/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
+export function placeOwn(document: Document, site: Site, cursor: Cursor = document.replica.cursor ?? [0, 0]): void {
+  if (document.unplaced.length === 0) return;
+  const { replica, keeper } = document;
+  const waiting = document.unplaced.filter((change) => {
+    const known = replica.pending.get(change.hash);
+    if (known?.origin === "sibling" || known?.origin === "abandoned") replica.pending.adopt(known, change.key, change.user, change.remade);
+    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
+    else return known === undefined;
+    return false;
+  });
+  const { placed, left } = split(document, waiting);
+  document.unplaced = left;
+  if (placed.length === 0) return;
+  const step = replica.merge(placed.map(({ bytes }) => bytes));
+  for (const pending of placed) replica.pending.add(pending);
+  document.changed(site, "remote", step);
+}
+
+export function addSibling(document: Document, site: Site, content: SiblingContent): void {
   const common = { origin: "sibling", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
   document.replica.pending.add({ ...content, ...common, serial: site.nextNumber() });
 }
@@ -270,52 +302,36 @@ export function split<T extends Content>(document: Document, changes: readonly T
   return { placed, left };
 }
 
-/** The queue of a page that is gone is this page's now. */
-export function adopt(document: Document, site: Site, edits: readonly KeptEdit[]): void {
+/** A page is gone, and what it had left in its queue is this page's now. What it never stored is here alone. */
+export function adopt(document: Document, site: Site, page: string, edits: readonly KeptEdit[]): void {
   const { replica } = document;
+  const left = [...replica.pending.values()].filter((pending) => pending.origin === "sibling" && pending.page === page);
+  for (const pending of left) replica.pending.abandon(pending);
   const news: Pending[] = [];
   for (const edit of edits) {
     const content = readable(document, site, edit);
     if (content === undefined) continue;
     replica.actors.add(content.actor);
     const pending = replica.pending.get(content.hash);
-    if (pending?.origin === "sibling") replica.pending.adopt(pending, edit.key, edit.user, edit.remade);
+    if (pending?.origin === "sibling" || pending?.origin === "abandoned") replica.pending.adopt(pending, edit.key, edit.user, edit.remade);
     else if (pending === undefined && replica.holds(content.hash)) document.keeper.confirmed(site.now, edit.key, replica.cursor ?? [0, 0]);
     else if (pending === undefined) news.push(ownOf(content, edit, site));
   }
-  const { placed, left } = split(document, news);
-  document.unplaced.push(...left);
+  const { placed, left: unplaced } = split(document, news);
+  document.unplaced.push(...unplaced);
   document.early = document.early.filter(({ hash }) => !news.some((pending) => pending.hash === hash));
-  if (placed.length === 0) return;
   attempt(document, site, () => {
     const step = replica.merge(placed.map(({ bytes }) => bytes));
     for (const pending of placed) replica.pending.add(pending);
     document.changed(site, "remote", step);
   });
-}
-
-/** Brings stored changes of this page into the document, as far as what they stand on is there by now; `cursor` is what it covers. */
-export function placeStored(document: Document, site: Site, cursor: Cursor): void {
-  if (document.unplaced.length === 0) return;
-  const { replica, keeper } = document;
-  const waiting = document.unplaced.filter((change) => {
-    const known = replica.pending.get(change.hash);
-    if (known?.origin === "sibling") replica.pending.adopt(known, change.key, change.user, change.remade);
-    else if (known === undefined && replica.holds(change.hash)) keeper.confirmed(site.now, change.key, cursor);
-    else return known === undefined;
-    return false;
-  });
-  const { placed, left } = split(document, waiting);
-  document.unplaced = left;
-  if (placed.length === 0) return;
-  const step = replica.merge(placed.map(({ bytes }) => bytes));
-  for (const pending of placed) replica.pending.add(pending);
-  document.changed(site, "remote", step);
+  // What stands on nothing that is here is looked at when the room is joined anew.
+  if (unplaced.length > 0 && document.phase.at === "live") document.leaveAndWait(site);
 }
 
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {
   const { key, user, remade } = edit;
-  return { ...content, origin: "own", key, user, remade, stored: true, edit: undefined, sent: false, serial: site.nextNumber() };
+  return { ...content, origin: "own", key, page: "", user, remade, stored: true, edit: undefined, sent: false, serial: site.nextNumber() };
 }
 
 export function readable(document: Document, site: Site, edit: KeptEdit): Content | undefined {

@@ -60,6 +60,11 @@ export function editKey(document: string, page: string, number: number): string 
   return queuePrefix(document, page) + padded(number);
 }
 
+/** Whose queue a key is in. */
+export function pageOf(key: string): string {
+  return key.split("/")[3] ?? "";
+}
+
 export function chunkKey(document: string, generation: number, number: number): string {
   return `${documentPrefix(document)}r/${padded(generation)}/${padded(number)}`;
 }
@@ -94,8 +99,7 @@ export function draftWrite(document: string, draft: KeptDraft): StorageWrite {
 /** The pages that have something in the queue. */
 export function queuedPages(document: string, entries: ReadonlyArray<[string, Uint8Array]>): Set<string> {
   const prefix = `${documentPrefix(document)}q/`;
-  const keys = entries.map(([key]) => key).filter((key) => key.startsWith(prefix));
-  return new Set(keys.map((key) => key.slice(prefix.length).split("/", 1)[0]!));
+  return new Set(entries.filter(([key]) => key.startsWith(prefix)).map(([key]) => pageOf(key)));
 }
 
 /** Reads all entries of a document. `owned` tells which pages' queues are this page's to send. */
@@ -116,8 +120,7 @@ export function readKept(document: string, entries: ReadonlyArray<[string, Uint8
   const own: KeptEdit[] = [];
   const others: KeptEdit[] = [];
   for (const [key, value] of under("q/")) {
-    const page = key.slice(prefix.length + 2).split("/", 1)[0]!;
-    (owned(page) ? own : others).push(...attempt(key, () => readEdit(key, value)));
+    (owned(pageOf(key)) ? own : others).push(...attempt(key, () => readEdit(key, value)));
   }
   return {
     replica: chunks.length === 0 ? undefined : joined(chunks.map(([, value]) => value)),

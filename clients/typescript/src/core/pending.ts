@@ -2,6 +2,7 @@
  * The changes in the document that the server has not confirmed, dependencies first: this page's own, and those of other
  * pages of the same origin. All operations take time in proportion to what they touch.
  */
+import * as A from "@automerge/automerge";
 import type { Hash } from "../wire/messages.js";
 
 /** One change without an answer. */
@@ -16,11 +17,14 @@ export interface Pending {
   readonly bytes: Uint8Array;
   /**
    * Whose it is: `own` is stored in this page's queue; `brought` was confirmed once, and the server has lost it; `sibling` is in
-   * another page's queue, and sent only with what stands on it.
+   * another page's queue, and sent only with what stands on it; `abandoned` was such a one, and that page is gone, or gave it up
+   * after it was sent from here, too: only the server can say what becomes of it.
    */
-  origin: "own" | "brought" | "sibling";
+  origin: "own" | "brought" | "sibling" | "abandoned";
   /** Its key in the queue; empty unless `own`. */
   key: string;
+  /** Whose queue it is in; empty unless `sibling`. */
+  readonly page: string;
   /** The subject whose change it is; null if not known. */
   user: string | null;
   remade: boolean;
@@ -40,6 +44,18 @@ export type Content = Pick<Pending, "hash" | "actor" | "seq" | "deps" | "ops" | 
 /** The checksum of a chunk: the first 32 bits of its change's hash. */
 export function sumOf(chunk: Uint8Array): number {
   return chunk.length < 8 ? -1 : new DataView(chunk.buffer, chunk.byteOffset).getUint32(4);
+}
+
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, at) => byte === b[at]);
+}
+
+function hashOf(chunk: Uint8Array): Hash | undefined {
+  try {
+    return A.decodeChange(chunk).hash ?? undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** All of them. */
@@ -109,9 +125,17 @@ export class PendingChanges {
     this.#count(pending, 1);
   }
 
-  /** The change with this chunk's checksum, which is the beginning of its hash. */
+  /** A sibling's change is nobody's now, and sent until there is an answer. */
+  abandon(pending: Pending): void {
+    this.#count(pending, -1);
+    pending.origin = "abandoned";
+    this.#count(pending, 1);
+  }
+
+  /** The change that this chunk is. Its checksum finds it; but different changes may have the same, and one change two forms. */
   matching(chunk: Uint8Array): Pending | undefined {
-    return this.#bySum.size === 0 ? undefined : this.#bySum.get(sumOf(chunk));
+    const pending = this.#bySum.size === 0 ? undefined : this.#bySum.get(sumOf(chunk));
+    return pending !== undefined && (sameBytes(pending.bytes, chunk) || hashOf(chunk) === pending.hash) ? pending : undefined;
   }
 
   /** Takes out those that `refused` names and all that stand on them, dependencies first. */

@@ -1,5 +1,5 @@
 /** A document as it was stored: its replica, its queue, what other pages have in theirs, its drafts. */
-import type { Kept } from "./kept.js";
+import { pageOf, type Kept } from "./kept.js";
 import { addSibling, ownOf, readable, split } from "./edits.js";
 import type { Document } from "./document.js";
 import { Fault, Replica } from "./replica.js";
@@ -21,7 +21,7 @@ export function restore(document: Document, site: Site, kept: Kept): void {
     document.keeper.loaded(null);
   }
   queue(document, site, kept);
-  document.ready = replica.heads.length > 0 || replica.cursor !== undefined;
+  document.ready = replica.heads.length > 0 || (replica.cursor !== undefined && document.initial === undefined);
 }
 
 function queue(document: Document, site: Site, kept: Kept): void {
@@ -30,7 +30,10 @@ function queue(document: Document, site: Site, kept: Kept): void {
     const content = readable(document, site, edit);
     return content === undefined ? [] : [ownOf(content, edit, site)];
   });
-  const others = kept.others.flatMap((edit) => readable(document, site, edit) ?? []);
+  const others = kept.others.flatMap((edit) => {
+    const content = readable(document, site, edit);
+    return content === undefined ? [] : [{ ...content, page: pageOf(edit.key) }];
+  });
   for (const pending of own) {
     if (pending.hash !== document.initial?.hash) replica.actors.add(pending.actor);
     if (replica.holds(pending.hash)) document.keeper.confirmed(site.now, pending.key, replica.cursor ?? [0, 0]);

@@ -22,7 +22,8 @@ import type { Clock } from "./clock.js";
 /** Who hears of a document's other pages. */
 export interface PagesEvents {
   heard(message: SiblingMessage): void;
-  adopted(edits: readonly KeptEdit[]): void;
+  /** A page is gone; what it had left is this page's. */
+  adopted(page: string, edits: readonly KeptEdit[]): void;
   appointed(stored: Stored): void;
   /** So many changes of another user are left in the storage. */
   held(count: number): void;
@@ -94,12 +95,12 @@ export class Pages {
     const others = [...queuedPages(document, entries)].filter((other) => other !== page);
     for (const other of others) {
       const edits = await this.#tryAdopt(other, true);
-      if (edits !== undefined && edits.length > 0) events.adopted(edits);
+      if (edits !== undefined) events.adopted(other, edits);
     }
     const own = this.#readable(await storage.list(queuePrefix(document, page)));
     const foreign = own.filter((edit) => edit.user !== null && edit.user !== user()).map((edit) => ({ ...edit, user: user() }));
     await storage.write(foreign.map(editWrite));
-    if (foreign.length > 0) events.adopted(foreign);
+    if (foreign.length > 0) events.adopted(page, foreign);
   }
 
   close(): void {
@@ -173,7 +174,7 @@ export class Pages {
       const lock = await tabs.lock(this.#pageLock(other), this.#closed.signal);
       try {
         const edits = await this.#adopt(other, false);
-        if (edits.length > 0) this.#options.events.adopted(edits);
+        this.#options.events.adopted(other, edits);
       } finally {
         lock.release();
       }

@@ -99,6 +99,13 @@ export class ModelServer {
     return lost;
   }
 
+  /** Loses a change without a word, as a disk that lies. */
+  forget(document: string): void {
+    const log = this.#log(document);
+    log.synced.pop();
+    log.merged = { epoch: 0, length: 0, doc: A.init() };
+  }
+
   length(document: string): number {
     return this.#log(document).synced.length;
   }

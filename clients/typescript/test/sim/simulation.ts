@@ -40,8 +40,11 @@ export interface Outcome {
   readonly trace: string;
 }
 
-export async function simulate(seed: number, steps: number, faults: Faults): Promise<Outcome> {
-  const run = new Run(seed, faults);
+/** A fault that is built in on purpose: the run must complain of it. */
+export type Planted = "none" | "queues are never adopted" | "the server forgets" | "two pages think that they are one";
+
+export async function simulate(seed: number, steps: number, faults: Faults, planted: Planted = "none"): Promise<Outcome> {
+  const run = new Run(seed, faults, planted);
   return run.outcome(steps);
 }
 
@@ -51,16 +54,25 @@ class Run {
   readonly #origins: Origin[];
   #desks: Desk[] = [];
   #edits = 0;
+  #quarantines = 0;
+  #restores = 0;
   /** Edits that nobody has to keep: their page died before they were stored, or the server lost them and their page is gone. */
   readonly #excused = new Set<string>();
   readonly #author = new Map<string, Page>();
   readonly #trace: string[] = [];
   readonly #errors: string[] = [];
 
-  constructor(seed: number, faults: Faults) {
+  readonly #planted: Planted;
+
+  constructor(seed: number, faults: Faults, planted: Planted) {
     this.#world = new World(seed);
     this.#faults = faults;
+    this.#planted = planted;
     this.#origins = [new Origin(this.#world), new Origin(this.#world)];
+    for (const origin of this.#origins) {
+      origin.hidesQueues = planted === "queues are never adopted";
+      origin.sharesLocks = planted === "two pages think that they are one";
+    }
   }
 
   async outcome(steps: number): Promise<Outcome> {
@@ -105,8 +117,13 @@ class Run {
       const codes = ["limit", "forbidden", "unavailable", "missing_deps", "x_new"];
       this.#noted("reject", () => (world.server.refuse = { code: codes[world.below(codes.length)]!, left: 1 }));
     }
-    if (this.#happens("quarantine")) this.#noted("quarantine", () => this.#lost(world.server.quarantine(DOCUMENT, this.#recent())));
-    if (this.#happens("restore")) {
+    if (this.#restores === 0 && this.#happens("quarantine")) {
+      this.#quarantines += 1;
+      this.#noted("quarantine", () => this.#lost(world.server.quarantine(DOCUMENT, this.#recent())));
+    }
+    // Either a bad change or an old backup: of both at once, some pages bring back what others have made anew.
+    if (this.#quarantines === 0 && this.#happens("restore")) {
+      this.#restores += 1;
       this.#noted("restore", () => {
         this.#crash();
         this.#lost(world.server.restore(DOCUMENT, this.#recent()));
@@ -114,6 +131,7 @@ class Run {
     }
     if (this.#happens("full")) this.#noted("full", () => (desk.origin.full = !desk.origin.full));
     if (this.#happens("offline")) this.#noted("offline", () => desk.page.client.goOffline());
+    if (this.#planted === "the server forgets" && world.once(20)) world.server.forget(DOCUMENT);
     if (world.once(6)) desk.page.client.goOnline();
     if (world.once(40)) this.#noted("compact", () => world.server.compact(DOCUMENT));
   }
@@ -125,7 +143,8 @@ class Run {
 
   #recent(): number {
     const length = this.#world.server.length(DOCUMENT);
-    return Math.max(0, length - 1 - this.#world.below(10));
+    // Not the first one, which is the same from everybody.
+    return Math.max(1, length - 1 - this.#world.below(10));
   }
 
   #crash(): void {
@@ -197,7 +216,7 @@ class Run {
       if (handle.unsyncedChanges > 0) complaints.push(`page ${at} has ${handle.unsyncedChanges} unsynced changes`);
     }
     for (const hash of server.promised) if (!server.has(DOCUMENT, hash)) complaints.push(`${hash} was promised and is gone`);
-    const drafts = (await Promise.all(this.#origins.map(storedText))).join();
+    const drafts = (await Promise.all(this.#origins.map((origin) => storedText(origin, "/x/")))).join();
     for (const token of this.#author.keys()) {
       const found = shown.split(token).length - 1;
       if (found > 1) complaints.push(`${token} is there ${found} times`);
@@ -209,10 +228,10 @@ class Run {
   }
 }
 
-/** All values of a storage as one text, to look for tokens in. */
-async function storedText(origin: Origin): Promise<string> {
+/** Values of a storage as one text, to look for tokens in. */
+async function storedText(origin: Origin, under = ""): Promise<string> {
   const entries = await origin.storage.list("");
-  return entries.map(([, value]) => latin(value)).join("\n");
+  return entries.flatMap(([key, value]) => (key.includes(under) ? [latin(value)] : [])).join("\n");
 }
 
 function latin(bytes: Uint8Array): string {

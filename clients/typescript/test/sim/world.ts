@@ -6,7 +6,7 @@ import { Client, type ClientOptions, type Storage, type StorageWrite } from "../
 import { Random } from "../../src/core/random.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { StorageError } from "../../src/storage/storage.js";
-import { MemoryOrigin } from "../../src/tabs/memory.js";
+import { MemoryOrigin, type MemoryPage } from "../../src/tabs/memory.js";
 import type { Transport, TransportEvents } from "../../src/transport/transport.js";
 import { ModelServer } from "./server.js";
 
@@ -148,13 +148,20 @@ export class Origin {
   readonly storage = memoryStorage();
   /** The storage refuses to write. */
   full = false;
+  /** Planted: nobody finds what another page has left. */
+  hidesQueues = false;
+  /** Planted: every page gets every lock. */
+  sharesLocks = false;
 
   constructor(world: World) {
     this.#world = world;
   }
 
   page(options: Partial<ClientOptions> = {}): Page {
-    return new Page(this.#world, this.#tabs.page(), (page) => this.#view(page), options);
+    const tabs = this.#tabs.page();
+    const lock = async () => ({ release: () => {} });
+    const lawless: MemoryPage = { channel: (name, hear) => tabs.channel(name, hear), kill: () => tabs.kill(), lock, tryLock: lock };
+    return new Page(this.#world, this.sharesLocks ? lawless : tabs, (page) => this.#view(page), options);
   }
 
   /** The storage as one page has it: what a page that is gone has not begun to write is never written. */
@@ -169,7 +176,8 @@ export class Origin {
     let writes = Promise.resolve();
     return {
       get: (key) => slow(() => storage.get(key)),
-      list: (prefix) => slow(() => storage.list(prefix)),
+      list: (prefix) =>
+        slow(async () => (await storage.list(prefix)).filter(([key]) => !this.hidesQueues || !key.includes("/q/"))),
       write: (batch: readonly StorageWrite[]) => {
         const write = () =>
           slow(async () => {

@@ -5,7 +5,7 @@ use crate::engine::room::{Effect, Event, LoadFailure, ReadFailure, Slice, Snapsh
 use bytes::Bytes;
 use syncline_protocol::{
     Cursor, Epoch, Limits, Position, SessionId,
-    native::{ClientMessage, Packing},
+    native::{ClientMessage, ClosedCode, Packing, ServerMessage, decode_server},
 };
 
 fn at(position: u64) -> Cursor {
@@ -61,15 +61,19 @@ fn o1_who_joins_while_the_room_loads_is_answered_when_it_has() {
 
 #[test]
 fn o23_o24_a_document_that_does_not_open_closes_its_room() {
-    let check = |failure: LoadFailure, expected: &str| {
+    let check = |failure: LoadFailure, code: ClosedCode, expected: &str| {
         let mut bench = Bench::loading(Limits::default(), Tuning::default());
         bench.join(1);
         bench.feed(Event::LoadFailed(failure));
         assert_eq!(bench.told(1), [expected]);
         assert_eq!(kinds(&bench.take()), ["dismiss", "close"]);
+        bench.join(2);
+        assert_eq!(bench.told(2), [expected], "a join that was under way");
+        let late = decode_server(&bench.room.too_late()).unwrap();
+        assert!(matches!(late, ServerMessage::Closed { code: told, room: None, .. } if told == code));
     };
-    check(LoadFailure::Damaged, "closed damaged");
-    check(LoadFailure::Unavailable, "closed unavailable");
+    check(LoadFailure::Damaged, ClosedCode::Damaged, "closed damaged");
+    check(LoadFailure::Unavailable, ClosedCode::Unavailable, "closed unavailable");
 }
 
 #[test]

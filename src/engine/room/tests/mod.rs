@@ -2,6 +2,7 @@
 
 mod admission;
 mod catchup;
+mod peers;
 mod upkeep;
 
 use super::{Effect, Event, Loaded, Room, Ticket, Tuning};
@@ -260,6 +261,7 @@ fn empty() -> Loaded {
         log_bytes: 0,
         snapshot: None,
         quarantined: BTreeSet::new(),
+        foreign_until: None,
     }
 }
 

@@ -12,6 +12,7 @@ fn tuning() -> Tuning {
     Tuning {
         merge_changes: 4,
         merge_after_ms: 30_000,
+        merge_quiet_ms: 40_000,
         compact_changes: 8,
         compact_changes_at_close: 2,
         room_idle_ms: 60_000,
@@ -67,6 +68,35 @@ fn a_merge_is_due_by_number_and_by_age() {
     bench.store();
     bench.pass(29_999);
     assert!(work(&mut bench).is_empty(), "one is too few, and it is young");
+    bench.pass(1);
+    assert_eq!(work(&mut bench), ["merge"]);
+}
+
+#[test]
+fn a_merge_is_due_when_it_has_become_quiet() {
+    let quiet = Tuning {
+        merge_quiet_ms: 2_000,
+        ..tuning()
+    };
+    let changes = typed(1, 2);
+    let mut bench = Bench::open_with(Limits::default(), quiet);
+    bench.join(1);
+    bench.edit(1, 1, &changes[..1]);
+    bench.store();
+    bench.pass(1_500);
+    bench.edit(1, 2, &changes[1..]);
+    bench.store();
+    bench.pass(1_999);
+    assert!(work(&mut bench).is_empty(), "somebody is writing");
+    assert_eq!(bench.room.next_wakeup().map(|at| at.ms_since(bench.now)), Some(1));
+    bench.pass(1);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.feed(Event::Merged(Merged::Failed));
+    bench.pass(4_999);
+    assert!(
+        work(&mut bench).is_empty(),
+        "what could not be tried is not tried at once"
+    );
     bench.pass(1);
     assert_eq!(work(&mut bench), ["merge"]);
 }

@@ -106,6 +106,14 @@ impl Kv for Scripted {
         self.call("reserve", |script| &mut script.reserve)
     }
 
+    fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
+        self.memory.origin()
+    }
+
+    fn mark_origin(&self) -> Result<Vec<u8>, KvError> {
+        self.memory.mark_origin()
+    }
+
     fn size_bytes(&self) -> u64 {
         0
     }
