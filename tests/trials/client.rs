@@ -1,7 +1,7 @@
 //! A bare native client for one thread: it says what a trial wants said, takes whatever comes, and never panics at a server
 //! that dies.
 
-use crate::process::PATIENCE;
+use crate::{clock, process::PATIENCE};
 use automerge::Automerge;
 use bytes::Bytes;
 use std::{
@@ -138,6 +138,7 @@ impl Client {
 
     /// The next message, waited for as long as the slowest machine needs.
     pub(crate) fn hear(&mut self) -> Heard {
+        let begun = clock::now();
         loop {
             match self.socket.read() {
                 Ok(Message::Binary(frame)) => match decode_server(&frame) {
@@ -145,6 +146,8 @@ impl Client {
                     Err(error) => panic!("the server sent what is no message: {error}"),
                 },
                 Ok(Message::Close(close)) => return Heard::Ended(close.map(|close| close.code.into())),
+                // Pings come all the time.
+                Ok(_) if begun.elapsed() >= PATIENCE => return Heard::Silence,
                 Ok(_) => {}
                 Err(Error::Io(error)) if is_time_out(&error) => return Heard::Silence,
                 Err(_) => return Heard::Ended(None),

@@ -68,6 +68,19 @@ pub(crate) enum Trouble {
     Skipped(String),
 }
 
+/// The figure of what took so long. Later than five times the target is no failure, since a busy machine does that, too, but
+/// no pass either.
+pub(crate) fn on_time(took_ms: f64, target_ms: f64, figure: Figure) -> Outcome {
+    if took_ms <= 5.0 * target_ms {
+        return Ok(figure);
+    }
+    let reason = "later than five times the target: is the machine busy?";
+    Err(Trouble::Missed {
+        figure: figure.text,
+        reason,
+    })
+}
+
 impl From<String> for Trouble {
     fn from(text: String) -> Self {
         Self::Failed(text)

@@ -25,6 +25,7 @@ mod read;
 pub mod record;
 mod scan;
 pub mod sled;
+mod tally;
 mod watchdog;
 pub mod writer;
 

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use crate::server::switches::Switch;
 use super::{
     StoreError,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
+    tally::Tally,
     watchdog::Watchdog,
 };
 
@@ -33,6 +34,8 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(20);
 const STUCK_AFTER: Duration = Duration::from_millis(500);
 const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
+/// In a tree of its own.
+const COUNT_KEY: &str = "batches";
 /// sled's log: without it there is no store.
 const LOG_FILE: &str = "db";
 /// Tells this directory from a copy of it.
@@ -78,6 +81,11 @@ struct Open {
     db: sled::Db,
     /// The log file under sled, for the fsync.
     log_file: File,
+    /// Holds the number of batches written; always behind the batch in the log that it counts.
+    counted: sled::Tree,
+    written: AtomicU64,
+    /// The number of batches synced, beside the log.
+    tally: Tally,
 }
 
 impl SledKv {
@@ -217,7 +225,12 @@ impl Kv for SledKv {
                 Write::Delete { key } => writes.remove(key.as_slice()),
             }
         }
-        self.change(|open| open.db.apply_batch(writes).map_err(kv_error))
+        self.change(|open| {
+            open.db.apply_batch(writes).map_err(kv_error)?;
+            let written = open.written.fetch_add(1, Ordering::Relaxed) + 1;
+            let counted = open.counted.insert(COUNT_KEY, &written.to_be_bytes());
+            counted.map(drop).map_err(kv_error)
+        })
     }
 
     fn sync(&self) -> Result<(), KvError> {
@@ -229,7 +242,12 @@ impl Kv for SledKv {
             // Whatever the fsync says, `Full` included, is final: the system may have dropped what it could not write.
             open.log_file
                 .sync_data()
-                .map_err(|error| KvError::Io(format!("the fsync failed: {error}")))
+                .map_err(|error| KvError::Io(format!("the fsync failed: {error}")))?;
+            // An older tally only notices less.
+            if let Err(error) = open.tally.write(open.written.load(Ordering::Relaxed)) {
+                tracing::warn!(%error, "the tally of synced batches cannot be written");
+            }
+            Ok(())
         })
     }
 
@@ -298,7 +316,25 @@ impl Open {
             File::options().read(true).write(true).open(directory.join(LOG_FILE))
         };
         let log_file = files().map_err(|error| io_error(&error))?;
-        Ok(Self { db, log_file })
+        let counted = unpanicked(|| db.open_tree("counted").map_err(kv_error))?;
+        let written = unpanicked(|| counted.get(COUNT_KEY).map_err(kv_error))?;
+        let written = written.and_then(|count| Some(u64::from_be_bytes(count.as_ref().try_into().ok()?)));
+        let written = written.unwrap_or(0);
+        let (tally, synced) = Tally::open(directory).map_err(|error| io_error(&error))?;
+        if synced.is_some_and(|synced| synced > written) {
+            return Err(KvError::Damaged(format!(
+                "its log ends early: of {} batches that were synced only {written} can be read, because a part before the \
+                 others is damaged (without the file `tally` the store opens with these)",
+                synced.unwrap_or(written)
+            )));
+        }
+        Ok(Self {
+            db,
+            log_file,
+            counted,
+            written: AtomicU64::new(written),
+            tally,
+        })
     }
 }
 

@@ -69,7 +69,11 @@ fn run(trial: &Trial) -> Outcome {
          them named by check), {cut} cut short; 0 otherwise wrong, 0 crashes"
     );
     if cut > 0 {
-        let reason = "sled takes damage near the end of its log for a torn write, and goes on from before it";
+        return Err(Trouble::Failed(format!("newest edits are gone without a word: {text}")));
+    }
+    if store_refused > 0 {
+        let reason =
+            "sled reads its log in order and no further than the damage; the server says so and does not start";
         return Err(Trouble::Missed { figure: text, reason });
     }
     Ok(Figure { count, text })

@@ -24,7 +24,7 @@ pub(crate) const ROW: Row = Row {
     number: "20",
     name: "mutated frames and changes",
     target: "nothing passes the gate and fails the oracle; 0 exits, 0 hangs; memory grows at most 50 MiB; others unhurt",
-    ci: 200_000,
+    ci: 30_000,
     soak: 10_000_000,
     run,
     bites: &[],

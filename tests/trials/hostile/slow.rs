@@ -111,7 +111,7 @@ fn send_much(anna: &mut Client, room: syncline_protocol::RoomNumber) -> Result<(
     Ok(())
 }
 
-/// The defaults, 20 s and 45 s, at a tenth; five times that is asserted.
+/// The defaults, 20 s and 45 s, at a tenth; ten times that is asserted.
 const PING_MS: u64 = 2_000;
 const IDLE_MS: u64 = 4_500;
 
@@ -152,7 +152,7 @@ fn freeze_and_thaw(trial: &Trial, process: &Process) -> Result<f64, String> {
         let open = process.metric("syncline_websockets_open");
         signal("-STOP", watcher.id());
         let begun = clock::now();
-        let limit = Duration::from_millis(IDLE_MS * 5);
+        let limit = Duration::from_millis(IDLE_MS * 10);
         let cut = clock::wait_until(limit, || {
             // Anna is alive.
             anna.hear_all(room).is_ok() && process.metric("syncline_websockets_open") < open
@@ -219,7 +219,7 @@ fn handshakes(trial: &Trial) -> Outcome {
         slowest <= 5.0 * CLOSED_MAX.as_secs_f64() * 1e3,
         "closed after {slowest:.0} ms"
     );
-    ensure!(honest <= 5_000.0, "an honest connect took {honest:.0} ms");
+    ensure!(honest <= 30_000.0, "an honest connect took {honest:.0} ms");
     let text = format!(
         "all closed within {:.1} s; honest connects p99 {honest:.1} ms",
         slowest / 1e3

@@ -38,6 +38,34 @@ fn space_is_used_again() {
     assert_eq!(kv.blob_files().unwrap(), 0);
 }
 
+#[test]
+fn a_log_that_is_damaged_amid_does_not_pass_for_a_shorter_one() {
+    let directory = TempDir::new().unwrap();
+    let open = || SledKv::open(directory.path(), SledOptions::default());
+    let kv = Arc::new(open().unwrap());
+    Store::open(kv.clone()).unwrap();
+    let mut author = Author::new("a");
+    for number in 0..100 {
+        let change = vec![number; 300];
+        write(&*kv, &record(&author, change.clone()));
+        author.append_unwritten(vec![entry("ann", change)]);
+    }
+    drop(kv);
+    let log = directory.path().join("db");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    match open().err() {
+        Some(StoreError::StoreDamaged(what)) => assert!(what.contains("ends early"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    std::fs::remove_file(directory.path().join("tally")).unwrap();
+    let store = Store::open(Arc::new(open().unwrap())).unwrap();
+    let left = store.load(&author.document).unwrap().unwrap();
+    assert!((1..100).contains(&left.end.number()), "{} are left", left.end);
+}
+
 /// `mkdir /tmp/syncline-small-disk && mount -t tmpfs -o size=64m none /tmp/syncline-small-disk`
 #[test]
 #[ignore = "needs a small disk, mounted by hand"]

@@ -1,0 +1,75 @@
+//! How many groups were synced, written down beside the log, so that a log that ends early is noticed.
+//!
+//! A log that is read after a crash ends where its last record is whole; damage amid the log looks just like that, and all
+//! that came after it would be gone without a word. The tally is written after each sync and is never ahead of the log, so a
+//! log that holds fewer groups than it says has lost some. It is not synced itself: after a power cut it may be old, or
+//! garbled, and then says nothing.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+const FILE: &str = "tally";
+const COUNT_BYTES: usize = 8;
+const BYTES: usize = COUNT_BYTES + 4;
+
+/// The file, open for writing.
+#[derive(Debug)]
+pub(super) struct Tally {
+    file: File,
+}
+
+impl Tally {
+    /// Opens the tally in `directory`, which is made if it is not there. What it says, if that can be read.
+    pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<u64>)> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(directory.join(FILE))?;
+        let mut bytes = [0; BYTES];
+        let said = match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => decode(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(error) => return Err(error),
+        };
+        Ok((Self { file }, said))
+    }
+
+    /// So many groups are synced.
+    pub(super) fn write(&self, count: u64) -> io::Result<()> {
+        self.file.write_all_at(&encode(count), 0)
+    }
+}
+
+fn encode(count: u64) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..COUNT_BYTES]);
+    bytes[COUNT_BYTES..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8; BYTES]) -> Option<u64> {
+    let count = u64::from_le_bytes(bytes[..COUNT_BYTES].try_into().ok()?);
+    (*bytes == encode(count)).then_some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_says_what_was_written_last_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let (tally, said) = Tally::open(path).unwrap();
+        assert_eq!(said, None);
+        tally.write(7).unwrap();
+        tally.write(u64::MAX).unwrap();
+        assert_eq!(Tally::open(path).unwrap().1, Some(u64::MAX));
+        std::fs::write(path.join(FILE), [0; BYTES]).unwrap();
+        assert_eq!(Tally::open(path).unwrap().1, None, "garbled by a power cut");
+        std::fs::write(path.join(FILE), [1; 3]).unwrap();
+        assert_eq!(Tally::open(path).unwrap().1, None, "cut short");
+    }
+}
