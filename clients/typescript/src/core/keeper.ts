@@ -94,6 +94,13 @@ export class Keeper {
     this.#due(now);
   }
 
+  /** Takes out what waits to leave the queue: it is looked after elsewhere. */
+  takeCovered(): string[] {
+    const keys = this.#covered.map(({ key }) => key);
+    this.#covered = [];
+    return keys;
+  }
+
   /** The same, before the log has come so far. All that it stands on is confirmed: so it may be stored as part of the replica. */
   acknowledged(now: number, key: string, cursor: Cursor, change: Uint8Array): void {
     if (this.#keeps) {

@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, goneOf, keep, placeOwn, placeSiblings, split, storeGroup } from "./edits.js";
+import { draft, freshActor, keep, placeOwn, placeSiblings, split, storeGroup } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -135,33 +135,53 @@ interface Losses {
   readonly lost: readonly Content[];
 }
 
-/** Makes own changes anew under new actors: exactly as far as all that they stand on is there, then by value. */
+/**
+ * Saves the own changes that the server's document lacks. What was never acknowledged, and stands on what is there, goes on as it
+ * is: another page may have brought it along, and then it must not be there twice. What was thrown out is made anew under new
+ * actors, exactly as far as all that it stands on is there, then by value.
+ */
 function makeAnew(document: Document, site: Site, losses: Losses): void {
   const { replica } = document;
   const queued = [...losses.pending, ...document.unplaced].filter(({ origin }) => origin === "own");
+  const byHash = new Map(queued.map((pending) => [pending.hash, pending]));
   document.unplaced = [];
-  const queuedHashes = new Set(queued.map(({ hash }) => hash));
   const isOwn = ({ hash, actor }: Content) =>
-    (queuedHashes.has(hash) || replica.actors.has(actor)) && hash !== document.initial?.hash && !document.quarantined.has(hash);
+    (byHash.has(hash) || replica.actors.has(actor)) && hash !== document.initial?.hash && !document.quarantined.has(hash);
   const own = losses.lost.filter(isOwn);
   const needsInitial = document.initial !== undefined && (own.length > 0 || replica.heads.length === 0);
   if (needsInitial) restart(document, site);
+  const goesOn = takeOn(document, own, byHash);
   const serial = queued[0]?.serial;
-  const { placed, left } = split(document, own);
+  const { placed, left } = split(document, own.filter(({ hash }) => !goesOn.has(hash)));
   const renamed = placed.length === 0 ? [] : rename(placed, () => freshActor(document, site));
   const before = replica.heads;
   const exact = renamed !== undefined && quietly(() => replica.merge(renamed)) !== undefined;
   if (exact) keep(document, site, contentsSince(replica.doc, before), true, serial);
-  const rest = exact ? left : own;
+  const rest = exact ? left : [...placed, ...left];
   const whole = byValue(document, site, losses.former, rest, serial);
   const lostHashes = new Set(losses.lost.map(({ hash }) => hash));
   confirmHeld(document, site, queued.filter(({ hash }) => !lostHashes.has(hash)));
-  const writes: StorageWrite[] = queued.filter(({ hash }) => lostHashes.has(hash)).map(({ key }) => ({ remove: key }));
+  const remade = queued.filter(({ hash }) => lostHashes.has(hash) && !goesOn.has(hash));
+  const writes: StorageWrite[] = remade.map(({ key }) => ({ remove: key }));
   if (!whole) {
-    const kept = rest.map((content) => queued.find(({ hash }) => hash === content.hash) ?? broughtOf(content, site));
+    const kept = rest.map((content) => byHash.get(content.hash) ?? broughtOf(content, site));
     writes.push(draft(document, site, "after_reject", "this does not fit the document that the server has now", kept));
   }
-  storeGroup(document, site, writes, goneOf(queued, true));
+  // Acknowledged ones that were thrown out may still be in the queue, and other pages may have read them there.
+  writes.push(...document.keeper.takeCovered().map((key) => ({ remove: key })));
+  storeGroup(document, site, writes, { hashes: own.flatMap(({ hash }) => (goesOn.has(hash) ? [] : [hash])), remade: true });
+}
+
+/** Merges what can go on as it is; their hashes. */
+function takeOn(document: Document, own: readonly Content[], queued: ReadonlyMap<Hash, Pending>): ReadonlySet<Hash> {
+  const { replica } = document;
+  const { placed } = split(document, own.flatMap(({ hash }) => queued.get(hash) ?? []));
+  if (quietly(() => replica.merge(placed.map(({ bytes }) => bytes))) === undefined) return new Set();
+  for (const pending of placed) {
+    pending.edit = undefined;
+    replica.pending.add(pending);
+  }
+  return new Set(placed.map(({ hash }) => hash));
 }
 
 /** Makes changes anew by value, one run after another. Whether nothing was left out. */
@@ -217,7 +237,7 @@ function begin(document: Document, site: Site, opened: Opened): void {
 /** The first change, the same bytes from everybody. */
 export function restart(document: Document, site: Site): void {
   const { initial, replica } = document;
-  if (initial === undefined || replica.holds(initial.hash)) return;
+  if (initial === undefined || replica.holds(initial.hash) || document.quarantined.has(initial.hash)) return;
   const step = replica.merge([initial.bytes]);
   keep(document, site, [contentOf(initial.bytes)]);
   document.changed(site, "remote", step);

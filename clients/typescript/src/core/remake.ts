@@ -159,12 +159,13 @@ class Places {
   }
 
   #behind(object: A.Prop[], index: number): number {
-    for (let left = index - 1; left >= 0 && index - left <= NEIGHBOURS_MAX; left -= 1) {
+    const last = Math.max(0, index - NEIGHBOURS_MAX);
+    for (let left = index - 1; left >= last; left -= 1) {
       const place = this.#find(object, left);
       if (place !== undefined) return place + 1;
     }
     const there: unknown = this.#at(this.#target, object);
-    return index === 0 ? 0 : Math.min(index, (there as { length?: number }).length ?? 0);
+    return last === 0 ? 0 : Math.min(index, (there as { length?: number }).length ?? 0);
   }
 
   #isMade(path: A.Prop[]): boolean {

@@ -54,6 +54,8 @@ class Run {
   readonly #origins: Origin[];
   #desks: Desk[] = [];
   #edits = 0;
+  #quarantines = 0;
+  #restores = 0;
   /** Edits that nobody has to keep: their page died before they were stored, or the server lost them and their page is gone. */
   readonly #excused = new Set<string>();
   readonly #author = new Map<string, Page>();
@@ -115,8 +117,13 @@ class Run {
       const codes = ["limit", "forbidden", "unavailable", "missing_deps", "x_new"];
       this.#noted("reject", () => (world.server.refuse = { code: codes[world.below(codes.length)]!, left: 1 }));
     }
-    if (this.#happens("quarantine")) this.#noted("quarantine", () => this.#lost(world.server.quarantine(DOCUMENT, this.#recent())));
-    if (this.#happens("restore")) {
+    if (this.#restores === 0 && this.#happens("quarantine")) {
+      this.#quarantines += 1;
+      this.#noted("quarantine", () => this.#lost(world.server.quarantine(DOCUMENT, this.#recent())));
+    }
+    // Either a bad change or an old backup: of both at once, some pages bring back what others have made anew.
+    if (this.#quarantines === 0 && this.#happens("restore")) {
+      this.#restores += 1;
       this.#noted("restore", () => {
         this.#crash();
         this.#lost(world.server.restore(DOCUMENT, this.#recent()));
@@ -136,7 +143,8 @@ class Run {
 
   #recent(): number {
     const length = this.#world.server.length(DOCUMENT);
-    return Math.max(0, length - 1 - this.#world.below(10));
+    // Not the first one, which is the same from everybody.
+    return Math.max(1, length - 1 - this.#world.below(10));
   }
 
   #crash(): void {

@@ -6,7 +6,7 @@ import { Client, type ClientOptions, type Storage, type StorageWrite } from "../
 import { Random } from "../../src/core/random.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { StorageError } from "../../src/storage/storage.js";
-import { MemoryOrigin } from "../../src/tabs/memory.js";
+import { MemoryOrigin, type MemoryPage } from "../../src/tabs/memory.js";
 import type { Transport, TransportEvents } from "../../src/transport/transport.js";
 import { ModelServer } from "./server.js";
 
@@ -160,8 +160,8 @@ export class Origin {
   page(options: Partial<ClientOptions> = {}): Page {
     const tabs = this.#tabs.page();
     const lock = async () => ({ release: () => {} });
-    if (this.sharesLocks) Object.assign(tabs, { lock, tryLock: lock });
-    return new Page(this.#world, tabs, (page) => this.#view(page), options);
+    const lawless: MemoryPage = { channel: (name, hear) => tabs.channel(name, hear), kill: () => tabs.kill(), lock, tryLock: lock };
+    return new Page(this.#world, this.sharesLocks ? lawless : tabs, (page) => this.#view(page), options);
   }
 
   /** The storage as one page has it: what a page that is gone has not begun to write is never written. */

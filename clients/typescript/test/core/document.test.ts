@@ -1,0 +1,391 @@
+import * as A from "@automerge/automerge";
+import { deflateSync } from "fflate";
+import { describe, expect, it } from "vitest";
+import { initialChange } from "../../src/core/initial.js";
+import { editKey, editWrite, nothingKept, readKept, type Kept } from "../../src/core/kept.js";
+import { ChangeError } from "../../src/status.js";
+import type { StorageWrite } from "../../src/storage/storage.js";
+import { Driver, noLimits, others, type Notes } from "./driver.js";
+
+/** A driver in its room, with somebody else's text. */
+function live(text = "hello"): { driver: Driver; doc: A.Doc<Notes>; all: Uint8Array[] } {
+  const { doc, all } = others(text);
+  const driver = new Driver();
+  driver.open();
+  driver.connect();
+  driver.come(all, [1, all.length]);
+  return { driver, doc, all };
+}
+
+const drafts = (driver: Driver) => driver.notices.flatMap((notice) => (notice.type === "draft" ? [notice.draft] : []));
+const writes = (driver: Driver): StorageWrite[] => driver.effects.flatMap((effect) => (effect.type === "store" ? effect.writes : []));
+const changes = (driver: Driver) => driver.notices.filter((notice) => notice.type === "changed");
+const typed = (doc: A.Doc<Notes>, text: string) => A.change(doc, { time: 0 }, (notes) => A.splice(notes, ["text"], 0, 0, text));
+
+describe("local edits", () => {
+  it("are shown at once, stored before they are sent, and sent as one edit", () => {
+    const { driver } = live();
+    driver.storage = "waits";
+    for (const char of "abc") driver.type(char);
+    expect(driver.text).toBe("cbahello");
+    expect(driver.core.state("d")).toMatchObject({ safety: "local", unsynced: 3 });
+    driver.pass(49);
+    expect(driver.effects.filter(({ type }) => type === "store")).toEqual([]);
+    driver.pass(1);
+    expect(driver.edits()).toEqual([]);
+    const [store] = driver.effects.filter((effect) => effect.type === "store");
+    driver.step({ type: "stored", document: "d", ticket: store!.ticket });
+    expect(driver.edits()).toMatchObject([{ changes: [{}, {}, {}] }]);
+    expect(driver.core.state("d")?.safety).toBe("sent");
+    driver.say({ type: "ack", room: 1, id: driver.edits()[0]!.id, cursor: [1, 4] });
+    expect(driver.core.state("d")).toMatchObject({ safety: "durable", unsynced: 0 });
+  });
+
+  it("are sent all the same when the storage fails, and the app is told", () => {
+    const { driver } = live();
+    driver.storage = "waits";
+    driver.type("a");
+    driver.pass(50);
+    const [store] = driver.effects.filter((effect) => effect.type === "store");
+    driver.step({ type: "store-failed", document: "d", ticket: store!.ticket, error: new Error("full") });
+    expect(driver.errors()).toEqual(["storage"]);
+    expect(driver.edits()).toHaveLength(1);
+  });
+
+  it("e10_o13_an_acknowledged_change_is_not_merged_again_when_its_diff_comes", () => {
+    const { driver } = live();
+    driver.type("a");
+    driver.pass(50);
+    const [edit] = driver.edits();
+    driver.say({ type: "ack", room: 1, id: edit!.id, cursor: [1, 2] });
+    const before = changes(driver).length;
+    driver.diff(edit!.changes, [1, 2], 7);
+    driver.pass(100);
+    expect(changes(driver)).toHaveLength(before);
+    driver.pass(1_000);
+    expect(writes(driver).some((write) => "remove" in write && write.remove.includes("/q/"))).toBe(true);
+  });
+
+  it("are refused before the document is there, and when too large", () => {
+    const driver = new Driver();
+    driver.open();
+    expect(() => driver.type("a")).toThrow(ChangeError);
+    const ready = live().driver;
+    const fault = (work: () => void) => {
+      try {
+        work();
+      } catch (error) {
+        return (error as ChangeError).kind;
+      }
+      return undefined;
+    };
+    const large = Array.from({ length: 1 << 20 }, (_, at) => String.fromCharCode(33 + ((at * at) % 90))).join("");
+    expect(fault(() => ready.type(large))).toBe("too_large");
+    expect(ready.text).toBe("hello");
+    ready.type("still ");
+    expect(ready.text).toBe("still hello");
+  });
+
+  it("e16_a_temporary_reject_is_sent_again", () => {
+    const { driver } = live();
+    driver.type("a");
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "unavailable", text: "" });
+    expect(driver.text).toBe("ahello");
+    driver.pass(150);
+    expect(driver.edits()).toHaveLength(2);
+    expect(drafts(driver)).toEqual([]);
+  });
+
+  it.each(["limit", "forbidden", "after_reject", "x_unknown"])("e17_a_refused_edit_becomes_a_draft_with_what_stands_on_it: %s", (code) => {
+    const { driver } = live();
+    driver.type("a");
+    driver.pass(50);
+    driver.type("b");
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code, text: "no" });
+    expect(driver.text).toBe("hello");
+    expect(drafts(driver)).toMatchObject([{ code, reason: "no", changes: 2 }]);
+    driver.type("c");
+    driver.pass(50);
+    const [first] = driver.edits().at(-1)!.changes.map((change) => A.decodeChange(change));
+    const [refused] = driver.edits()[0]!.changes.map((change) => A.decodeChange(change));
+    expect(first!.actor).not.toBe(refused!.actor);
+    expect(first!.seq).toBe(1);
+    const [draft] = drafts(driver);
+    expect(driver.core.makeDraftAnew(driver.now, "d", draft!.id).made).toBe(true);
+    expect([...driver.text].sort().join("")).toBe([..."abchello"].sort().join(""));
+  });
+
+  it("e14_an_actor_conflict_is_made_anew_under_another_actor", () => {
+    const { driver } = live();
+    driver.type("a");
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "actor_conflict", text: "" });
+    expect(driver.text).toBe("ahello");
+    driver.pass(50);
+    const actors = driver.edits().map((edit) => A.decodeChange(edit.changes[0]!).actor);
+    expect(new Set(actors).size).toBe(2);
+    expect(drafts(driver)).toEqual([]);
+  });
+});
+
+describe("what comes", () => {
+  it("is applied once per pause, as one event, and the pause grows with the time that it takes", () => {
+    const { driver, doc } = live();
+    let theirs = doc;
+    let position = 1;
+    const next = () => {
+      theirs = typed(theirs, "x");
+      position += 1;
+      driver.diff([A.getLastLocalChange(theirs)!], [1, position]);
+    };
+    driver.pass(100);
+    next();
+    const before = changes(driver).length;
+    driver.core.took(driver.now, 60);
+    for (let edit = 0; edit < 10; edit += 1) {
+      driver.pass(20);
+      next();
+    }
+    expect(changes(driver)).toHaveLength(before);
+    driver.pass(60);
+    expect(changes(driver)).toHaveLength(before + 1);
+    expect(driver.text).toBe("xxxxxxxxxxxhello");
+  });
+
+  it("e8_a_gap_opens_the_document_anew", () => {
+    const { driver, doc } = live();
+    driver.sent = [];
+    driver.diff([A.getLastLocalChange(typed(doc, "x"))!], [1, 5]);
+    expect(driver.sent.map(({ type }) => type)).toEqual(["leave", "open"]);
+    expect(driver.sent[1]).toMatchObject({ cursor: [1, 1] });
+  });
+
+  it("o12_is_inflated_under_a_cap", () => {
+    const { all } = others("hello");
+    const driver = new Driver({ limits: { loadingBytesMax: 10_000 } });
+    driver.open();
+    driver.connect();
+    const opened = { type: "opened", room: 1, document: "d", access: "write", heads: [], cursor: [1, 1], base: "nothing", bytes: 9 } as const;
+    driver.say(opened);
+    driver.say({ type: "part", room: 1, packing: "deflate", bytes: deflateSync(all[0]!), end: [1, 1] });
+    expect(driver.text).toBe("hello");
+    const other = new Driver({ limits: { loadingBytesMax: 10_000 } });
+    other.open();
+    other.connect();
+    other.say(opened);
+    other.say({ type: "part", room: 1, packing: "deflate", bytes: deflateSync(new Uint8Array(1_000_000)), end: [1, 1] });
+    expect(other.core.state("d")?.status).toMatchObject({ state: "refused", code: "limit" });
+  });
+
+  it("a server that dies in the middle of a snapshot leaves nothing half done", () => {
+    const { all } = others("hello");
+    const driver = new Driver();
+    driver.open();
+    driver.connect();
+    driver.say({ type: "opened", room: 1, document: "d", access: "write", heads: [], cursor: [1, 1], base: "nothing", bytes: all[0]!.length });
+    driver.say({ type: "part", room: 1, packing: "plain", bytes: all[0]!.subarray(0, 20), end: null });
+    driver.step({ type: "disconnected", code: 1006 });
+    expect(driver.core.state("d")?.ready).toBe(false);
+    driver.pass(200);
+    driver.step({ type: "connected" });
+    driver.say({ type: "welcome", session: 8, limits: noLimits, capabilities: [] });
+    driver.come(all, [1, 1]);
+    expect(driver.text).toBe("hello");
+    expect(driver.errors()).toEqual([]);
+  });
+
+  it("o14_a_document_with_other_heads_than_said_is_fetched_whole", () => {
+    const { all } = others("hello");
+    const driver = new Driver();
+    driver.open();
+    driver.connect();
+    driver.sent = [];
+    driver.come(all, [1, 1], { heads: ["ab".repeat(32)] });
+    expect(driver.errors()).toEqual(["document"]);
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null, heads: [] });
+    driver.come(all, [1, 1]);
+    expect(driver.core.state("d")?.status.state).toBe("live");
+  });
+
+  it("a panic of Automerge costs the document, not the edits", () => {
+    const { driver, doc } = live();
+    driver.type("mine ");
+    driver.pass(50);
+    const honest = typed(doc, "x");
+    const gap = A.encodeChange({ ...A.decodeChange(A.getLastLocalChange(honest)!), hash: undefined, seq: 9 } as never);
+    driver.diff([gap], [1, 2]);
+    driver.pass(100);
+    expect(driver.errors()).toContain("document");
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null });
+    driver.come(A.getAllChanges(honest), [1, 2]);
+    expect(driver.text).toBe("mine xhello");
+    driver.pass(100);
+    driver.type("more ");
+    driver.pass(50);
+    expect(driver.edits().length).toBeGreaterThan(1);
+  });
+
+  it("r2_after_a_reset_own_edits_are_made_anew_once_under_a_new_actor", () => {
+    const { driver, doc, all } = live();
+    const culprit = typed(doc, "BAD ");
+    driver.diff([A.getLastLocalChange(culprit)!], [1, 2]);
+    driver.pass(100);
+    driver.type("mine ", 4);
+    driver.pass(50);
+    driver.say({ type: "closed", room: 1, document: "d", code: "reset", text: "" });
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null, heads: [] });
+    const stored = driver.effects.length;
+    driver.come(all, [2, 1]);
+    expect(driver.text).toBe("mine hello");
+    driver.pass(50);
+    const batches = driver.effects.slice(stored).filter((effect) => effect.type === "store");
+    const moved = batches.find((batch) => batch.writes.some((write) => "remove" in write && write.remove.includes("/q/")));
+    expect(moved?.writes.some((write) => "put" in write && write.put.includes("/q/"))).toBe(true);
+    const [before, after] = [driver.edits().at(0)!, driver.edits().at(-1)!].map((edit) => A.decodeChange(edit.changes[0]!));
+    expect(after!.actor).not.toBe(before!.actor);
+    expect(drafts(driver)).toEqual([]);
+  });
+
+  it("r2_what_was_never_acknowledged_and_stands_on_sound_history_goes_on_as_it_is", () => {
+    const { driver, all } = live();
+    driver.type("mine ");
+    driver.pass(50);
+    driver.say({ type: "closed", room: 1, document: "d", code: "reset", text: "" });
+    driver.come(all, [2, 1]);
+    expect(driver.text).toBe("mine hello");
+    const [before, after] = driver.edits();
+    expect(after!.changes).toEqual(before!.changes);
+    driver.type("more ");
+    driver.pass(50);
+    const actors = driver.edits().map((edit) => A.decodeChange(edit.changes[0]!).actor);
+    expect(new Set(actors).size).toBe(2);
+  });
+
+  it("o17_another_life_of_the_log_is_sent_all_that_it_lacks", () => {
+    const { driver, doc, all } = live();
+    const theirs = typed(doc, "kept ");
+    driver.diff([A.getLastLocalChange(theirs)!], [1, 2]);
+    driver.pass(100);
+    driver.step({ type: "disconnected", code: 1012 });
+    driver.pass(200);
+    driver.step({ type: "connected" });
+    driver.say({ type: "welcome", session: 8, limits: noLimits, capabilities: [] });
+    driver.sent = [];
+    driver.come(all, [5, 1]);
+    expect(driver.text).toBe("kept hello");
+    expect(driver.edits()).toMatchObject([{ changes: [A.getLastLocalChange(theirs)] }]);
+  });
+});
+
+describe("what is stored", () => {
+  /** What a next page finds, of all batches of a driver. */
+  function kept(driver: Driver, own = true): Kept {
+    const entries = new Map<string, Uint8Array>();
+    for (const write of writes(driver)) {
+      if ("put" in write) entries.set(write.put, write.value);
+      else entries.delete(write.remove);
+    }
+    return readKept("d", [...entries].sort(([a], [b]) => (a < b ? -1 : 1)), () => own);
+  }
+
+  it("c7_o4_is_enough_to_go_on_with_and_to_ask_for_what_was_missed_only", () => {
+    const { driver, doc } = live();
+    const theirs = typed(doc, "x");
+    driver.diff([A.getLastLocalChange(theirs)!], [1, 2]);
+    driver.pass(1_000);
+    driver.type("unsent ");
+    driver.step({ type: "stop" });
+    driver.pass(1_000);
+    const next = new Driver();
+    next.open(kept(driver));
+    expect(next.text).toBe("unsent xhello");
+    expect(next.core.state("d")).toMatchObject({ ready: true, unsynced: 1, safety: "local" });
+    next.connect();
+    expect(next.sent.at(-1)).toMatchObject({ type: "open", cursor: [1, 2], heads: A.getHeads(theirs) });
+  });
+
+  it("that cannot be read is reported and left, and the server is asked", () => {
+    const { driver } = live();
+    driver.pass(1_000);
+    driver.type("unsent ");
+    driver.step({ type: "stop" });
+    driver.pass(1_000);
+    const whole = kept(driver);
+    const next = new Driver();
+    next.open({ ...whole, replica: whole.replica!.map((byte, at) => (at > 20 ? byte ^ 0xff : byte)), damaged: ["d/d/x/1"] });
+    expect(next.errors()).toEqual(["storage", "storage"]);
+    expect(next.core.state("d")).toMatchObject({ unsynced: 1 });
+    next.connect();
+    expect(next.sent.at(-1)).toMatchObject({ type: "open", cursor: null });
+    next.come(others("hello").all, [1, 1]);
+    expect(next.text).toBe("unsent hello");
+    expect(next.core.state("d")).toMatchObject({ unsynced: 1 });
+  });
+
+  it("is compacted now and then", () => {
+    const { driver, doc } = live();
+    let theirs = doc;
+    for (let position = 2; position < 300; position += 1) {
+      theirs = typed(theirs, "x");
+      driver.diff([A.getLastLocalChange(theirs)!], [1, position]);
+      driver.pass(600);
+    }
+    const found = kept(driver);
+    expect(found.stored?.keys.length).toBeLessThan(70);
+    const next = new Driver();
+    next.open(found);
+    expect(next.core.doc("d")).toEqual(theirs);
+  });
+
+  it("of another user is held back", () => {
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    const mine = A.getLastLocalChange(typed(others("hello").doc, "eve's "))!;
+    const edit = { key: editKey("d", "page", 1), user: "eve", remade: false, change: mine };
+    expect(editWrite(edit)).toMatchObject({ put: edit.key });
+    driver.step({ type: "user", user: "eve" });
+    driver.open({ ...nothingKept, replica: others("hello").all[0], stored: { cursor: [1, 1], generation: 1, keys: [] }, own: [edit] });
+    expect(driver.text).toBe("eve's hello");
+    driver.step({ type: "user", user: "ada" });
+    expect(driver.errors()).toEqual(["held"]);
+    expect(driver.text).toBe("hello");
+    expect(writes(driver).some((write) => "remove" in write)).toBe(false);
+  });
+});
+
+describe("how a document begins", () => {
+  it("is the same bytes from everybody, whatever the order of keys, and other bytes for another beginning", () => {
+    const one = initialChange({ text: "", list: [{ a: 1, b: 2 }] });
+    expect(initialChange({ list: [{ b: 2, a: 1 }], text: "" })).toEqual(one);
+    const other = initialChange({ text: "x", list: [] });
+    expect(A.decodeChange(other).actor).not.toBe(A.decodeChange(one).actor);
+  });
+
+  it("is sent where the document is empty, and not where it is not", () => {
+    const empty = new Driver();
+    empty.open(undefined, { text: "" });
+    empty.connect();
+    empty.come([], [1, 0]);
+    empty.pass(50);
+    expect(empty.edits()).toMatchObject([{ changes: [initialChange({ text: "" })] }]);
+    const written = new Driver();
+    written.open(undefined, { text: "" });
+    written.connect();
+    written.come([initialChange({ text: "" })], [1, 1]);
+    written.pass(50);
+    expect(written.edits()).toEqual([]);
+    expect(written.text).toBe("");
+  });
+
+  it("is there without a network, and is the server's later", () => {
+    const driver = new Driver();
+    driver.open(undefined, { text: "" });
+    expect(driver.core.state("d")?.ready).toBe(true);
+    driver.type("offline");
+    driver.connect();
+    driver.come([initialChange({ text: "" })], [1, 1]);
+    driver.pass(50);
+    expect(driver.text).toBe("offline");
+    expect(driver.edits().flatMap((edit) => edit.changes)).toHaveLength(1);
+  });
+});
