@@ -104,8 +104,9 @@ test("a refused edit is kept with its code, and is made anew or dropped", async 
   const refuse = async (text: string): Promise<void> => {
     await window.switchNetwork("off");
     await window.type(text, "end");
-    await window.page.locator('.light[data-safety="local"]').waitFor();
+    await window.kept();
     await enter(window, await server.token({ sub: "ann", docs: ["**=read"] }));
+    await window.contains(text.trim());
     await window.switchNetwork("on");
     await window.page.getByRole("heading", { name: "Not taken by the server" }).waitFor();
     await window.page.locator('.draft[data-code="forbidden"]').getByText(text.trim()).waitFor();

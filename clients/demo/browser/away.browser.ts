@@ -25,7 +25,7 @@ test("offline edits of two, one of whom reloads, come together", async () => {
   await Promise.all([first.switchNetwork("off"), second.switchNetwork("off")]);
   await first.type("Ann packs.\n", "end");
   await second.type("Plan: ", "start");
-  await first.page.locator('.light[data-safety="local"]').waitFor();
+  await first.kept();
   await first.page.reload();
   await first.holds("The trip\nAnn packs.\n");
   expect(await first.shown()).toBe("The trip\nAnn packs.\n");
@@ -49,7 +49,7 @@ test("the page opens and is edited while the server is away", async () => {
   await first.page.reload();
   await first.holds("Written before. ");
   await first.type("Written meanwhile.", "end");
-  await first.page.locator('.light[data-safety="local"]').waitFor();
+  await first.kept();
   await first.page.reload();
   await first.holds("Written before. Written meanwhile.");
 
