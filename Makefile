@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NPM ?= npm
 
-.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench
+.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench bench-repo
 
 # Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
 # that can build it; without one, / says so.
@@ -93,7 +93,7 @@ typescript: page
 	cd clients && $(NPM) run check --workspaces
 	cd clients && $(NPM) test --workspaces
 	cd clients && $(NPM) run e2e --workspaces --if-present
-	cd clients && $(NPM) run browser --workspaces
+	cd clients && $(NPM) run browser --workspaces --if-present
 
 # The pictures in README.md.
 screenshots: page
@@ -116,3 +116,8 @@ bench:
 	$(CARGO) build --release --locked -p syncline -p syncline-bench
 	$(if $(filter micro,$(WORKLOAD)),,$(BENCH) load --runs $(RUNS) $(WORKLOAD))
 	$(if $(filter-out micro,$(WORKLOAD)),,$(BENCH) micro --runs $(RUNS))
+
+# What an edit costs the server in automerge-repo's dialect, beside automerge-repo's own sync server.
+bench-repo: $(PACKAGES)
+	$(CARGO) build --locked --profile trials --bin syncline
+	cd clients && $(NPM) run bench -w interop

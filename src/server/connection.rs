@@ -15,6 +15,7 @@ use crate::{
         Server,
         gateway::Stream,
         hub::Seat,
+        memory::Share,
         metrics::{CloseLabels, Refused, TokenLabels},
         outbox::{Item, Notice, Outbox},
         peers::Claim,
@@ -47,6 +48,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const REASON_BYTES_MAX: usize = 123;
 /// A silent peer of the repo dialect is pinged after this time.
 const REPO_PING_MS: u64 = 5_000;
+/// Messages from this size on, which only peers of the repo dialect send, are charged to the rooms' memory.
+const LARGE_MESSAGE_BYTES: usize = 2 << 20;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
 /// When a server without memory wants those back that it turns away, so that they do not all come at once.
@@ -102,6 +105,7 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         claim: None,
         outbox: outbox.clone(),
         post: Post::new(id),
+        share: None,
         seat: None,
         paused_until: None,
         heard_ms: server.clock.monotonic_ms(),
@@ -127,6 +131,8 @@ struct Reader {
     claim: Option<Claim>,
     outbox: Arc<Outbox>,
     post: Post,
+    /// Of the rooms' memory, for a large message under way.
+    share: Option<Share>,
     seat: Option<Seat>,
     paused_until: Option<Time>,
     heard_ms: u64,
@@ -181,7 +187,7 @@ impl Reader {
                 }
                 Came::Message(None) => return,
                 Came::Notice => self.noticed(),
-                Came::Place => {}
+                Came::Place => self.let_go(),
                 // Nothing more is taken in; what was, is answered before the close.
                 Came::Draining => {
                     leaving = true;
@@ -214,7 +220,7 @@ impl Reader {
             Message::Binary(frame) => {
                 self.server.metrics.frames_in.inc();
                 self.server.metrics.bytes_in.inc_by(frame.len() as u64);
-                self.handle(Event::Received(frame));
+                self.binary(frame);
             }
             Message::Text(_) => {
                 let text = "text messages are not part of the protocol".to_owned();
@@ -224,6 +230,26 @@ impl Reader {
                 });
             }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+    }
+
+    /// A large message takes a share of the rooms' memory until its rooms have taken it in.
+    fn binary(&mut self, frame: Bytes) {
+        if frame.len() >= LARGE_MESSAGE_BYTES {
+            // The frame, and its changes one by one.
+            self.share = self.server.hub.memory().try_take(2 * frame.len() as u64);
+            if self.share.is_none() {
+                let refused = self.turn_away();
+                return self.handle(refused);
+            }
+        }
+        self.handle(Event::Received(frame));
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        if !self.post.is_full() {
+            self.share = None;
         }
     }
 
@@ -392,7 +418,9 @@ impl Reader {
         self.server.metrics.refuse(Refused::Overloaded);
         let range = OVERLOADED_RETRY_AFTER_MS;
         let after_ms = range.start + random_number() % (range.end - range.start);
-        self.outbox.push(ServerMessage::Retry { after_ms }.encode());
+        if self.dialect == Dialect::Native {
+            self.outbox.push(ServerMessage::Retry { after_ms }.encode());
+        }
         Event::Refused {
             code: CloseCode::Overloaded,
             text: "the server has no memory left; come back later".to_owned(),

@@ -174,8 +174,8 @@ impl Server {
             metrics.clone(),
             Memory::new(config.rooms_memory_bytes_max),
             (clock, cores),
-            config.restore_window_ms,
-        );
+        )
+        .with_restore_window(config.restore_window_ms);
         let tuning = Tuning {
             room_idle_ms: config.room_idle_timeout_ms,
             ..Tuning::default()

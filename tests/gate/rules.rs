@@ -414,7 +414,7 @@ fn operations_outside_the_past_of_the_change() {
 }
 
 #[test]
-fn e13_e25_an_actor_belongs_to_who_first_wrote_with_it() {
+fn e13_e26_an_actor_belongs_to_who_first_wrote_with_it() {
     let (room, first) = Room::new();
     let operations = vec![op(ObjectId::Root, at("a"), put("x"))];
     let next = Change::from(change(ALICE, 2, NEXT, &[first], operations.clone()));

@@ -121,8 +121,7 @@ impl Work {
                 deflate,
                 bundle,
             } => self.read(context, move |storage, snapshots| {
-                let known = lock(snapshots).clone();
-                let result = storage.read(&known, from, to, deflate, bundle.as_ref());
+                let result = storage.read(&lock(snapshots).clone(), from, to, deflate, bundle.as_ref());
                 Event::Read {
                     session,
                     ticket,

@@ -126,8 +126,8 @@ test("everything is done with the keyboard alone", async () => {
 
   await tabTo("History");
   await keyboard.press("Enter");
-  expect(await focused()).toBe("Changes");
-  const { text } = { text: await window.text() };
+  await expect.poll(focused, POLL).toBe("Changes");
+  const text = await window.text();
   await keyboard.press("Home");
   await page.getByLabel("The text as it was").getByText("second line").waitFor({ state: "detached" });
   expect(await window.text()).toBe(text);

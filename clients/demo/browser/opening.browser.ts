@@ -61,6 +61,50 @@ test("a page that was here before fetches none of its parts again", async () => 
   await window.page.close();
 });
 
+test("the address and the name lead from one document to another", async () => {
+  const window = await Window.open(ann.context, server, "first/one");
+  const { page } = window;
+  await window.type("This is the first", "end");
+  await page.getByLabel("Document").fill("second");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`${server.url}/#second`);
+  await window.holds("");
+  await window.type("This is the second", "end");
+  await page.goBack();
+  await window.holds("This is the first");
+  expect(await page.getByLabel("Document").inputValue()).toBe("first/one");
+  expect(await window.shown()).toBe("This is the first");
+  await page.getByLabel("Document").fill("not a name");
+  await page.keyboard.press("Enter");
+  expect(page.url()).toBe(`${server.url}/#first/one`);
+  await page.goto(`${server.url}/?doc=second`);
+  await window.holds("This is the second");
+  expect(page.url()).toBe(`${server.url}/#second`);
+  await page.close();
+});
+
+test("the past is shown, and brought back for everybody", async () => {
+  const window = await Window.open(ann.context, server, "past");
+  const { page } = window;
+  await window.type("# What was", "end");
+  await page.getByLabel("Add a card").fill("A card");
+  await page.keyboard.press("Enter");
+  await window.saved();
+  await page.getByRole("button", { name: "History" }).click();
+  const slider = page.getByLabel("Changes");
+  await page.getByLabel("The text as it was").getByText("# What was").waitFor();
+  expect(await page.getByRole("button", { name: "Bring back" }).isDisabled()).toBe(true);
+  await slider.press("ArrowLeft");
+  await page.getByLabel("The cards as they were").getByText("A card").waitFor({ state: "detached" });
+  expect(await page.getByLabel("The text as it was").innerText()).toContain("# What was");
+  await window.holds("# What was");
+  await page.getByRole("button", { name: "Bring back" }).click();
+  await window.saved();
+  expect(await window.cards()).toEqual([]);
+  await window.holds("# What was");
+  await page.close();
+});
+
 test("coming back costs what was missed", async () => {
   const client = new Client({ url: server.url, transport: nodeTransport() });
   const handle = client.open<Board>("missed", { initial: EMPTY });

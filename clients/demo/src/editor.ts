@@ -43,6 +43,11 @@ export function makeEditor(handle: DocHandle<Board>, hears: EditorHears): Editor
   const writable = new Compartment();
   let people: readonly Person[] = [];
 
+  const inVain = (_event: Event, { state }: EditorView): boolean => {
+    if (state.readOnly) hears.typedInVain();
+    return state.readOnly;
+  };
+
   const view = new EditorView({
     root,
     parent,
@@ -63,9 +68,7 @@ export function makeEditor(handle: DocHandle<Board>, hears: EditorHears): Editor
         EditorView.updateListener.of((update) => {
           if (update.selectionSet || update.focusChanged) tellCaret();
         }),
-        EditorView.domEventHandlers({
-          beforeinput: (_event, { state }) => (state.readOnly ? (hears.typedInVain(), true) : false),
-        }),
+        EditorView.domEventHandlers({ beforeinput: inVain, paste: inVain, cut: inVain, drop: inVain }),
       ],
     }),
   });

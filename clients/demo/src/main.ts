@@ -12,24 +12,31 @@ const route = readRoute(location.href);
 if (route.token !== undefined) keep("tab", "token", route.token);
 if (location.href !== route.address) history.replaceState(null, "", route.address);
 
-await initializeWasm(wasm);
-
-const desk = new TokenDesk(() => {
-  // A client that was made without a token has no use for one.
-  if (desk.source === undefined) location.reload();
-  else client.goOnline();
-});
-const client = new Client({
-  url: new URL("sync", location.href.split(/[?#]/)[0]).href.replace(/^http/, "ws"),
-  storage: indexedDbStorage(),
-  tabs: browserTabs(),
-  offline: wasSwitchedOff(),
-  ...(desk.source === undefined ? {} : { token: desk.source }),
-});
-
 const root = document.getElementById("page");
 if (root === null) throw new Error("the page has lost its element");
-showPage(root, client, desk);
+try {
+  await initializeWasm(wasm);
+  start(root);
+} catch (error) {
+  root.textContent = "This page could not start. Reload it; if that does not help, this browser may be too old for it.";
+  throw error;
+}
+
+function start(place: HTMLElement): void {
+  const desk = new TokenDesk(() => {
+    // A client that was made without a token has no use for one.
+    if (desk.source === undefined) location.reload();
+    else client.goOnline();
+  });
+  const client = new Client({
+    url: new URL("sync", location.href.split(/[?#]/)[0]).href.replace(/^http/, "ws"),
+    storage: indexedDbStorage(),
+    tabs: browserTabs(),
+    offline: wasSwitchedOff(),
+    ...(desk.source === undefined ? {} : { token: desk.source }),
+  });
+  showPage(place, client, desk);
+}
 
 if (import.meta.env.PROD && "serviceWorker" in navigator) {
   // Without it the page works as before, but does not open without a network.

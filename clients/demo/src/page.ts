@@ -66,7 +66,6 @@ class Page {
     );
     client.on("status", (status) => this.#stand(status));
     client.on("error", (error) => this.#fail(error));
-    client.guardUnload();
     this.#stand(client.status);
     setInterval(() => this.#count(), FIGURES_EVERY_MS);
     this.#count();
@@ -137,6 +136,8 @@ class Page {
         return this.#notices.show("held", { text, tone, actions: [adopt], closes: true });
       }
       case "storage":
+        // Elsewhere what is not sent yet is kept, so nobody need be held up who leaves.
+        this.#client.guardUnload();
         return this.#notices.show("storage", {
           text: "This browser does not keep what you write. It is sent all the same; stay until it is saved.",
           tone,

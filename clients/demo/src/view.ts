@@ -7,11 +7,11 @@ import { Cards } from "./cards";
 import { h, say } from "./dom";
 import { makeDrafts } from "./drafts";
 import { makeEditor, type Editor } from "./editor";
+import { History } from "./history";
 import { EMPTY, readText, type Board } from "./model";
 import type { Notices } from "./notices";
 import { makePeople, makeReaderSign, type Self } from "./people";
 import { bytes, makeLight } from "./standing";
-import { makeHistory } from "./timeline";
 import { freeColor, readPerson, type Person, type Visitor } from "./visitor";
 
 /** What a document needs of the page. */
@@ -66,7 +66,7 @@ class View implements DocumentView {
     moved: (card) => this.#show({ card }),
     makeId,
   });
-  readonly #history: ReturnType<typeof makeHistory>;
+  readonly #history: History;
   readonly #drafts: ReturnType<typeof makeDrafts>;
   readonly #place = h("div", { class: "text-place" });
   readonly #wait = h("div", { class: "wait" });
@@ -74,6 +74,7 @@ class View implements DocumentView {
   readonly #progress = h("progress", { max: 1, "aria-label": "Fetching the document" });
 
   #editor: Editor | undefined;
+  #isClosed = false;
   #others: readonly Person[] = [];
   #self: Self;
   #state: Visitor;
@@ -83,11 +84,10 @@ class View implements DocumentView {
     this.#self = page.self;
     this.#state = { name: page.self.name, color: page.self.color };
     this.handle = page.client.open<Board>(documentId, { initial: EMPTY });
-    this.#history = makeHistory(
-      this.handle,
-      (write) => this.#change(write),
-      (isOpen) => this.#toggled(isOpen),
-    );
+    this.#history = new History(this.handle, {
+      change: (write) => this.#change(write),
+      toggled: (isOpen) => this.#toggled(isOpen),
+    });
     this.#drafts = makeDrafts(this.handle, (text) => page.notices.show("draft", { text, tone: "warn", closes: true }));
     this.#wait.append(this.#waitWord, this.#progress);
     const text = h("h2", { id: "text-title", class: "pane-title" }, "Text");
@@ -103,6 +103,7 @@ class View implements DocumentView {
   }
 
   close(): void {
+    this.#isClosed = true;
     for (const end of this.#ends) end();
     this.#editor?.close();
     for (const name of ["reader", "write", "draft", "shape"]) this.#page.notices.hide(name);
@@ -160,6 +161,7 @@ class View implements DocumentView {
   }
 
   #standing(): void {
+    if (this.#isClosed) return;
     const { status } = this.handle;
     const isReader = status.state === "live" && status.access === "read";
     const isReady = this.#editor !== undefined;

@@ -25,7 +25,7 @@ impl Room {
         match self.members.get_mut(&session) {
             Some(member) => member.standing = Standing::Joining(join),
             None if is_full => {
-                return self.turn_away(session, out);
+                return self.turn_away(join, out);
             }
             None => {
                 self.members.insert(session, Member::new(join));
@@ -37,18 +37,22 @@ impl Room {
         self.begin_catching_up(session, out);
     }
 
-    fn turn_away(&mut self, session: SessionId, out: &mut Vec<Effect>) {
+    fn turn_away(&mut self, join: Join, out: &mut Vec<Effect>) {
         *self.tally.closed.entry(ClosedCode::Limit).or_default() += 1;
-        let closed = ServerMessage::Closed {
-            room: None,
-            document: self.document.clone(),
-            code: ClosedCode::Limit,
-            text: "the document has as many members as this server lets in; try again later".to_owned(),
+        let session = join.session;
+        let frame = match Member::new(join).peer {
+            Some(peer) => peer.unavailable(&self.document),
+            None => {
+                let closed = ServerMessage::Closed {
+                    room: None,
+                    document: self.document.clone(),
+                    code: ClosedCode::Limit,
+                    text: "the document has as many members as this server lets in; try again later".to_owned(),
+                };
+                closed.encode()
+            }
         };
-        out.push(Effect::Dismiss {
-            session,
-            frame: closed.encode(),
-        });
+        out.push(Effect::Dismiss { session, frame });
     }
 
     /// Starts a member that is joining on its way, once the room is open.

@@ -321,7 +321,7 @@ pub struct JoinedPeer {
     /// What it calls itself.
     pub id: PeerId,
     /// What the server calls itself.
-    pub server: Arc<RepoServer>,
+    pub host: Arc<RepoServer>,
     /// Its storage, unless that is another subject's.
     pub storage_id: Option<String>,
     /// The storages that it follows.
@@ -346,6 +346,11 @@ pub struct Told {
 }
 
 impl Told {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + (self.heads.len() + self.shared.len() + self.need.len()) * size_of::<ChangeHash>()
+    }
+
     /// What a sync message says besides its changes.
     pub fn new(message: SyncMessage, is_request: bool) -> Self {
         let is_reset = message.is_reset();

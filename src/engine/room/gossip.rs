@@ -80,13 +80,13 @@ impl Room {
             return;
         };
         let message = RepoMessage::RemoteHeadsChanged {
-            sender: peer.server.peer.clone(),
+            sender: peer.host.peer.clone(),
             target: Some(peer.id.clone()),
             document: self.document.to_string(),
             heads: vec![RemoteHeads {
                 storage_id: storage_id.to_owned(),
                 heads: encode_heads(heads),
-                timestamp: peer.server.unix_ms_at_zero + at.ms(),
+                timestamp: peer.host.unix_ms_at_zero + at.ms(),
             }],
         };
         out.push(Effect::Broadcast {

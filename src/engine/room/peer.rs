@@ -34,7 +34,7 @@ const HELD_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    pub(super) server: Arc<RepoServer>,
+    pub(super) host: Arc<RepoServer>,
     pub(super) storage_id: Option<String>,
     /// The storages that it follows.
     pub(super) follows: Arc<BTreeSet<String>>,
@@ -88,7 +88,7 @@ impl Peer {
     pub(super) fn new(join: &Join, peer: &JoinedPeer) -> Self {
         Self {
             id: peer.id.clone(),
-            server: peer.server.clone(),
+            host: peer.host.clone(),
             storage_id: peer.storage_id.clone(),
             follows: peer.follows.clone(),
             access: join.access,
@@ -111,7 +111,7 @@ impl Peer {
     /// A sync message in its envelope.
     fn sync(&self, document: &DocumentId, data: Bytes) -> Bytes {
         let sync = Sync {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             document: document.to_string(),
             data,
@@ -121,7 +121,7 @@ impl Peer {
 
     pub(super) fn unavailable(&self, document: &DocumentId) -> Bytes {
         let message = RepoMessage::DocUnavailable {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             document: document.to_string(),
         };
@@ -130,7 +130,7 @@ impl Peer {
 
     pub(super) fn error(&self, text: &str) -> Bytes {
         let message = RepoMessage::Error {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: Some(self.id.clone()),
             message: text.to_owned(),
         };

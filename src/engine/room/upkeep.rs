@@ -190,7 +190,8 @@ impl Upkeep {
     }
 
     fn retry_at(&self) -> Time {
-        self.failed.map_or(Time::default(), |failed| failed.plus_ms(RETRY_MS))
+        self.failed
+            .map_or_else(Time::default, |failed| failed.plus_ms(RETRY_MS))
     }
 
     fn merge_is_due(&self, now: Time, tuning: &Tuning) -> bool {

@@ -185,8 +185,8 @@ impl Session {
     }
 
     /// A connection that has just been accepted and speaks the repo dialect; feed it [`Event::Accepted`] first.
-    pub fn repo(id: SessionId, limits: Arc<Limits>, server: Arc<RepoServer>, now: Time) -> Self {
-        Self(Speaks::Repo(RepoSession::new(id, limits, server, now)))
+    pub fn repo(id: SessionId, limits: Arc<Limits>, host: Arc<RepoServer>, now: Time) -> Self {
+        Self(Speaks::Repo(RepoSession::new(id, limits, host, now)))
     }
 
     /// The server's name for the connection.

@@ -18,7 +18,7 @@ use std::{
 };
 use syncline_protocol::{
     CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId,
-    native::Access,
+    native::{Access, ClosedCode},
     repo::{Ephemeral, PeerId, PeerMetadata, REPO_VERSION, RepoMessage, STORAGE_IDS_MAX, Sync, SyncMessage},
 };
 
@@ -50,7 +50,7 @@ pub struct RepoServer {
 pub(super) struct RepoSession {
     id: SessionId,
     limits: Arc<Limits>,
-    server: Arc<RepoServer>,
+    host: Arc<RepoServer>,
     deadline: Time,
     state: State,
 }
@@ -100,12 +100,12 @@ struct Opened {
 }
 
 impl RepoSession {
-    pub(super) fn new(id: SessionId, limits: Arc<Limits>, server: Arc<RepoServer>, now: Time) -> Self {
+    pub(super) fn new(id: SessionId, limits: Arc<Limits>, host: Arc<RepoServer>, now: Time) -> Self {
         let deadline = now.plus_ms(limits.handshake_timeout_ms);
         Self {
             id,
             limits,
-            server,
+            host,
             deadline,
             state: State::Verifying,
         }
@@ -146,7 +146,8 @@ impl RepoSession {
                 if let State::Live(live) = &mut self.state {
                     live.parting.clear();
                     live.lost(now, &document);
-                    out.push(unavailable(&self.server, &live.peer, document.as_str()));
+                    let code = ClosedCode::Unavailable;
+                    out.push(unavailable(&self.host, &live.peer, document.as_str(), code));
                 }
             }
             Event::Dismissed { room } => {
@@ -176,7 +177,7 @@ impl RepoSession {
             }
             (State::Greeting { .. }, _) => self.close(CloseCode::Malformed, "the first message must be join", out),
             (State::Live(live), message) => {
-                if let Err((code, text)) = live.received(now, self.id, &self.limits, &self.server, message, out) {
+                if let Err((code, text)) = live.received(now, self.id, &self.limits, &self.host, message, out) {
                     self.close(code, text, out);
                 }
             }
@@ -198,7 +199,7 @@ impl RepoSession {
         let State::Greeting { grant, expires } = std::mem::replace(&mut self.state, State::Closed) else {
             return;
         };
-        if peer == self.server.peer || peer.as_str().starts_with(room::NATIVE_PEER_PREFIX) {
+        if peer == self.host.peer || peer.as_str().starts_with(room::NATIVE_PEER_PREFIX) {
             return self.close(CloseCode::Forbidden, "this peer id is the server's to use", out);
         }
         out.push(Effect::Claim {
@@ -217,10 +218,10 @@ impl RepoSession {
         };
         live.storage_id = live.storage_id.filter(|_| owns_storage);
         let answer = RepoMessage::Peer {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target: live.peer.clone(),
             metadata: PeerMetadata {
-                storage_id: Some(self.server.storage_id.clone()),
+                storage_id: Some(self.host.storage_id.clone()),
                 is_ephemeral: false,
             },
             version: REPO_VERSION.to_owned(),
@@ -241,7 +242,7 @@ impl RepoSession {
                     out,
                 );
             }
-            State::Live(live) => live.rejoin(now, self.id, &self.server, out),
+            State::Live(live) => live.rejoin(now, self.id, &self.host, out),
             State::Greeting { .. } | State::Verifying | State::Claiming(_) | State::Closed => {}
         }
     }
@@ -254,7 +255,7 @@ impl RepoSession {
         };
         self.state = State::Closed;
         let error = RepoMessage::Error {
-            sender: self.server.peer.clone(),
+            sender: self.host.peer.clone(),
             target,
             message: text.clone(),
         };
@@ -295,14 +296,14 @@ impl Live {
         now: Time,
         session: SessionId,
         limits: &Limits,
-        server: &Arc<RepoServer>,
+        host: &Arc<RepoServer>,
         message: RepoMessage,
         out: &mut Vec<Effect>,
     ) -> Result<(), Fault> {
         match message {
-            RepoMessage::Sync(sync) if sync.sender == self.peer => self.sync(now, session, server, sync, false, out)?,
+            RepoMessage::Sync(sync) if sync.sender == self.peer => self.sync(now, session, host, sync, false, out)?,
             RepoMessage::Request(sync) if sync.sender == self.peer => {
-                self.sync(now, session, server, sync, true, out)?;
+                self.sync(now, session, host, sync, true, out)?;
             }
             RepoMessage::Ephemeral(ephemeral) if ephemeral.sender == self.peer => {
                 self.ephemeral(now, session, limits, ephemeral, out);
@@ -326,7 +327,7 @@ impl Live {
         &mut self,
         now: Time,
         session: SessionId,
-        server: &Arc<RepoServer>,
+        host: &Arc<RepoServer>,
         sync: Sync,
         is_request: bool,
         out: &mut Vec<Effect>,
@@ -335,7 +336,7 @@ impl Live {
         let document = sync.document.parse::<DocumentId>().ok();
         let access = document.as_ref().and_then(|document| self.grant.access(document));
         let (Some(document), Some(access)) = (document, access) else {
-            out.push(unavailable(server, &self.peer, &sync.document));
+            out.push(unavailable(host, &self.peer, &sync.document, ClosedCode::Forbidden));
             return Ok(());
         };
         let changes = match access {
@@ -375,7 +376,7 @@ impl Live {
                 out.extend(events.into_iter().map(|event| Effect::Tell { room, event }));
             }
             None if self.documents.len() >= DOCUMENTS_MAX => {
-                out.push(unavailable(server, &self.peer, document.as_str()));
+                out.push(unavailable(host, &self.peer, document.as_str(), ClosedCode::Limit));
             }
             Some(Opened { room: None, .. }) | None => {
                 self.parting = events;
@@ -386,7 +387,7 @@ impl Live {
                     pause_ms: REJOIN_MS,
                 });
                 opened.rejoin = None;
-                out.push(self.join(session, server, document, access, false));
+                out.push(self.join(session, host, document, access, false));
             }
         }
         out.extend(wait.map(|until| Effect::Pause { until }));
@@ -396,7 +397,7 @@ impl Live {
     fn join(
         &self,
         session: SessionId,
-        server: &Arc<RepoServer>,
+        host: &Arc<RepoServer>,
         document: DocumentId,
         access: Access,
         again: bool,
@@ -410,7 +411,7 @@ impl Live {
             forms: Forms::default(),
             peer: Some(Box::new(JoinedPeer {
                 id: self.peer.clone(),
-                server: server.clone(),
+                host: host.clone(),
                 storage_id: self.storage_id.clone(),
                 follows: self.follows.clone(),
                 again,
@@ -444,7 +445,7 @@ impl Live {
     }
 
     /// Joins one room whose time has come; the answer leads to the next.
-    fn rejoin(&mut self, now: Time, session: SessionId, server: &Arc<RepoServer>, out: &mut Vec<Effect>) {
+    fn rejoin(&mut self, now: Time, session: SessionId, host: &Arc<RepoServer>, out: &mut Vec<Effect>) {
         let due = |opened: &Opened| opened.rejoin.is_some_and(|at| at <= now);
         let Some((document, opened)) = self.documents.iter_mut().find(|(_, opened)| due(opened)) else {
             return;
@@ -452,7 +453,7 @@ impl Live {
         opened.rejoin = None;
         let (document, access) = (document.clone(), opened.access);
         self.parting.clear();
-        out.push(self.join(session, server, document, access, true));
+        out.push(self.join(session, host, document, access, true));
     }
 
     /// Follows further storages and some no more; of those beyond the limit it hears nothing.
@@ -511,11 +512,13 @@ impl Live {
     }
 }
 
-fn unavailable(server: &RepoServer, peer: &PeerId, document: &str) -> Effect {
+/// Whatever the reason, the peer is told the same; the server counts them apart.
+fn unavailable(host: &RepoServer, peer: &PeerId, document: &str, code: ClosedCode) -> Effect {
     let message = RepoMessage::DocUnavailable {
-        sender: server.peer.clone(),
+        sender: host.peer.clone(),
         target: Some(peer.clone()),
         document: document.to_owned(),
     };
-    Effect::Send(message.encode())
+    let frame = message.encode();
+    Effect::Closed { code, frame }
 }

@@ -34,7 +34,7 @@ pub enum Verifier {
     /// `--dev`: everybody may do everything.
     Development,
     /// Tokens signed with one of these keys are believed.
-    Tokens(TokenVerifier),
+    Tokens(Box<TokenVerifier>),
 }
 
 /// What a token is held against.
@@ -96,12 +96,12 @@ impl Verifier {
         }
         let files = config.auth.files();
         let watched = (!files.is_empty()).then(|| Watched::new(files));
-        Ok(Self::Tokens(TokenVerifier {
+        Ok(Self::Tokens(Box::new(TokenVerifier {
             config: config.auth.clone(),
             keys: RwLock::new(Arc::new(Keys::read(&config.auth)?)),
             watched: Mutex::new(watched),
             token_bytes_max: usize::try_from(config.limits.token_bytes_max).unwrap_or(usize::MAX),
-        }))
+        })))
     }
 
     /// Takes over new key files as they come, for ever. Files that cannot be used are logged once and the old keys kept.

@@ -193,6 +193,8 @@ impl Mail {
             Self::Event(Event::Edited(edit)) => edit.changes().iter().map(Bytes::len).sum(),
             Self::Event(Event::Shown { state, .. }) => state.as_ref().map_or(0, Bytes::len),
             Self::Event(Event::Signalled { payload, .. }) => payload.len(),
+            Self::Event(Event::Synced { told, .. }) => told.bytes(),
+            Self::Event(Event::Broadcast { ephemeral, .. }) => ephemeral.data.len(),
             Self::Event(_) | Self::Stop => 0,
         };
         size_of::<Self>() + payload

@@ -79,7 +79,6 @@ impl Workers {
         metrics: Arc<Metrics>,
         memory: Arc<Memory>,
         (clock, cores): (Clock, usize),
-        restore_window_ms: u64,
     ) -> Self {
         let merges = (cores / MERGE_SHARE).max(1);
         Self {
@@ -96,7 +95,16 @@ impl Workers {
             merges: Arc::new(Semaphore::new(merges)),
             merge_rest: share_rest(merges, cores),
             edited_ms: Arc::default(),
+            restore_window_ms: 0,
+        }
+    }
+
+    /// For so long after a restore everybody may bring back what others wrote.
+    #[must_use]
+    pub fn with_restore_window(self, restore_window_ms: u64) -> Self {
+        Self {
             restore_window_ms,
+            ..self
         }
     }
 

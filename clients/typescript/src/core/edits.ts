@@ -90,7 +90,7 @@ export function stored(document: Document, site: Site, number: number, failed: b
   }
   if (ticket.of !== "edits") return;
   // Not earlier: a page that opens meanwhile may still read what was there before.
-  if (!failed) tellGone(document, site, ticket.gone);
+  tellGone(document, site, ticket.gone);
   const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
   for (const pending of open) pending.stored = true;
   if (failed || open.length === 0) return;

@@ -4,6 +4,12 @@
  */
 import type { Channel, Lock, Tabs } from "./tabs.js";
 
+/** One page of a `MemoryOrigin`. */
+export interface MemoryPage extends Tabs {
+  /** The page is gone without a word: its locks go to others, and it neither hears nor tells anything more. */
+  kill(): void;
+}
+
 /** What pages share. */
 export class MemoryOrigin {
   readonly #ends = new Set<End>();
@@ -12,17 +18,15 @@ export class MemoryOrigin {
 
   /** One more page. */
   page(): MemoryPage {
-    return new MemoryPage(this.#ends, this.#claims);
+    return new Page(this.#ends, this.#claims);
   }
 }
 
-/** One page of a `MemoryOrigin`. */
-export class MemoryPage implements Tabs {
+class Page implements MemoryPage {
   readonly #ends: Set<End>;
   readonly #claims: Claim[];
   #gone = false;
 
-  /** `MemoryOrigin.page` makes pages. */
   constructor(ends: Set<End>, claims: Claim[]) {
     this.#ends = ends;
     this.#claims = claims;
@@ -55,7 +59,6 @@ export class MemoryPage implements Tabs {
     return this.#holder(name) === undefined ? this.lock(name) : undefined;
   }
 
-  /** The page is gone without a word: its locks go to others, and it neither hears nor tells anything more. */
   kill(): void {
     this.#gone = true;
     for (const end of [...this.#ends]) if (end.page === this) this.#ends.delete(end);
@@ -92,13 +95,13 @@ export class MemoryPage implements Tabs {
 }
 
 interface End {
-  readonly page: MemoryPage;
+  readonly page: Page;
   readonly name: string;
   readonly hear: (message: unknown) => void;
 }
 
 interface Claim {
-  readonly page: MemoryPage;
+  readonly page: Page;
   readonly name: string;
   readonly held: () => void;
 }

@@ -2,7 +2,7 @@ import * as A from "@automerge/automerge";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { DOCUMENT, SimulatedOrigin, type Shared } from "./origin.js";
 
-const SEEDS = Number(process.env["SEEDS"] ?? 12);
+const SEEDS = Number(process.env["SEEDS"] ?? 8);
 const FIRST = Number(process.env["SEED"] ?? 1);
 const STEPS = 120;
 

@@ -44,7 +44,7 @@ struct World {
     room: Room,
     now: Time,
     limits: Arc<Limits>,
-    server: Arc<RepoServer>,
+    host: Arc<RepoServer>,
     links: BTreeMap<u64, Link>,
     clients: Vec<Client>,
     log: Vec<Bytes>,
@@ -84,7 +84,7 @@ impl World {
             state: State::new(),
             link: None,
         };
-        let server = RepoServer {
+        let host = RepoServer {
             peer: PeerId::new("server").unwrap(),
             storage_id: "storage".into(),
             unix_ms_at_zero: 0,
@@ -93,7 +93,7 @@ impl World {
             room,
             now,
             limits,
-            server: Arc::new(server),
+            host: Arc::new(host),
             links: BTreeMap::new(),
             clients: (0..CLIENTS).map(client).collect(),
             log: Vec::new(),
@@ -146,7 +146,7 @@ impl World {
             return;
         }
         let id = self.links.keys().last().copied().unwrap_or(0) + 1;
-        let session = Session::repo(SessionId::new(id), self.limits.clone(), self.server.clone(), self.now);
+        let session = Session::repo(SessionId::new(id), self.limits.clone(), self.host.clone(), self.now);
         let forgets = self.chance(30);
         let one = &mut self.clients[client];
         one.link = Some(id);
