@@ -400,6 +400,20 @@ describe("how a document begins", () => {
     expect(written.text).toBe("");
   });
 
+  it("is not there any more when the server refuses it", () => {
+    const driver = new Driver();
+    driver.open(undefined, { text: "" });
+    driver.connect();
+    driver.come([], [1, 0]);
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "limit", text: "" });
+    expect(driver.core.state("d")?.ready).toBe(false);
+    driver.diff([initialChange({ text: "" })], [1, 1]);
+    driver.pass(100);
+    expect(driver.core.state("d")?.ready).toBe(true);
+    expect(driver.text).toBe("");
+  });
+
   it("is there without a network, and is the server's later", () => {
     const driver = new Driver();
     driver.open(undefined, { text: "" });
