@@ -192,6 +192,8 @@ export function putAside(
   if (remedy === "hold") tellGone(document, site, left);
   else storeGroup(document, site, writes, left);
   if (fault !== undefined) throw fault;
+  // A document whose beginning was refused is not what the app counts on.
+  if (document.initial !== undefined && replica.heads.length === 0) document.ready = false;
   document.changed(site, "replaced", { before: former, after: replica.doc, patches: patchesBetween(former, replica.doc) });
 }
 

@@ -76,7 +76,9 @@ export class Keeper {
       this.#snapshotDue = true;
       return;
     }
-    this.#unkept.push(...chunks);
+    // A bundle is no form of storage ([O28]): the document is stored as a snapshot then.
+    if (chunks.some(holdsBundle)) this.replaced();
+    else this.#unkept.push(...chunks);
     this.#unkeptBytes += chunks.reduce((bytes, chunk) => bytes + chunk.length, 0);
     this.#due(now, this.#unkeptBytes > this.#limits.unkeptBytesMax);
   }
@@ -193,6 +195,22 @@ export class Keeper {
     if (heads.length === 0) return new Uint8Array();
     return guarded(() => A.save(A.clone(A.view(replica.doc, heads))));
   }
+}
+
+const BUNDLE = 3;
+
+/** Whether one of the Automerge chunks that stand one behind another is a bundle: magic, checksum, type, length, content. */
+function holdsBundle(chunks: Uint8Array): boolean {
+  for (let at = 0; at + 9 <= chunks.length; ) {
+    if (chunks[at + 8] === BUNDLE) return true;
+    let [length, scale] = [0, 1];
+    for (at += 9; at < chunks.length; at += 1, scale *= 128) {
+      length += (chunks[at]! & 0x7f) * scale;
+      if (chunks[at]! < 0x80) break;
+    }
+    at += 1 + length;
+  }
+  return false;
 }
 
 export function sameCursor(a: Cursor | undefined, b: Cursor | undefined): boolean {

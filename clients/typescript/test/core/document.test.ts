@@ -70,7 +70,10 @@ describe("local edits", () => {
     const driver = new Driver();
     driver.open();
     expect(() => driver.type("a")).toThrow(ChangeError);
-    const ready = live().driver;
+    const ready = new Driver();
+    ready.open();
+    ready.connect({ frame_bytes_max: 2_000, ops_per_change_max: 4_000 });
+    ready.come(others("hello").all, [1, 1]);
     const fault = (work: () => void) => {
       try {
         work();
@@ -79,8 +82,9 @@ describe("local edits", () => {
       }
       return undefined;
     };
-    const large = Array.from({ length: 1 << 20 }, (_, at) => String.fromCharCode(33 + ((at * at) % 90))).join("");
-    expect(fault(() => ready.type(large))).toBe("too_large");
+    const manyBytes = Array.from({ length: 3_000 }, (_, at) => String.fromCharCode(33 + ((at * at) % 90))).join("");
+    expect(fault(() => ready.type(manyBytes))).toBe("too_large");
+    expect(fault(() => ready.type("x".repeat(4_001)))).toBe("too_large");
     expect(ready.text).toBe("hello");
     ready.type("still ");
     expect(ready.text).toBe("still hello");
@@ -323,6 +327,25 @@ describe("what is stored", () => {
     expect(next.core.state("d")).toMatchObject({ unsynced: 1 });
   });
 
+  it("o28_is_never_a_bundle", () => {
+    const { driver, doc } = live();
+    driver.pass(1_000);
+    const heads = A.getHeads(doc);
+    const theirs = typed(typed(doc, "x"), "y");
+    const [first, second] = A.getChangesMetaSince(theirs, heads).map(({ hash }) => hash);
+    const single = typed(theirs, "z");
+    const bundle = A.saveBundle(theirs, [first!, second!]);
+    expect(bundle[8]).toBe(3);
+    const bytes = new Uint8Array([...A.getLastLocalChange(doc)!, ...bundle, ...A.getLastLocalChange(single)!]);
+    driver.say({ type: "part", room: 1, packing: "plain", bytes, end: [1, 4] });
+    expect(driver.text).toBe("zyxhello");
+    driver.pass(1_000);
+    const found = kept(driver);
+    expect(found.stored?.cursor).toEqual([1, 4]);
+    expect(found.replica?.[8]).toBe(0);
+    expect(found.stored?.keys).toHaveLength(1);
+  });
+
   it("is compacted now and then", () => {
     const { driver, doc } = live();
     let theirs = doc;
@@ -375,6 +398,20 @@ describe("how a document begins", () => {
     written.pass(50);
     expect(written.edits()).toEqual([]);
     expect(written.text).toBe("");
+  });
+
+  it("is not there any more when the server refuses it", () => {
+    const driver = new Driver();
+    driver.open(undefined, { text: "" });
+    driver.connect();
+    driver.come([], [1, 0]);
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "limit", text: "" });
+    expect(driver.core.state("d")?.ready).toBe(false);
+    driver.diff([initialChange({ text: "" })], [1, 1]);
+    driver.pass(100);
+    expect(driver.core.state("d")?.ready).toBe(true);
+    expect(driver.text).toBe("");
   });
 
   it("is there without a network, and is the server's later", () => {

@@ -50,10 +50,10 @@ export class Driver {
   }
 
   /** Goes through the handshake. */
-  connect(): void {
+  connect(limits: Partial<Limits> = {}): void {
     this.step({ type: "start" });
     this.step({ type: "connected" });
-    this.say({ type: "welcome", session: 7, limits: noLimits, capabilities: [] });
+    this.say({ type: "welcome", session: 7, limits: { ...noLimits, ...limits }, capabilities: [] });
   }
 
   open(kept: Kept = nothingKept, initial?: Notes): void {

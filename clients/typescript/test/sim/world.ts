@@ -158,11 +158,12 @@ export class Origin {
     this.#world = world;
   }
 
-  page(options: Partial<ClientOptions> = {}): Page {
+  /** A page load; `seed` in the place of its own makes it a duplicate. */
+  page(options: Partial<ClientOptions> = {}, seed?: Uint8Array): Page {
     const tabs = this.#tabs.page();
     const lock = async () => ({ release: () => {} });
-    const lawless: MemoryPage = { channel: (name, hear) => tabs.channel(name, hear), kill: () => tabs.kill(), lock, tryLock: lock };
-    return new Page(this.#world, this.sharesLocks ? lawless : tabs, (page) => this.#view(page), options);
+    const lawless = { channel: (name: string, hear: (message: unknown) => void) => tabs.channel(name, hear), kill: () => tabs.kill(), lock, tryLock: lock };
+    return new Page(this.#world, this.sharesLocks ? lawless : tabs, (page) => this.#view(page), options, seed);
   }
 
   /** The storage as one page has it: what a page that is gone has not begun to write is never written. */
@@ -202,10 +203,10 @@ export class Page {
   readonly #world: World;
   readonly #tabs: { kill(): void };
 
-  constructor(world: World, tabs: Tabs & { kill(): void }, view: (page: Page) => Storage, options: Partial<ClientOptions>) {
+  constructor(world: World, tabs: Tabs & { kill(): void }, view: (page: Page) => Storage, options: Partial<ClientOptions>, given?: Uint8Array) {
     this.#world = world;
     this.#tabs = tabs;
-    const seed = new Uint8Array(32).map(() => world.below(256));
+    const seed = given ?? new Uint8Array(32).map(() => world.below(256));
     const clock = {
       now: () => world.now,
       wall: () => 1_700_000_000_000 + world.now,
