@@ -2,6 +2,7 @@
 
 use crate::{
     peer::{Peer, counted},
+    repo::peer::{Peer as RepoPeer, Replica},
     running::TestServer,
 };
 use automerge::Automerge;
@@ -66,6 +67,35 @@ fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_
     ] {
         assert!(metrics.contains(counted), "{counted} in {metrics}");
     }
+}
+
+#[test]
+fn a23_peers_go_on_after_a_reset_and_new_ones_are_not_sent_what_was_thrown_out() {
+    let server = TestServer::start("");
+    let [mut anna, mut ben] = [(); 2].map(|()| Peer::connect(server.address, None));
+    let mut ada = RepoPeer::join(server.address, "ada", "");
+    let mut hers = Replica::new("reset/peers");
+    hers.put(1, "ada", 1);
+    ada.sync(&mut hers);
+    let room = ben.open("reset/peers", None).opened.room;
+    anna.open("reset/peers", None);
+
+    let (culprit, bad) = counted(206, 1);
+    failpoints::spoil(hash(&culprit));
+    anna.edit(room, 1, bad);
+    anna.hear_answer(1).expect("the gate lets it in");
+    ben.edit(room, 1, counted(207, MERGED_CHANGES).1);
+    assert_eq!(anna.hear_end().code, Some(4409), "who sent it");
+
+    let mut late = Peer::connect(server.address, None);
+    let room = late.open("reset/peers", None).opened.room;
+    late.edit(room, 1, counted(208, 1).1);
+    late.hear_answer(1).expect("the room goes on");
+    ada.sync_until(&mut hers, |hers| hers.has("208-0"));
+    let mut bob = RepoPeer::join(server.address, "bob", "");
+    let mut his = Replica::new("reset/peers");
+    bob.sync_until(&mut his, |his| his.has("208-0"));
+    assert!(his.has("ada") && his.has("207-0") && !his.has("206-0"));
 }
 
 #[test]

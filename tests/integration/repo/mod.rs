@@ -3,5 +3,5 @@
 
 mod hostile;
 mod identity;
-mod peer;
+pub(crate) mod peer;
 mod syncing;

@@ -11,7 +11,7 @@ use syncline_protocol::{
 };
 
 #[test]
-fn a9_a11_two_peers_and_a_native_member_see_each_others_edits() {
+fn d4_a9_a11_two_peers_and_a_native_member_see_each_others_edits() {
     let server = TestServer::start("");
     let (mut ada, mut bob) = (
         Peer::join(server.address, "ada", ""),
