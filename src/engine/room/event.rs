@@ -22,8 +22,8 @@ use syncline_protocol::{
 pub struct Ticket(u64);
 
 impl Ticket {
-    /// A certain one, for tests.
-    #[cfg(test)]
+    /// A certain one, for tests of what has a ticket in its hands.
+    #[cfg(all(test, feature = "server"))]
     pub(crate) fn numbered(number: u64) -> Self {
         Self(number)
     }
