@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     StoreError,
-    sled::{LOCK_FILES, SledKv, SledOptions, is_needed, is_summary},
+    sled::{SledKv, SledOptions},
     tally::Tally,
 };
 
@@ -31,7 +31,7 @@ pub(super) fn open(directory: &Path, scratch: &Path) -> Result<(SledKv, u64), St
 fn lock(directory: &Path) -> Result<Vec<File>, StoreError> {
     let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
     let mut locks = Vec::new();
-    for name in LOCK_FILES {
+    for name in SledKv::LOCK_FILES {
         let file = match File::open(directory.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file.map_err(io)?,
@@ -54,7 +54,7 @@ fn open_copy(directory: &Path, scratch: &Path) -> Result<SledKv, StoreError> {
         other => return other,
     };
     let second = scratch.join("second");
-    copy(directory, &second, &|name| !is_summary(name))?;
+    copy(directory, &second, &|name| !SledKv::is_summary(name))?;
     SledKv::open(&second, SledOptions::default()).map_err(|_| StoreError::Unreadable(refused))
 }
 
@@ -64,7 +64,7 @@ fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), 
         for entry in fs::read_dir(from)? {
             let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
             let text = name.to_string_lossy();
-            if path.is_file() && is_needed(&text) && is_wanted(&text) {
+            if path.is_file() && SledKv::is_needed(&text) && is_wanted(&text) {
                 fs::copy(&path, to.join(&name))?;
             }
         }

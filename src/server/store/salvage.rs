@@ -83,7 +83,7 @@ impl fmt::Display for Loss {
         match self {
             Self::Cut { at, what } => write!(f, "cut after position {at} ({what})"),
             Self::Snapshot { log_from, what } if log_from.number() == 0 => {
-                write!(f, "snapshot damaged, log from 0, which makes it whole ({what})")
+                write!(f, "snapshot damaged, log from 0 ({what})")
             }
             Self::Snapshot { log_from, what } => {
                 write!(

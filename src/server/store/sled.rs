@@ -34,8 +34,6 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(20);
 const STUCK_AFTER: Duration = Duration::from_millis(500);
 const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
-/// Whoever serves a store holds a lock on these.
-pub(super) const LOCK_FILES: [&str; 2] = [LOCK_FILE, LOG_FILE];
 /// In a tree of its own.
 const COUNT_KEY: &str = "batches";
 /// sled's log: without it there is no store.
@@ -91,6 +89,9 @@ struct Open {
 }
 
 impl SledKv {
+    /// Whoever serves a store holds a lock on these.
+    pub(super) const LOCK_FILES: [&str; 2] = [LOCK_FILE, LOG_FILE];
+
     /// Opens the store in `directory`, which is made if it is not there.
     ///
     /// # Errors
@@ -145,6 +146,16 @@ impl SledKv {
     /// When the directory cannot be read.
     pub fn blob_files(&self) -> io::Result<usize> {
         Ok(std::fs::read_dir(self.directory.join("blobs"))?.count())
+    }
+
+    /// Whether a copy of a store needs the file. Without the tally it opens as far as its log goes.
+    pub(super) fn is_needed(name: &str) -> bool {
+        ![LOCK_FILE, RESERVE_FILE, ORIGIN_FILE, Tally::FILE].contains(&name)
+    }
+
+    /// Whether sled keeps its summary of the log in the file; without it, it reads the whole log.
+    pub(super) fn is_summary(name: &str) -> bool {
+        name.starts_with("snap.")
     }
 
     /// How many batches its log holds.
@@ -346,16 +357,6 @@ impl Open {
             tally,
         })
     }
-}
-
-/// Whether a copy of a store needs the file. Without the tally it opens as far as its log goes.
-pub(super) fn is_needed(name: &str) -> bool {
-    ![LOCK_FILE, RESERVE_FILE, ORIGIN_FILE, Tally::FILE].contains(&name)
-}
-
-/// Whether sled keeps its summary of the log in the file; without it, it reads the whole log.
-pub(super) fn is_summary(name: &str) -> bool {
-    name.starts_with("snap.")
 }
 
 /// A directory without a store must be empty: it may be what is left of one, or not be ours.
