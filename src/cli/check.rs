@@ -41,7 +41,8 @@ impl Check {
         }
         let damaged = report.findings.iter().filter(|finding| !finding.harmless).count();
         Err(Failure::Error(anyhow!(
-            "{damaged} findings of damage in {}; restore those documents from a backup, the others are sound",
+            "{damaged} findings of damage in {}; the other documents are sound; restore a backup, or write out what can be read with \
+             `syncline salvage`",
             self.data.display()
         )))
     }

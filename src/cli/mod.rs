@@ -3,6 +3,7 @@
 
 mod check;
 mod key;
+mod salvage;
 mod serve;
 mod token;
 mod watch;
@@ -37,6 +38,7 @@ enum Command {
     Key(key::Key),
     Watch(watch::Watch),
     Check(check::Check),
+    Salvage(salvage::Salvage),
 }
 
 /// The configuration file, for the commands that read it.
@@ -86,6 +88,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Key(key) => key.run(),
         Command::Watch(watch) => watch.run(),
         Command::Check(check) => check.run(),
+        Command::Salvage(salvage) => salvage.run(),
     })
 }
 

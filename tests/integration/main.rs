@@ -23,6 +23,7 @@ mod real_input;
 mod repo;
 mod restoring;
 mod running;
+mod salvaging;
 mod tidy;
 mod tls;
 mod trace;

@@ -272,6 +272,12 @@ pub(crate) fn check(program: &Program, data: &Path) -> Result<String, String> {
     run(program, &["check", "--data", &data.display().to_string()])
 }
 
+/// What `syncline salvage` says of a store, and whether it found all of it whole.
+pub(crate) fn salvage(program: &Program, data: &Path, out: &Path) -> Result<String, String> {
+    let (data, out) = (data.display().to_string(), out.display().to_string());
+    run(program, &["salvage", "--data", &data, "--out", &out])
+}
+
 /// Runs a command of the binary: its output, or that and its error.
 pub(crate) fn run(program: &Program, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(&program.path).args(arguments).output();

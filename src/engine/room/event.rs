@@ -388,7 +388,7 @@ pub struct Loaded {
 /// Why a document does not load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadFailure {
-    /// Its records are damaged; it stays as it is, for `syncline check`.
+    /// Its records are damaged; it stays as it is, for `syncline check` and `syncline salvage`.
     Damaged,
     /// The store does not answer now, or the server is overloaded.
     Unavailable,

@@ -34,7 +34,9 @@ pub enum StoreError {
     #[error("the directory holds no store, but other files ({0}): choose another data directory, or empty this one")]
     NotAStore(String),
     /// One document cannot be read; the others can.
-    #[error("the document {document} is damaged: {what}; run `syncline check`, restore it from a backup or delete it")]
+    #[error(
+        "the document {document} is damaged: {what}; stop the server, `syncline salvage` writes out what can be read of it"
+    )]
     Damaged {
         /// Which document.
         document: DocumentId,
@@ -42,8 +44,11 @@ pub enum StoreError {
         what: String,
     },
     /// The store as a whole cannot be read.
-    #[error("the store is damaged: {0}; run `syncline check`, and restore the data directory from a backup")]
+    #[error("the store is damaged: {0}; restore a backup, or write out what can be read with `syncline salvage`")]
     StoreDamaged(String),
+    /// Not even a salvage gets anything out of it.
+    #[error("nothing can be read of the store ({0}): restore the data directory from a backup")]
+    Unreadable(String),
     /// The document has no log at this position any more: the snapshot covers it.
     #[error("position {asked} is not in the log, which begins at {log_start}")]
     NotInLog {

@@ -3,8 +3,8 @@
 //! Read it upwards: `kv` is the floor (an ordered map, atomic batches, an explicit sync; in `memory` and in `sled`, the only
 //! file that names it), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta`
 //! what the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
-//! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy, and
-//! `check` looks at everything.
+//! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy,
+//! `check` looks at everything, and `salvage` takes from a damaged store what can be read.
 //!
 //! Reading blocks, so it is done on blocking threads. Nothing here reads a clock, and nothing above the floor knows files.
 
@@ -13,6 +13,7 @@ mod codec;
 mod compaction;
 #[cfg(test)]
 mod contract;
+mod copy;
 mod error;
 mod key;
 pub mod kv;
@@ -23,6 +24,7 @@ pub mod memory;
 mod meta;
 mod read;
 pub mod record;
+pub mod salvage;
 mod scan;
 pub mod sled;
 mod tally;

@@ -89,6 +89,9 @@ struct Open {
 }
 
 impl SledKv {
+    /// Whoever serves a store holds a lock on these.
+    pub(super) const LOCK_FILES: [&str; 2] = [LOCK_FILE, LOG_FILE];
+
     /// Opens the store in `directory`, which is made if it is not there.
     ///
     /// # Errors
@@ -143,6 +146,24 @@ impl SledKv {
     /// When the directory cannot be read.
     pub fn blob_files(&self) -> io::Result<usize> {
         Ok(std::fs::read_dir(self.directory.join("blobs"))?.count())
+    }
+
+    /// Whether a copy of a store needs the file. Without the tally it opens as far as its log goes.
+    pub(super) fn is_needed(name: &str) -> bool {
+        ![LOCK_FILE, RESERVE_FILE, ORIGIN_FILE, Tally::FILE].contains(&name)
+    }
+
+    /// Whether sled keeps its summary of the log in the file; without it, it reads the whole log.
+    pub(super) fn is_summary(name: &str) -> bool {
+        name.starts_with("snap.")
+    }
+
+    /// How many batches its log holds.
+    ///
+    /// # Errors
+    /// `Io` when the store is closed.
+    pub(super) fn batches(&self) -> Result<u64, KvError> {
+        self.with(|open| Ok(open.written.load(Ordering::Relaxed)))
     }
 
     fn reserve(&self) -> PathBuf {
@@ -324,7 +345,7 @@ impl Open {
         if synced.is_some_and(|synced| synced > written) {
             return Err(KvError::Damaged(format!(
                 "its log ends early: of {} batches that were synced only {written} can be read, because a part before the \
-                 others is damaged (without the file `tally` the store opens with these)",
+                 others is damaged",
                 synced.unwrap_or(written)
             )));
         }

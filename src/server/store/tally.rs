@@ -7,7 +7,6 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
-const FILE: &str = "tally";
 const COUNT_BYTES: usize = 8;
 const BYTES: usize = COUNT_BYTES + 4;
 
@@ -18,6 +17,15 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Its name in the directory.
+    pub(super) const FILE: &str = "tally";
+
+    /// What the tally in `directory` says, if that can be read; nothing is made or changed.
+    pub(super) fn look(directory: &Path) -> Option<u64> {
+        let bytes = std::fs::read(directory.join(Self::FILE)).ok()?;
+        decode(bytes.first_chunk()?)
+    }
+
     /// Opens the tally in `directory`, which is made if it is not there. What it says, if that can be read.
     pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<u64>)> {
         let file = File::options()
@@ -25,7 +33,7 @@ impl Tally {
             .truncate(false)
             .read(true)
             .write(true)
-            .open(directory.join(FILE))?;
+            .open(directory.join(Self::FILE))?;
         let mut bytes = [0; BYTES];
         let said = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => decode(&bytes),
@@ -67,9 +75,10 @@ mod tests {
         tally.write(7).unwrap();
         tally.write(u64::MAX).unwrap();
         assert_eq!(Tally::open(path).unwrap().1, Some(u64::MAX));
-        std::fs::write(path.join(FILE), [0; BYTES]).unwrap();
+        assert_eq!(Tally::look(path), Some(u64::MAX));
+        std::fs::write(path.join(Tally::FILE), [0; BYTES]).unwrap();
         assert_eq!(Tally::open(path).unwrap().1, None, "garbled by a power cut");
-        std::fs::write(path.join(FILE), [1; 3]).unwrap();
+        std::fs::write(path.join(Tally::FILE), [1; 3]).unwrap();
         assert_eq!(Tally::open(path).unwrap().1, None, "cut short");
     }
 }

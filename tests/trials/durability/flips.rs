@@ -1,4 +1,4 @@
-//! Row 6: bits flipped in the store, and what is served afterwards.
+//! Row 6: bits flipped in the store, what is served afterwards, and what a salvage brings back where the store is refused.
 
 use crate::{
     client::Client,
@@ -8,7 +8,7 @@ use crate::{
     rng::Rng,
     trial::{Figure, Outcome, Row, Trial, Trouble, ensure},
 };
-use automerge::ChangeHash;
+use automerge::{Automerge, ChangeHash};
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, path::Path};
 
 pub(crate) const ROW: Row = Row {
@@ -35,6 +35,19 @@ struct Tally {
     cut: u64,
     store_refused: u64,
     named: u64,
+    salvaged: Salvaged,
+}
+
+/// What came out of the stores that were refused.
+#[derive(Default)]
+struct Salvaged {
+    /// Documents of which there was something.
+    documents: u64,
+    /// Of these, the ones with all their changes.
+    whole: u64,
+    changes: u64,
+    /// Stores of which there was nothing.
+    nothing: u64,
 }
 
 fn run(trial: &Trial) -> Outcome {
@@ -53,6 +66,7 @@ fn run(trial: &Trial) -> Outcome {
                     "it does not open: {error}"
                 );
                 tally.store_refused += 1;
+                salvaged(trial, &data, &heads, &mut tally.salvaged)?;
             }
         }
         fs::remove_dir_all(&data).map_err(|error| error.to_string())
@@ -63,10 +77,18 @@ fn run(trial: &Trial) -> Outcome {
         set_aside,
         store_refused,
         named,
+        salvaged,
     } = tally;
+    let there = store_refused * DOCUMENTS as u64;
     let text = format!(
         "{count} stores, {store_refused} refused to open; documents: {whole} whole, {set_aside} set aside ({named} of \
-         them named by check), {cut} cut short; 0 otherwise wrong, 0 crashes"
+         them named by check), {cut} cut short; 0 otherwise wrong, 0 crashes; salvaged of the refused: {} of {there} \
+         documents, {} of them whole, {} of {} changes; nothing of {} stores",
+        salvaged.documents,
+        salvaged.whole,
+        salvaged.changes,
+        there * CHANGES as u64,
+        salvaged.nothing
     );
     if cut > 0 {
         return Err(Trouble::Failed(format!("newest edits are gone without a word: {text}")));
@@ -159,4 +181,39 @@ fn served(trial: &Trial, mut process: Process, heads: &History, tally: &mut Tall
     };
     tally.named += damaged.iter().filter(|name| said.contains(name.as_str())).count() as u64;
     Ok(())
+}
+
+/// A salvage of a refused store leaves it as it is, writes nothing that was never there, and calls no document whole that is
+/// not.
+fn salvaged(trial: &Trial, data: &Path, heads: &History, tally: &mut Salvaged) -> Result<(), String> {
+    let log = || fs::read(data.join("db")).map_err(|error| error.to_string());
+    let (before, out) = (log()?, data.with_extension("salvaged"));
+    let said = match process::salvage(&trial.program, data, &out) {
+        Ok(said) => return Err(format!("all of a refused store is called whole: {said}")),
+        Err(said) => said,
+    };
+    ensure!(log()? == before, "a salvage changed the store");
+    let mut found = 0;
+    for (name, expected) in heads {
+        let file = out.join(format!("{}.automerge", name.replace('/', "+")));
+        let Ok(bytes) = fs::read(&file) else { continue };
+        let document = Automerge::load(&bytes).map_err(|error| format!("{name} as salvaged: {error}"))?;
+        let found_heads = document.get_heads();
+        let reached = expected.iter().position(|hash| found_heads == [*hash]);
+        let reached = 1 + reached.ok_or_else(|| format!("{name} as salvaged was never so: {said}"))?;
+        ensure!(
+            reached == CHANGES || !said.contains(&format!("{name}: ok")),
+            "{name} lacks changes and is called whole: {said}"
+        );
+        found += 1;
+        tally.documents += 1;
+        tally.whole += u64::from(reached == CHANGES);
+        tally.changes += reached as u64;
+    }
+    ensure!(
+        found > 0 || said.contains("nothing can be read") || said.contains(" 0 documents"),
+        "there is nothing, and it is not said: {said}"
+    );
+    tally.nothing += u64::from(found == 0);
+    fs::remove_dir_all(&out).map_err(|error| error.to_string())
 }
