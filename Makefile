@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NPM ?= npm
 
-.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench bench-repo
+.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench bench-repo compare-durability
 
 # Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
 # that can build it; without one, / says so.
@@ -121,3 +121,17 @@ bench:
 bench-repo: $(PACKAGES)
 	$(CARGO) build --locked --profile trials --bin syncline
 	cd clients && $(NPM) run bench -w interop
+
+# What other servers lose when they are killed, beside Syncline, see benches/README.md: `make compare-durability`, or with
+# `REPETITIONS=3 SEED=7`. Nothing else installs their packages.
+REPETITIONS ?= 20
+RIVALS = benches/rivals/node_modules/.package-lock.json
+
+$(RIVALS): benches/rivals/package.json benches/rivals/package-lock.json
+	cd benches/rivals && $(NPM) ci --no-audit --no-fund
+	touch $@
+
+compare-durability: $(PACKAGES) $(RIVALS)
+	$(CARGO) build --profile trials --locked --bin syncline
+	cd clients && $(NPM) run build -w typescript
+	cd benches/rivals && REPETITIONS=$(REPETITIONS) SEED=$(or $(SEED),1) $(NPM) run --silent durability
