@@ -34,6 +34,12 @@ export class Harness {
     return answered(this.#storages.get(id)!.write(batch));
   }
 
+  /** Writes when the page is left, one batch behind another. */
+  writeAtLast(id: number, batches: StorageWrite[][]): void {
+    const storage = this.#storages.get(id)!;
+    addEventListener("pagehide", () => batches.forEach((batch) => void storage.write(batch)));
+  }
+
   closeStorage(id: number): Promise<Answer<void>> {
     return answered(this.#storages.get(id)!.close());
   }

@@ -75,7 +75,8 @@ describe("a client that stays away", () => {
     two.goOffline();
     a.change((doc) => doc.tags.push("from a"));
     b.change((doc) => doc.tags.push("from b"));
-    expect([a.safety, b.safety]).toEqual(["local", "local"]);
+    expect([a.safety, b.safety]).toEqual(["unstored", "unstored"]);
+    await until(() => a.safety === "local" && b.safety === "local", "both stored");
     one.goOnline();
     two.goOnline();
     await Promise.all([one.whenDurable(), two.whenDurable()]);
