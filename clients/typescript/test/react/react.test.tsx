@@ -7,7 +7,7 @@ import { SyncProvider, useDocument, usePresence, useSyncStatus, type ChangeDocum
 import { ChangeError } from "../../src/status.js";
 import { TestServer } from "../server/server.js";
 
-configure({ asyncUtilTimeout: 20_000 });
+configure({ asyncUtilTimeout: 120_000 });
 
 interface Note {
   text: string;
