@@ -102,8 +102,7 @@ describe("IndexedDB in Chromium", () => {
   it("keeps what a page writes at last, when it is left", async () => {
     const page = await newPage();
     for (let round = 0; round < 10; round++) {
-      const batches = ["a", "b", "c"].map((key) => [{ put: `${round}/${key}`, value: randomBytes(10_000) }]);
-      await writeAtLast(page, "at last", batches);
+      await writeAtLast(page, "at last", ["a", "b", "c"].map((key) => ({ put: `${round}/${key}`, value: randomBytes(10_000) })));
       await page.goto("about:blank");
       await page.goto(pages.url);
       const again = await storageIn(page, "at last");

@@ -34,10 +34,10 @@ export class Harness {
     return answered(this.#storages.get(id)!.write(batch));
   }
 
-  /** Writes when the page is left, one batch behind another. */
-  writeAtLast(id: number, batches: StorageWrite[][]): void {
+  /** Writes when the page is left. */
+  writeAtLast(id: number, batch: StorageWrite[]): void {
     const storage = this.#storages.get(id)!;
-    addEventListener("pagehide", () => batches.forEach((batch) => void storage.write(batch)));
+    addEventListener("pagehide", () => void storage.write(batch));
   }
 
   closeStorage(id: number): Promise<Answer<void>> {

@@ -34,12 +34,12 @@ export async function storageIn(page: Page, name: string): Promise<Storage> {
   };
 }
 
-/** Opens the storage `name` of a page and writes these batches when the page is left. */
-export async function writeAtLast(page: Page, name: string, batches: readonly StorageWrite[][]): Promise<void> {
+/** Opens the storage `name` of a page and writes this batch when the page is left. */
+export async function writeAtLast(page: Page, name: string, batch: readonly StorageWrite[]): Promise<void> {
   const id = named++;
   await ask(page, "openStorage", id, name);
   await unwrap(ask(page, "get", id, "it is open"));
-  await ask(page, "writeAtLast", id, [...batches]);
+  await ask(page, "writeAtLast", id, [...batch]);
 }
 
 /** The tab primitives of a page. */

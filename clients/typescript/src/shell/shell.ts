@@ -157,8 +157,9 @@ export class Shell {
 
   /** Stores what is not stored yet; for a page that may be gone soon. */
   flush(): void {
-    for (const { id, isOpen } of this.documents) if (isOpen) this.step({ type: "flush", document: id });
-    this.writer.hurry();
+    this.writer.atLast(() => {
+      for (const { id, isOpen } of this.documents) if (isOpen) this.step({ type: "flush", document: id });
+    });
   }
 
   async close(): Promise<void> {

@@ -18,12 +18,10 @@ export interface Asker {
 }
 
 export class Writer {
-  readonly #storage: Storage;
   readonly #first: Queue;
   readonly #later: Queue;
 
   constructor(storage: Storage, clock: Clock) {
-    this.#storage = storage;
     this.#first = new Queue(storage, clock, undefined);
     this.#later = new Queue(storage, clock, this.#first);
   }
@@ -38,12 +36,11 @@ export class Writer {
   }
 
   /**
-   * The page may be gone before the storage answers: hands it what waits for that answer. It is written again in its turn, which
-   * changes nothing.
+   * The page may be gone before the storage answers: what `give` writes is one batch with what waits for an answer, and handed
+   * over at once.
    */
-  hurry(): void {
-    const writes = this.#first.waiting();
-    if (writes.length > 0) this.#storage.write(writes).catch(() => undefined);
+  atLast(give: () => void): void {
+    this.#first.gather(give);
   }
 
   /** Resolves when nothing waits, or the storage does not take what waits. */
@@ -67,6 +64,7 @@ class Queue {
   readonly #ahead: Queue | undefined;
   #jobs: Job[] = [];
   #running = false;
+  #gathers = false;
   #cancelRetry: (() => void) | undefined;
   #idle: Array<() => void> = [];
 
@@ -82,9 +80,14 @@ class Queue {
     void this.#run();
   }
 
-  /** What the storage has not been given, or has refused. */
-  waiting(): StorageWrite[] {
-    return this.#jobs.filter(({ begun }) => !begun).flatMap(({ writes }) => writes);
+  gather(give: () => void): void {
+    this.#gathers = true;
+    give();
+    this.#gathers = false;
+    void this.#run();
+    const waiting = this.#jobs.filter(({ begun }) => !begun).flatMap(({ writes }) => writes);
+    // It is written again in its turn, which changes nothing.
+    if (waiting.length > 0) this.#storage.write(waiting).catch(() => undefined);
   }
 
   async settled(): Promise<void> {
@@ -107,7 +110,7 @@ class Queue {
   }
 
   async #run(): Promise<void> {
-    if (this.#running || this.#cancelRetry !== undefined) return;
+    if (this.#running || this.#gathers || this.#cancelRetry !== undefined) return;
     this.#running = true;
     while (this.#jobs.length > 0) {
       const jobs = [...this.#jobs];

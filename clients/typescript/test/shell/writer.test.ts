@@ -111,12 +111,15 @@ it("hands over what waits for an answer when there may be none", async () => {
   const { writer, written, answered, told, asker } = world();
   writer.write([put("a")], asker("a"));
   writer.write([put("b")], asker("b"));
-  writer.write([{ remove: "c" }], asker("c"));
   expect(written).toEqual([["+a"]]);
-  writer.hurry();
+  writer.atLast(() => writer.write([{ remove: "c" }], asker("c")));
   expect(written).toEqual([["+a"], ["+b", "-c"]]);
   await answered();
   await answered();
   await answered();
   expect(told).toEqual(["a stored", "b stored", "c stored"]);
+  writer.atLast(() => ["d", "e"].forEach((key) => writer.write([put(key)], asker(key))));
+  await answered();
+  expect(written.slice(2)).toEqual([["+b", "-c"], ["+d", "+e"]]);
+  expect(told.slice(3)).toEqual(["d stored", "e stored"]);
 });
