@@ -47,8 +47,8 @@ export interface PagesOptions {
   readonly events: PagesEvents;
 }
 
-/** What pages tell each other: of the document, and that they are there. */
-type Word = SiblingMessage | { readonly type: "here"; readonly page: string };
+/** What pages tell each other: of the document, and that they are there; whoever `asks` wants to know who else is. */
+type Word = SiblingMessage | { readonly type: "here"; readonly page: string; readonly asks: boolean };
 
 /** When what the storage refused is tried again. */
 const RETRY_MS = 5_000;
@@ -88,13 +88,13 @@ export class Pages {
     const early = this.#early ?? [];
     this.#early = undefined;
     for (const message of early) this.#hear(message);
-    this.#here();
+    this.#here(true);
     void this.#keep();
   }
 
   /** What a page stores at the last moment nobody is told of: so the others have to know of it before. */
-  #here(): void {
-    this.#channel?.post({ type: "here", page: this.#options.page } satisfies Word);
+  #here(asks: boolean): void {
+    this.#channel?.post({ type: "here", page: this.#options.page, asks } satisfies Word);
   }
 
   post(message: SiblingMessage): void {
@@ -128,10 +128,9 @@ export class Pages {
       this.#early.push(told);
       return;
     }
-    const isNew = !this.#watched.has(told.page);
     this.#watch(told.page);
     if (told.type !== "here") this.#options.events.heard(told);
-    else if (isNew) this.#here();
+    else if (told.asks) this.#here(false);
   }
 
   #pageLock(page: string): string {
