@@ -6,5 +6,5 @@ export default defineConfig({
   resolve: {
     alias: { "@syncline/client": fileURLToPath(new URL("../typescript/src/index.ts", import.meta.url)) },
   },
-  test: { include: ["test/**/*.test.ts"], testTimeout: 60_000 },
+  test: { include: ["test/**/*.test.ts"], testTimeout: 300_000, hookTimeout: 300_000 },
 });

@@ -2,5 +2,5 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { testTimeout: 400_000, hookTimeout: 60_000, fileParallelism: false, include: ["test/**/*.test.ts"] },
+  test: { testTimeout: 400_000, hookTimeout: 300_000, fileParallelism: false, include: ["test/**/*.test.ts"] },
 });

@@ -54,7 +54,7 @@ test("a token that runs out is asked for anew, and nothing typed meanwhile is lo
   const before = Date.now();
   const first = await Window.open(ann.context, server, "renewal", await server.token({ sub: "ann", docs: ["**=write"] }));
   await first.page.close();
-  const ttl = `${Math.max(6, Math.ceil((5 * (Date.now() - before)) / 1000))}s`;
+  const ttl = `${Math.max(20, Math.ceil((5 * (Date.now() - before)) / 1000))}s`;
   const window = await Window.open(ann.context, server, "renewal", await server.token({ sub: "ann", docs: ["**=write"], ttl }));
   await window.type("Before. ", "end");
   await window.saved();

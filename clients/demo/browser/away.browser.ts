@@ -39,6 +39,24 @@ test("offline edits of two, one of whom reloads, come together", async () => {
   await Promise.all([first.page.close(), second.page.close()]);
 });
 
+test("a page that is left in the middle of a word has the word again", async () => {
+  const window = await Window.open(ann.context, server, "hurry");
+  await window.type("Said: ", "end");
+  await window.saved();
+  await window.switchNetwork("off");
+  let written = "Said: ";
+  for (const word of ["one", "two", "three", "four", "five"]) {
+    await window.type(word, "end");
+    await window.page.reload();
+    written += word;
+    await window.holds(written);
+    await window.ready();
+  }
+  await window.switchNetwork("on");
+  await window.saved();
+  await window.page.close();
+});
+
 test("the page opens and is edited while the server is away", async () => {
   const first = await Window.open(ann.context, server, "kept");
   await first.type("Written before. ", "end");

@@ -14,7 +14,7 @@ import { Window } from "./window";
 const TASK_MS = 200;
 
 /** The bound of the test: a busy machine is slower than the one that the goal was set for. */
-const SLACK = 5;
+const SLACK = 10;
 
 /** Others' edits, at 20 a second for 10 seconds. */
 const EDITS = 200;

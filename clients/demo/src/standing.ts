@@ -3,6 +3,7 @@ import type { ConnectionStatus, Figures, Safety } from "@syncline/client";
 import { h, icon, say } from "./dom";
 
 const SAFE: Record<Safety, { readonly word: string; readonly meaning: string }> = {
+  unstored: { word: "Writing", meaning: "Some changes are not stored in this browser yet" },
   local: { word: "Only here", meaning: "Some changes are in this browser only" },
   sent: { word: "Sending", meaning: "All changes are on their way to the server" },
   durable: { word: "Saved", meaning: "Every change is on the server's disk" },
@@ -26,7 +27,7 @@ export function makeLight(): Light {
       element.dataset["safety"] = safety;
       element.title = SAFE[safety].meaning;
       say(word, SAFE[safety].word);
-      say(count, unsyncedChanges > 0 && safety === "local" ? String(unsyncedChanges) : "");
+      say(count, unsyncedChanges > 0 && (safety === "local" || safety === "unstored") ? String(unsyncedChanges) : "");
       say(meaning, SAFE[safety].meaning);
     },
   };

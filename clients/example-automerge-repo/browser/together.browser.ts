@@ -28,7 +28,7 @@ afterAll(async () => {
 
 async function open(browser: Chromium, hash = ""): Promise<Page> {
   const page = await browser.context.newPage();
-  page.setDefaultTimeout(60_000);
+  page.setDefaultTimeout(120_000);
   const address = site.httpServer.address();
   if (address === null || typeof address === "string") throw new Error("the site has a port");
   await page.goto(`http://127.0.0.1:${address.port}/?server=${encodeURIComponent(server.url)}${hash}`);

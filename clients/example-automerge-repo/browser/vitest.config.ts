@@ -2,5 +2,5 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { include: ["browser/*.browser.ts"], testTimeout: 180_000, hookTimeout: 180_000 },
+  test: { include: ["browser/*.browser.ts"], testTimeout: 600_000, hookTimeout: 300_000 },
 });

@@ -5,7 +5,7 @@ import { StorageError } from "../src/storage/storage.js";
 import { storageContract } from "../test/storage/contract.js";
 import { launchChromium, type Chromium } from "./chromium.js";
 import { servePages, type Pages } from "./pages.js";
-import { storageIn } from "./remote.js";
+import { storageIn, writeAtLast } from "./remote.js";
 
 let chromium: Chromium;
 let pages: Pages;
@@ -97,6 +97,18 @@ describe("IndexedDB in Chromium", () => {
     await storage.write([{ put: "after", value: bytes(2) }]);
     expect(await storage.list("")).toEqual([["after", bytes(2)]]);
     await Promise.all([page.close(), other.close()]);
+  });
+
+  it("keeps what a page writes at last, when it is left", async () => {
+    const page = await newPage();
+    for (let round = 0; round < 10; round++) {
+      await writeAtLast(page, "at last", ["a", "b", "c"].map((key) => ({ put: `${round}/${key}`, value: randomBytes(10_000) })));
+      await page.goto("about:blank");
+      await page.goto(pages.url);
+      const again = await storageIn(page, "at last");
+      expect((await again.list(`${round}/`)).map(([key]) => key)).toEqual([`${round}/a`, `${round}/b`, `${round}/c`]);
+    }
+    await page.close();
   });
 
   it("is shared by the pages of an origin", async () => {

@@ -34,6 +34,12 @@ export class Harness {
     return answered(this.#storages.get(id)!.write(batch));
   }
 
+  /** Writes when the page is left. */
+  writeAtLast(id: number, batch: StorageWrite[]): void {
+    const storage = this.#storages.get(id)!;
+    addEventListener("pagehide", () => void storage.write(batch));
+  }
+
   closeStorage(id: number): Promise<Answer<void>> {
     return answered(this.#storages.get(id)!.close());
   }

@@ -34,6 +34,14 @@ export async function storageIn(page: Page, name: string): Promise<Storage> {
   };
 }
 
+/** Opens the storage `name` of a page and writes this batch when the page is left. */
+export async function writeAtLast(page: Page, name: string, batch: readonly StorageWrite[]): Promise<void> {
+  const id = named++;
+  await ask(page, "openStorage", id, name);
+  await unwrap(ask(page, "get", id, "it is open"));
+  await ask(page, "writeAtLast", id, [...batch]);
+}
+
 /** The tab primitives of a page. */
 export async function tabsIn(page: Page): Promise<Tabs> {
   const ears = new Map<number, (message: unknown) => void>();

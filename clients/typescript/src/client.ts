@@ -25,7 +25,7 @@ export interface ClientOptions {
   readonly transport?: Transport | undefined;
   /** Whose changes these are. Default: the `sub` of the token. */
   readonly user?: string | undefined;
-  /** How long local changes are gathered before they are stored and sent, in milliseconds. Default 50. */
+  /** How long local changes, which are stored at once, are gathered before they are sent, in milliseconds. Default 50. */
   readonly groupMs?: number | undefined;
   /** Begins offline. Default false. */
   readonly offline?: boolean | undefined;

@@ -21,8 +21,11 @@ export type DocumentStatus =
   /** The server does not let it in (`forbidden`, `damaged`, `limit`, ...). Local changes are kept. */
   | { readonly state: "refused"; readonly code: string; readonly reason: string };
 
-/** How safe the own changes are: some only in this browser; all under way; all on the server's disk. */
-export type Safety = "local" | "sent" | "durable";
+/**
+ * How safe the own changes are: some in this page only, and gone with it; all stored in this browser, or more; all stored and
+ * under way; all on the server's disk.
+ */
+export type Safety = "unstored" | "local" | "sent" | "durable";
 
 /** Changes that the server refused, with all that stood on them. They are not in the document any more. */
 export interface Draft {

@@ -1,8 +1,8 @@
 /** What crosses the core's boundary: events in, effects out. Times are milliseconds on a clock that never goes back. */
 import type { Patch } from "@automerge/automerge";
-import type { ClientErrorKind, ConnectionStatus, DocumentStatus, Draft } from "../status.js";
+import type { ClientErrorKind, ConnectionStatus, DocumentStatus, Draft, Safety } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
-import type { Kept, KeptEdit } from "./kept.js";
+import type { Kept, Left } from "./kept.js";
 import type { Cursor, Hash } from "../wire/messages.js";
 
 /** What happened. */
@@ -28,8 +28,8 @@ export type Event =
   | { readonly type: "store-failed"; readonly document: string; readonly ticket: number; readonly error: unknown }
   /** Another page of this origin said this of the document. */
   | { readonly type: "sibling"; readonly document: string; readonly message: SiblingMessage }
-  /** The page is gone, and what it had left in its queue is this page's now. */
-  | { readonly type: "adopted"; readonly document: string; readonly page: string; readonly edits: readonly KeptEdit[] }
+  /** The page is gone, and what it had left in its queue is this page's now; its drafts are shown here, too. */
+  | { readonly type: "adopted"; readonly document: string; readonly page: string; readonly left: Left }
   /** This page writes the stored replica from now on, or, with null, no more. `stored` is what is there. */
   | { readonly type: "keeper"; readonly document: string; readonly stored: Stored | null }
   /** Whose token the app has given; empty without authentication. */
@@ -73,8 +73,17 @@ export type Effect =
   | { readonly type: "send"; readonly frame: Uint8Array }
   /** Close the socket. Nothing of this connection may be handed in afterwards. */
   | { readonly type: "disconnect" }
-  /** Write to the storage, all or nothing, in the order of these effects; answer with `stored` or `store-failed`. */
-  | { readonly type: "store"; readonly document: string; readonly ticket: number; readonly writes: readonly StorageWrite[] }
+  /**
+   * Write to the storage, all or nothing, in the order of these effects, but that those which may wait may be overtaken by
+   * others; answer with `stored` or `store-failed`.
+   */
+  | {
+      readonly type: "store";
+      readonly document: string;
+      readonly ticket: number;
+      readonly writes: readonly StorageWrite[];
+      readonly mayWait: boolean;
+    }
   /** Tell the other pages. */
   | { readonly type: "post"; readonly document: string; readonly message: SiblingMessage }
   | { readonly type: "notify"; readonly notice: Notice };
@@ -101,7 +110,7 @@ export interface DocumentState {
   readonly status: DocumentStatus;
   /** Whether there is something to show. */
   readonly ready: boolean;
-  readonly safety: "local" | "sent" | "durable";
+  readonly safety: Safety;
   /** Own changes without an answer. */
   readonly unsynced: number;
 }

@@ -16,7 +16,7 @@ export interface Config {
   readonly seed: Uint8Array;
   /** Names this page among those of its origin, and its queue. */
   readonly page: string;
-  /** Local changes are gathered so long before they are stored and sent. */
+  /** Local changes are gathered so long before they are sent. */
   readonly groupMs: number;
   readonly limits: ClientLimits;
 }

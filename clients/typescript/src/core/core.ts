@@ -77,7 +77,8 @@ export class Core {
     const site = this.#site(now);
     const hashes = change(document, site, (doc) => make(doc, (more) => void patches.push(...more), site.seconds));
     document.changed(this.#site(now), "local", { before, after: document.replica.doc, patches });
-    return { hashes, effects: this.#settled(now) };
+    // It is stored with the others of this moment: `nextWakeup` is now.
+    return { hashes, effects: this.#told(now) };
   }
 
   /** Makes a draft's changes anew on the document as it is; whether that was possible. The draft is then gone. */
@@ -198,7 +199,7 @@ export class Core {
       case "sibling":
         return document.sibling(site, event.message);
       case "adopted":
-        return adopt(document, site, event.page, event.edits);
+        return adopt(document, site, event.page, event.left);
       case "keeper":
         return document.appointed(site, event.stored);
       case "flush":
@@ -208,7 +209,7 @@ export class Core {
       case "signal":
         return this.#signal(document, site, event.payload);
       case "draft-dropped":
-        if (document.drafts.delete(event.id)) document.store(site, { of: "rest" }, [{ remove: draftKey(document.id, event.id) }]);
+        if (document.dropDraft(event.id)) document.store(site, { of: "rest" }, [{ remove: draftKey(document.id, event.id) }]);
         return;
       case "open":
       case "close":
@@ -253,7 +254,11 @@ export class Core {
       document.settle(site, mayEdit);
     }
     this.#forgetRooms();
-    this.#publish(site);
+    return this.#told(now);
+  }
+
+  #told(now: number): Effect[] {
+    this.#publish(this.#site(now));
     const out = this.#out;
     this.#out = [];
     return out;

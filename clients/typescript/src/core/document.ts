@@ -4,11 +4,11 @@
  * knows.
  */
 import * as A from "@automerge/automerge";
-import type { Access, DocumentStatus } from "../status.js";
+import type { Access, DocumentStatus, Safety } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { HEADS_MAX, type Cursor, type Diff, type Hash, type Opened, type Part } from "../wire/messages.js";
 import type { DocumentState, SiblingMessage, Stored } from "./boundary.js";
-import { gone, placeSiblings, sendEdits, storeGroup } from "./edits.js";
+import { gone, placeSiblings, sendEdits, storeUnsaved } from "./edits.js";
 import { Keeper, sameCursor } from "./keeper.js";
 import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
@@ -59,6 +59,9 @@ export interface Gone {
   readonly remade: boolean;
 }
 
+/** So many dropped drafts are remembered; then the first is forgotten. */
+const DROPPED_DRAFTS_MAX = 1_000;
+
 /** An edit without an answer. */
 export interface InFlight {
   readonly changes: readonly Pending[];
@@ -71,6 +74,8 @@ export class Document {
   readonly presence = new Presence();
   readonly keeper: Keeper;
   readonly drafts = new Map<string, KeptDraft>();
+  /** Drafts that were dropped here: the storage may show them once more. */
+  readonly #dropped = new Set<string>();
   /** The change that an empty document begins with. */
   readonly initial: Content | undefined;
   readonly inFlight = new Map<number, InFlight>();
@@ -87,6 +92,9 @@ export class Document {
   rejoin: Rejoin = "trusting";
   access: Access | undefined;
   ready = false;
+  /** When own changes that are not on their way to the storage go there. */
+  storeAt: number | undefined;
+  /** Until then own changes are gathered, to be sent together. */
   groupAt: number | undefined;
   holdUntil: number | undefined;
   holds = 0;
@@ -250,6 +258,20 @@ export class Document {
     }
   }
 
+  /** Lets a draft go; whether it was there. */
+  dropDraft(id: string): boolean {
+    this.#dropped.add(id);
+    for (const oldest of this.#dropped) if (this.#dropped.size > DROPPED_DRAFTS_MAX) this.#dropped.delete(oldest);
+    return this.drafts.delete(id);
+  }
+
+  /** A draft that another page has left in the storage; whether it is news. */
+  foundDraft(found: KeptDraft): boolean {
+    if (this.drafts.has(found.id) || this.#dropped.has(found.id)) return false;
+    this.drafts.set(found.id, found);
+    return true;
+  }
+
   /** The room is closed, or was never opened. */
   closed(site: Site, code: string, text: string): void {
     this.mergeWaiting(site);
@@ -325,20 +347,18 @@ export class Document {
   flush(site: Site): void {
     this.mergeWaiting(site);
     this.groupAt = undefined;
-    storeGroup(this, site);
+    storeUnsaved(this, site);
     this.keeper.hurry(site.now);
   }
 
-  /** The end of a batch of events: merges what came and sends what is due. */
+  /** The end of a batch of events: merges what came, stores what is new, and sends what is due. */
   settle(site: Site, mayEdit: boolean): void {
     if (this.#applyAt <= site.now) this.mergeWaiting(site);
-    if (this.groupAt !== undefined && this.groupAt <= site.now) {
-      this.groupAt = undefined;
-      storeGroup(this, site);
-    }
+    if (this.storeAt !== undefined) storeUnsaved(this, site);
+    if (this.groupAt !== undefined && this.groupAt <= site.now) this.groupAt = undefined;
     this.#keep(site);
     if (this.phase.at !== "live") return;
-    if (mayEdit) sendEdits(this, site);
+    if (mayEdit && this.groupAt === undefined) sendEdits(this, site);
     if (this.phase.at !== "live") return;
     const interval = 1000 / site.limits.presence_per_second;
     const due = this.presence.due(site.now, site.limits.presence_ttl_ms, interval);
@@ -354,10 +374,11 @@ export class Document {
     }
   }
 
+  /** Gives a batch to the storage. What the replica is made of can come from the server again: it may wait. */
   store(site: Site, ticket: Ticket, writes: readonly StorageWrite[]): void {
     const number = site.nextNumber();
     this.tickets.set(number, ticket);
-    site.out.push({ type: "store", document: this.id, ticket: number, writes });
+    site.out.push({ type: "store", document: this.id, ticket: number, writes, mayWait: ticket.of === "replica" });
   }
 
   /** How long the last application took: the next one waits in proportion, so that the page stays responsive. */
@@ -369,7 +390,7 @@ export class Document {
   }
 
   nextWakeup(connected: boolean): number | undefined {
-    const times = [this.groupAt, this.keeper.nextWakeup];
+    const times = [this.storeAt, this.groupAt, this.keeper.nextWakeup];
     if (this.#waiting.all.length > 0) times.push(this.#applyAt);
     if (connected && this.phase.at === "waiting") times.push(this.phase.until);
     if (connected && this.phase.at === "live") times.push(this.holdUntil, this.presence.nextWakeup);
@@ -379,10 +400,14 @@ export class Document {
 
   /** Where the document stands. */
   state(): DocumentState {
-    const { mine, unsent } = this.replica.pending;
-    const unsynced = mine + this.unplaced.length;
-    const safety = unsynced === 0 ? "durable" : unsent + this.unplaced.length === 0 ? "sent" : "local";
-    return { status: this.#status(), ready: this.ready, safety, unsynced };
+    return { status: this.#status(), ready: this.ready, safety: this.#safety(), unsynced: this.replica.pending.mine + this.unplaced.length };
+  }
+
+  #safety(): Safety {
+    const { mine, unsent, unstored } = this.replica.pending;
+    if (mine + this.unplaced.length === 0) return "durable";
+    if (unstored > 0) return "unstored";
+    return unsent + this.unplaced.length === 0 ? "sent" : "local";
   }
 
   #status(): DocumentStatus {

@@ -1,7 +1,7 @@
 /** Refused changes that an app wants to see, or to make anew. */
 import * as A from "@automerge/automerge";
 import type { Document } from "./document.js";
-import { change, freshActor, storeGroup } from "./edits.js";
+import { change, freshActor, storeUnsaved } from "./edits.js";
 import { draftKey } from "./kept.js";
 import { rename } from "./remake.js";
 import { contentOf, Fault, guarded } from "./replica.js";
@@ -39,7 +39,8 @@ export function makeDraftAnew(document: Document, site: Site, id: string): boole
     throw error;
   }
   // In one batch with what takes its place: neither must be there alone.
-  storeGroup(document, site, [{ remove: draftKey(document.id, id) }]);
+  document.dropDraft(id);
+  storeUnsaved(document, site, [{ remove: draftKey(document.id, id) }]);
   document.changed(site, "local", { before, after: document.replica.doc, patches: patches ?? [] });
   return true;
 }

@@ -4,7 +4,7 @@ import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
 import type { Document, Gone, SiblingContent } from "./document.js";
-import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit } from "./kept.js";
+import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
 import type { Content, Pending } from "./pending.js";
 import { rename } from "./remake.js";
 import { byValue } from "./rejoin.js";
@@ -46,26 +46,30 @@ function mayChange(document: Document, site: Site): void {
   }
 }
 
-/** Puts own changes, which the document holds, into the queue; they are stored and sent with their group. */
+/** Puts own changes, which the document holds, into the queue; they are stored at the next event, and sent with their group. */
 export function keep(document: Document, site: Site, made: readonly Content[], remade = false, serial?: number): Pending[] {
   const kept = made.map((content): Pending => {
     const number = site.nextNumber();
     const key = editKey(document.id, site.page, number);
-    const common = { origin: "own", key, page: "", user: site.user, remade, stored: false, edit: undefined, sent: false } as const;
+    const common = { origin: "own", key, page: "", user: site.user, remade, stored: "not yet", edit: undefined, sent: false } as const;
     return { ...content, ...common, serial: serial ?? number };
   });
   for (const pending of kept) document.replica.pending.add(pending);
   document.unsaved.push(...kept);
-  if (kept.length > 0) document.groupAt ??= site.now + site.groupMs;
+  if (kept.length > 0) {
+    document.storeAt ??= site.now;
+    document.groupAt ??= site.now + site.groupMs;
+  }
   return kept;
 }
 
 const nothingGone: Gone = { hashes: [], remade: false };
 
-/** Stores the group that has gathered; `stored` sends it. */
-export function storeGroup(document: Document, site: Site, more: readonly StorageWrite[] = [], left = nothingGone): void {
+/** Stores what is not stored; `stored` lets it be sent. */
+export function storeUnsaved(document: Document, site: Site, more: readonly StorageWrite[] = [], left = nothingGone): void {
   const changes = document.unsaved.filter((pending) => document.replica.pending.get(pending.hash) === pending);
   document.unsaved = [];
+  document.storeAt = undefined;
   const writes = [...more, ...changes.map(writeOf)];
   if (writes.length > 0) document.store(site, { of: "edits", changes, gone: left }, writes);
 }
@@ -92,7 +96,7 @@ export function stored(document: Document, site: Site, number: number, failed: b
   // Not earlier: a page that opens meanwhile may still read what was there before.
   if (!failed) tellGone(document, site, ticket.gone);
   const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
-  for (const pending of open) pending.stored = true;
+  for (const pending of open) document.replica.pending.store(pending, failed ? "failed" : "yes");
   if (failed || open.length === 0) return;
   const changes = open.map(({ bytes }) => bytes);
   site.out.push({ type: "post", document: document.id, message: { type: "edits", page: site.page, changes } });
@@ -190,7 +194,7 @@ export function putAside(
   if (own.length > 0 && !anew && remedy !== "hold") writes.push(draft(document, site, code, text, own));
   const left = goneOf(own, anew);
   if (remedy === "hold") tellGone(document, site, left);
-  else storeGroup(document, site, writes, left);
+  else storeUnsaved(document, site, writes, left);
   if (fault !== undefined) throw fault;
   // A document whose beginning was refused is not what the app counts on.
   if (document.initial !== undefined && replica.heads.length === 0) document.ready = false;
@@ -229,10 +233,14 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   const at = Math.max(0, Math.round(site.epoch + site.now));
   const kept: KeptDraft = { id: site.random.id(), code, reason, at, changes: changes.map(({ bytes }) => bytes) };
   document.drafts.set(kept.id, kept);
-  const shown = { id: kept.id, code, reason, at, changes: changes.length };
-  const notice = { type: "draft", document: document.id, draft: shown, serial: changes[0]?.serial ?? 0 } as const;
-  site.out.push({ type: "notify", notice });
+  tellDraft(document, site, kept, changes[0]?.serial ?? 0);
   return draftWrite(document.id, kept);
+}
+
+/** `serial` is that of the first change in it: whoever waits for one from there on is told, too. */
+function tellDraft(document: Document, site: Site, kept: KeptDraft, serial: number): void {
+  const shown = { ...kept, changes: kept.changes.length };
+  site.out.push({ type: "notify", notice: { type: "draft", document: document.id, draft: shown, serial } });
 }
 
 function goneOf(changes: readonly Pending[], remade: boolean): Gone {
@@ -283,7 +291,7 @@ export function placeOwn(document: Document, site: Site, cursor: Cursor = docume
 }
 
 export function addSibling(document: Document, site: Site, content: SiblingContent): void {
-  const common = { origin: "sibling", key: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
+  const common = { origin: "sibling", key: "", user: null, remade: false, stored: "yes", edit: undefined, sent: false } as const;
   document.replica.pending.add({ ...content, ...common, serial: site.nextNumber() });
 }
 
@@ -305,8 +313,9 @@ export function split<T extends Content>(document: Document, changes: readonly T
 }
 
 /** A page is gone, and what it had left in its queue is this page's now. What it never stored is here alone. */
-export function adopt(document: Document, site: Site, page: string, edits: readonly KeptEdit[]): void {
+export function adopt(document: Document, site: Site, page: string, { edits, drafts }: Left): void {
   const { replica } = document;
+  for (const found of drafts) if (document.foundDraft(found)) tellDraft(document, site, found, 0);
   const left = [...replica.pending.values()].filter((pending) => pending.origin === "sibling" && pending.page === page);
   for (const pending of left) replica.pending.abandon(pending);
   const news: Pending[] = [];
@@ -333,7 +342,7 @@ export function adopt(document: Document, site: Site, page: string, edits: reado
 
 export function ownOf(content: Content, edit: KeptEdit, site: Site): Pending {
   const { key, user, remade } = edit;
-  return { ...content, origin: "own", key, page: "", user, remade, stored: true, edit: undefined, sent: false, serial: site.nextNumber() };
+  return { ...content, origin: "own", key, page: "", user, remade, stored: "yes", edit: undefined, sent: false, serial: site.nextNumber() };
 }
 
 export function readable(document: Document, site: Site, edit: KeptEdit): Content | undefined {
@@ -398,7 +407,7 @@ function pack(document: Document, site: Site, carried: ReadonlySet<Pending>): Pe
     ops += change.ops;
     const fits = bytes <= site.editBytesMax && (packed.length === 0 || ops <= site.limits.ops_per_change_max);
     const sameActor = packed.length === 0 || packed[0]!.actor === change.actor;
-    if (!change.stored || change.edit !== undefined || !fits || !sameActor || packed.length === EDIT_CHANGES_MAX) break;
+    if (change.stored === "not yet" || change.edit !== undefined || !fits || !sameActor || packed.length === EDIT_CHANGES_MAX) break;
     packed.push(change);
   }
   return packed;

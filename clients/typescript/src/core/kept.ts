@@ -1,5 +1,5 @@
 /**
- * What is stored of a document: keys and values, and nothing of when.
+ * What is stored of a document: keys and values, and nothing of when. The keys are those of one server: the storage is scoped.
  *
  * `d/<document>/m` where the replica stands; `d/<document>/r/<generation>/<n>` its chunks, a snapshot and what came after;
  * `d/<document>/q/<page>/<n>` one own change that the server may lack; `d/<document>/x/<id>` a draft.
@@ -28,6 +28,14 @@ export interface KeptDraft {
   readonly reason: string;
   readonly at: number;
   readonly changes: readonly Uint8Array[];
+}
+
+/** What a page that is gone has left of a document. */
+export interface Left {
+  /** Its queue. */
+  readonly edits: readonly KeptEdit[];
+  /** All drafts of the document: it may have written one at the last moment. */
+  readonly drafts: readonly KeptDraft[];
 }
 
 /** All that was stored of a document. */
@@ -70,7 +78,11 @@ export function chunkKey(document: string, generation: number, number: number): 
 }
 
 export function draftKey(document: string, id: string): string {
-  return `${documentPrefix(document)}x/${id}`;
+  return draftsPrefix(document) + id;
+}
+
+export function draftsPrefix(document: string): string {
+  return `${documentPrefix(document)}x/`;
 }
 
 function padded(number: number): string {
@@ -146,7 +158,7 @@ function readPlace(value: Uint8Array): { cursor: Cursor; generation: number } {
   return { cursor: [r.number(), r.number()], generation: r.number() };
 }
 
-function readDraft(key: string, value: Uint8Array): KeptDraft {
+export function readDraft(key: string, value: Uint8Array): KeptDraft {
   const r = versioned(value, 5);
   const [code, reason, at] = [r.text(), r.text(), r.number()];
   const changes = Array.from({ length: r.array() }, () => r.bytes().slice());

@@ -28,8 +28,8 @@ export interface Pending {
   /** The subject whose change it is; null if not known. */
   user: string | null;
   remade: boolean;
-  /** Whether it may be sent: what is `own` is stored before. */
-  stored: boolean;
+  /** Whether the storage has it: what is `own` is sent once it has, or has failed, and then it is in this page only. */
+  readonly stored: "not yet" | "failed" | "yes";
   /** The edit that carries it on this connection. */
   edit: number | undefined;
   /** Whether it was ever sent by this page: then the server may have it. */
@@ -66,6 +66,7 @@ export class PendingChanges {
   #mineBytes = 0;
   #siblings = 0;
   #sent = 0;
+  #unstored = 0;
 
   /** How many this page has to bring to the server. */
   get mine(): number {
@@ -75,6 +76,11 @@ export class PendingChanges {
   /** How many of those no edit carries. */
   get unsent(): number {
     return this.#mine - this.#sent;
+  }
+
+  /** How many of those the storage does not have. */
+  get unstored(): number {
+    return this.#unstored;
   }
 
   get mineBytes(): number {
@@ -121,7 +127,7 @@ export class PendingChanges {
   /** A sibling's change is this page's now. */
   adopt(pending: Pending, key: string, user: string | null, remade: boolean): void {
     this.#count(pending, -1);
-    Object.assign(pending, { origin: "own", key, user, remade, stored: true });
+    Object.assign(pending, { origin: "own", key, user, remade, stored: "yes" });
     this.#count(pending, 1);
   }
 
@@ -159,6 +165,13 @@ export class PendingChanges {
     return this.cut(() => true);
   }
 
+  /** The storage has the change, or could not take it. */
+  store(pending: Pending, stored: "failed" | "yes"): void {
+    this.#count(pending, -1);
+    Object.assign(pending, { stored });
+    this.#count(pending, 1);
+  }
+
   /** An edit carries the change now; undefined takes it back. */
   send(pending: Pending, edit: number | undefined): void {
     this.#count(pending, -1);
@@ -186,5 +199,6 @@ export class PendingChanges {
     this.#mine += by;
     this.#mineBytes += by * pending.bytes.length;
     if (pending.edit !== undefined) this.#sent += by;
+    if (pending.stored !== "yes") this.#unstored += by;
   }
 }

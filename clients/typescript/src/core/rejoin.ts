@@ -3,7 +3,7 @@ import * as A from "@automerge/automerge";
 import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
-import { draft, freshActor, keep, placeOwn, placeSiblings, split, storeGroup } from "./edits.js";
+import { draft, freshActor, keep, placeOwn, placeSiblings, split, storeUnsaved } from "./edits.js";
 import type { Content, Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
@@ -63,7 +63,7 @@ function bring(document: Document, site: Site, heads: readonly Hash[]): void {
 }
 
 function broughtOf(content: Content, site: Site): Pending {
-  const common = { origin: "brought", key: "", page: "", user: null, remade: false, stored: true, edit: undefined, sent: false } as const;
+  const common = { origin: "brought", key: "", page: "", user: null, remade: false, stored: "yes", edit: undefined, sent: false } as const;
   return { ...content, ...common, serial: site.nextNumber() };
 }
 
@@ -97,7 +97,7 @@ function hopeless(document: Document): Set<Hash> {
 function giveUp(document: Document, site: Site, changes: readonly Pending[]): void {
   const writes: StorageWrite[] = changes.map(({ key }) => ({ remove: key }));
   writes.push(draft(document, site, "after_reject", "this does not fit the document that the server has now", changes));
-  storeGroup(document, site, writes);
+  storeUnsaved(document, site, writes);
 }
 
 /** Puts the server's document in the place of the present one. */
@@ -183,7 +183,7 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
   }
   // Acknowledged ones that were thrown out may still be in the queue, and other pages may have read them there.
   writes.push(...document.keeper.takeCovered().map((key) => ({ remove: key })));
-  storeGroup(document, site, writes, { hashes: own.flatMap(({ hash }) => (goesOn.has(hash) ? [] : [hash])), remade: true });
+  storeUnsaved(document, site, writes, { hashes: own.flatMap(({ hash }) => (goesOn.has(hash) ? [] : [hash])), remade: true });
 }
 
 /** Merges what can go on as it is; their hashes. */

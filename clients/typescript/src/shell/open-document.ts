@@ -75,7 +75,7 @@ export class OpenDocument {
       user: () => shell.core.user,
       events: {
         heard: (message) => shell.step({ type: "sibling", document, message }),
-        adopted: (page, edits) => shell.step({ type: "adopted", document, page, edits }),
+        adopted: (page, left) => shell.step({ type: "adopted", document, page, left }),
         appointed: (stored) => shell.step({ type: "keeper", document, stored }),
         held: (count) => shell.held(document, count),
         failed: (error) => shell.storageFailed(document, error),

@@ -7,13 +7,17 @@
 import type { SiblingMessage, Stored } from "../core/boundary.js";
 import {
   documentPrefix,
+  draftsPrefix,
   editWrite,
   queuePrefix,
   queuedPages,
+  readDraft,
   readEdit,
   readKept,
   type Kept,
+  type KeptDraft,
   type KeptEdit,
+  type Left,
 } from "../core/kept.js";
 import type { Storage, StorageWrite } from "../storage/storage.js";
 import type { Channel, Lock, Tabs } from "../tabs/tabs.js";
@@ -23,7 +27,7 @@ import type { Clock } from "./clock.js";
 export interface PagesEvents {
   heard(message: SiblingMessage): void;
   /** A page is gone; what it had left is this page's. */
-  adopted(page: string, edits: readonly KeptEdit[]): void;
+  adopted(page: string, left: Left): void;
   appointed(stored: Stored): void;
   /** So many changes of another user are left in the storage. */
   held(count: number): void;
@@ -43,6 +47,9 @@ export interface PagesOptions {
   readonly events: PagesEvents;
 }
 
+/** What pages tell each other: of the document, and that they are there; whoever `asks` wants to know who else is. */
+type Word = SiblingMessage | { readonly type: "here"; readonly page: string; readonly asks: boolean };
+
 /** When what the storage refused is tried again. */
 const RETRY_MS = 5_000;
 
@@ -54,7 +61,7 @@ export class Pages {
   readonly #locks: Lock[] = [];
   #channel: Channel | undefined;
   /** Messages that came before the document was read. */
-  #early: SiblingMessage[] | undefined = [];
+  #early: Word[] | undefined = [];
 
   constructor(options: PagesOptions) {
     this.#options = options;
@@ -81,7 +88,13 @@ export class Pages {
     const early = this.#early ?? [];
     this.#early = undefined;
     for (const message of early) this.#hear(message);
+    this.#here(true);
     void this.#keep();
+  }
+
+  /** What a page stores at the last moment nobody is told of: so the others have to know of it before. */
+  #here(asks: boolean): void {
+    this.#channel?.post({ type: "here", page: this.#options.page, asks } satisfies Word);
   }
 
   post(message: SiblingMessage): void {
@@ -95,12 +108,12 @@ export class Pages {
     const others = [...queuedPages(document, entries)].filter((other) => other !== page);
     for (const other of others) {
       const edits = await this.#tryAdopt(other, true);
-      if (edits !== undefined) events.adopted(other, edits);
+      if (edits !== undefined) events.adopted(other, { edits, drafts: [] });
     }
-    const own = this.#readable(await storage.list(queuePrefix(document, page)));
+    const own = readable(await storage.list(queuePrefix(document, page)), readEdit);
     const foreign = own.filter((edit) => edit.user !== null && edit.user !== user()).map((edit) => ({ ...edit, user: user() }));
     await storage.write(foreign.map(editWrite));
-    if (foreign.length > 0) events.adopted(page, foreign);
+    if (foreign.length > 0) events.adopted(page, { edits: foreign, drafts: [] });
   }
 
   close(): void {
@@ -110,13 +123,14 @@ export class Pages {
   }
 
   #hear(message: unknown): void {
-    const told = message as SiblingMessage;
+    const told = message as Word;
     if (this.#early !== undefined) {
       this.#early.push(told);
       return;
     }
     this.#watch(told.page);
-    this.#options.events.heard(told);
+    if (told.type !== "here") this.#options.events.heard(told);
+    else if (told.asks) this.#here(false);
   }
 
   #pageLock(page: string): string {
@@ -174,7 +188,7 @@ export class Pages {
       const lock = await tabs.lock(this.#pageLock(other), this.#closed.signal);
       try {
         const edits = await this.#adopt(other, false);
-        this.#options.events.adopted(other, edits);
+        this.#options.events.adopted(other, { edits, drafts: await this.#drafts() });
       } finally {
         lock.release();
       }
@@ -202,7 +216,7 @@ export class Pages {
     const found = await storage.list(queuePrefix(document, other));
     const held = force ? new Set<string>() : new Set(this.#heldIn(found));
     if (held.size > 0) events.held(held.size);
-    const moved = this.#readable(found.filter(([key]) => !held.has(key))).map((edit) => {
+    const moved = readable(found.filter(([key]) => !held.has(key)), readEdit).map((edit) => {
       const name = edit.key.slice(edit.key.lastIndexOf("/") + 1);
       const key = queuePrefix(document, page) + (name.includes("-") ? name : `${other}-${name}`);
       return { from: edit.key, to: { ...edit, key, user: force ? user() : edit.user } };
@@ -212,22 +226,18 @@ export class Pages {
     return moved.map(({ to }) => to);
   }
 
+  /** Those that can be read; the others were reported when the document was opened. */
+  async #drafts(): Promise<KeptDraft[]> {
+    const { storage, document } = this.#options;
+    const found = await storage.list(draftsPrefix(document)).catch(() => []);
+    return readable(found, readDraft);
+  }
+
   #heldIn(entries: ReadonlyArray<[string, Uint8Array]>): string[] {
     const user = this.#options.user();
     const queues = `${documentPrefix(this.#options.document)}q/`;
-    const edits = this.#readable(entries.filter(([key]) => key.startsWith(queues)));
+    const edits = readable(entries.filter(([key]) => key.startsWith(queues)), readEdit);
     return user === null ? [] : edits.filter((edit) => edit.user !== null && edit.user !== user).map(({ key }) => key);
-  }
-
-  #readable(entries: ReadonlyArray<[string, Uint8Array]>): KeptEdit[] {
-    return entries.flatMap(([key, value]) => {
-      try {
-        return [readEdit(key, value)];
-      } catch {
-        // It stays where it is; `readKept` reports it.
-        return [];
-      }
-    });
   }
 
   /** One page writes the stored replica: this one, as soon as no other does. */
@@ -253,6 +263,17 @@ export class Pages {
       throw error;
     }
   }
+}
+
+function readable<T>(entries: ReadonlyArray<[string, Uint8Array]>, read: (key: string, value: Uint8Array) => T): T[] {
+  return entries.flatMap(([key, value]) => {
+    try {
+      return [read(key, value)];
+    } catch {
+      // It stays where it is; `readKept` reports it.
+      return [];
+    }
+  });
 }
 
 /** What is stored after queues were adopted, where it cannot be read again. */

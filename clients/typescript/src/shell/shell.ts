@@ -6,6 +6,7 @@ import { nothingKept } from "../core/kept.js";
 import { Random } from "../core/random.js";
 import { Emitter } from "../emitter.js";
 import { ClientError, type ClientEvents, type Safety } from "../status.js";
+import { scopedStorage } from "../storage/scoped.js";
 import type { Storage } from "../storage/storage.js";
 import type { Tabs } from "../tabs/tabs.js";
 import type { Connection, Transport } from "../transport/transport.js";
@@ -37,6 +38,7 @@ export interface ShellOptions {
 export class Shell {
   readonly core: Core;
   readonly page: string;
+  /** Names the server among those that share a storage and an origin. */
   readonly scope: string;
   readonly storage: Storage;
   readonly tabs: Tabs | undefined;
@@ -66,10 +68,10 @@ export class Shell {
     this.#wanted = !options.offline;
     const random = new Random(options.seed);
     this.page = random.id();
-    this.scope = encodeURIComponent(options.url);
-    this.storage = options.storage;
+    this.scope = scopeOf(options.url);
+    this.storage = scopedStorage(options.storage, `s/${this.scope}/`);
     this.tabs = options.tabs;
-    this.writer = new Writer(options.storage, options.clock);
+    this.writer = new Writer(this.storage, options.clock);
     this.events = new Emitter((error) => this.handlerFailed(error));
     const { token, clock } = options;
     const asked = typeof token === "function";
@@ -133,7 +135,7 @@ export class Shell {
   /** Over all documents. */
   get safety(): { readonly safety: Safety; readonly unsyncedChanges: number } {
     const states = this.documents.flatMap(({ id }) => this.core.state(id) ?? []);
-    const order: readonly Safety[] = ["local", "sent", "durable"];
+    const order: readonly Safety[] = ["unstored", "local", "sent", "durable"];
     const safety = order.find((each) => states.some((state) => state.safety === each)) ?? "durable";
     return { safety, unsyncedChanges: states.reduce((sum, { unsynced }) => sum + unsynced, 0) };
   }
@@ -155,7 +157,9 @@ export class Shell {
 
   /** Stores what is not stored yet; for a page that may be gone soon. */
   flush(): void {
-    for (const { id, isOpen } of this.documents) if (isOpen) this.step({ type: "flush", document: id });
+    this.writer.atLast(() => {
+      for (const { id, isOpen } of this.documents) if (isOpen) this.step({ type: "flush", document: id });
+    });
   }
 
   async close(): Promise<void> {
@@ -238,10 +242,11 @@ export class Shell {
         return void this.#askToken();
       case "store": {
         const { document, ticket } = effect;
-        return this.writer.write(effect.writes, {
+        const asker = {
           stored: () => this.step({ type: "stored", document, ticket }),
-          failed: (error) => this.step({ type: "store-failed", document, ticket, error }),
-        });
+          failed: (error: unknown) => this.step({ type: "store-failed", document, ticket, error }),
+        };
+        return effect.mayWait ? this.writer.writeLater(effect.writes, asker) : this.writer.write(effect.writes, asker);
       }
       case "post":
         return this.#documents.get(effect.document)?.post(effect.message);
@@ -322,4 +327,10 @@ export class Shell {
       this.step({ type: "wake" });
     });
   }
+}
+
+/** A server is known by its address alone: what an app puts behind it, or a name in it, may be another the next time. */
+function scopeOf(url: string): string {
+  const { protocol, host, pathname } = new URL(url);
+  return encodeURIComponent(`${protocol}//${host}${pathname}`);
 }

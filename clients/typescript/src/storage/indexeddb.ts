@@ -1,9 +1,9 @@
 /**
  * The browser's storage: one IndexedDB database with one object store, keys as they are, values as byte arrays. It may use
- * IndexedDB and nothing else of the page. A connection that another page or the browser takes away is opened anew at the next call;
+ * IndexedDB and nothing else of the page. Each batch is one transaction, handed over with all its requests at once and told to commit: so it
+ * is kept even if the page goes away before the answer. A connection that another page or the browser takes away is opened anew at the next call;
  * a call never waits for another page, it fails with `blocked`.
  */
-import { Groups } from "./groups.js";
 import { StorageError, type Storage, type StorageFault, type StorageWrite } from "./storage.js";
 
 /** What may be chosen. */
@@ -19,7 +19,8 @@ export function indexedDbStorage(name = "syncline", options: IndexedDbOptions = 
 
 class IndexedDbStorage implements Storage {
   readonly #connection: Connection;
-  readonly #groups = new Groups((writes) => this.#commit(writes));
+  /** Transactions without an answer. */
+  readonly #running = new Set<Promise<void>>();
   #closed = false;
 
   constructor(connection: Connection) {
@@ -43,12 +44,19 @@ class IndexedDbStorage implements Storage {
 
   async write(batch: readonly StorageWrite[]): Promise<void> {
     this.#check();
-    await this.#groups.write(batch);
+    if (batch.length === 0) return;
+    const running = this.#commit(batch.map((write) => ("put" in write ? { put: write.put, value: write.value.slice() } : write)));
+    this.#running.add(running);
+    try {
+      await running;
+    } finally {
+      this.#running.delete(running);
+    }
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#groups.idle();
+    await Promise.allSettled(this.#running);
     this.#connection.close();
   }
 
@@ -62,6 +70,8 @@ class IndexedDbStorage implements Storage {
         if ("put" in write) put(store, write.put, write.value);
         else store.delete(write.remove);
       }
+      // A browser aborts what a page that goes away has left open.
+      store.transaction.commit();
     });
   }
 

@@ -27,7 +27,7 @@ it("a draft that is made anew is never stored without its changes, nor they with
   await handle.whenDurable();
   server.judge = () => "limit";
   handle.change((doc) => void (doc.text = "refused"));
-  await vi.waitFor(() => expect(handle.drafts.list()).toHaveLength(1), { timeout: 20_000 });
+  await vi.waitFor(() => expect(handle.drafts.list()).toHaveLength(1), { timeout: 120_000 });
   expect(handle.doc().text).toBe("");
   server.judge = () => undefined;
   batches.length = 0;

@@ -6,7 +6,7 @@ import { contentOf } from "../../src/core/replica.js";
 const chunkOf = (text: string): Uint8Array => A.getLastLocalChange(A.from({ text }))!;
 
 function pendingOf(chunk: Uint8Array, change: Partial<Pending> = {}): Pending {
-  const rest = { origin: "own", key: "k", page: "", user: null, remade: false, stored: true, sent: false, edit: undefined, serial: 1 } as const;
+  const rest = { origin: "own", key: "k", page: "", user: null, remade: false, stored: "yes", sent: false, edit: undefined, serial: 1 } as const;
   return { ...contentOf(chunk), ...rest, ...change };
 }
 

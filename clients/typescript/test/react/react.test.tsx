@@ -7,7 +7,7 @@ import { SyncProvider, useDocument, usePresence, useSyncStatus, type ChangeDocum
 import { ChangeError } from "../../src/status.js";
 import { TestServer } from "../server/server.js";
 
-configure({ asyncUtilTimeout: 20_000 });
+configure({ asyncUtilTimeout: 120_000 });
 
 interface Note {
   text: string;
@@ -197,7 +197,8 @@ describe("useSyncStatus", () => {
     await act(async () => mine.goOffline());
     await waitFor(() => expect(shown("light")).toBe("offline durable 0"));
     act(() => change((doc) => void (doc.text = "offline")));
-    expect(shown("light")).toBe("offline local 1");
+    expect(shown("light")).toBe("offline unstored 1");
+    await waitFor(() => expect(shown("light")).toBe("offline local 1"));
     act(() => mine.goOnline());
     await waitFor(() => expect(shown("light")).toBe("connected durable 0"));
     expect(server.doc<Note>("note").text).toBe("offline");

@@ -88,3 +88,38 @@ it("calls a storage that does not answer blocked, and still hears it when it doe
   await answered();
   expect(told).toEqual(["a blocked", "a stored"]);
 });
+
+it("writes what can come again after what was given before it, and lets it be overtaken while it fails", async () => {
+  const { writer, written, answered, pass, told, asker } = world();
+  writer.write([put("edit")], asker("edit"));
+  writer.writeLater([put("replica")], asker("replica"));
+  expect(written).toEqual([["+edit"]]);
+  await answered();
+  expect(written).toEqual([["+edit"], ["+replica"]]);
+  await answered(new StorageError("full", "no space"));
+  writer.write([put("next")], asker("next"));
+  await answered();
+  expect(told).toEqual(["edit stored", "replica full", "next stored"]);
+  await writer.settled();
+  await pass(5_000);
+  await answered();
+  expect(written).toEqual([["+edit"], ["+replica"], ["+next"], ["+replica"]]);
+  expect(told.at(-1)).toBe("replica stored");
+});
+
+it("hands over what waits for an answer when there may be none", async () => {
+  const { writer, written, answered, told, asker } = world();
+  writer.write([put("a")], asker("a"));
+  writer.write([put("b")], asker("b"));
+  expect(written).toEqual([["+a"]]);
+  writer.atLast(() => writer.write([{ remove: "c" }], asker("c")));
+  expect(written).toEqual([["+a"], ["+b", "-c"]]);
+  await answered();
+  await answered();
+  await answered();
+  expect(told).toEqual(["a stored", "b stored", "c stored"]);
+  writer.atLast(() => ["d", "e"].forEach((key) => writer.write([put(key)], asker(key))));
+  await answered();
+  expect(written.slice(2)).toEqual([["+b", "-c"], ["+d", "+e"]]);
+  expect(told.slice(3)).toEqual(["d stored", "e stored"]);
+});

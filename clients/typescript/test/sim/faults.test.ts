@@ -2,7 +2,8 @@
 import * as A from "@automerge/automerge";
 import { expect, it } from "vitest";
 import type { DocHandle } from "../../src/index.js";
-import { Origin, World, type Page } from "./world.js";
+import { MemoryOrigin } from "../../src/tabs/memory.js";
+import { Origin, Page, World } from "./world.js";
 
 interface Notes {
   text: string;
@@ -16,8 +17,8 @@ function open(page: Page): DocHandle<Notes> {
 
 const type = (handle: DocHandle<Notes>, text: string) => handle.change((doc) => A.splice(doc, ["text"], doc.text.length, 0, text));
 
-function world(): { world: World; origin: Origin } {
-  const made = new World(1);
+function world(seed = 1): { world: World; origin: Origin } {
+  const made = new World(seed);
   const sync = () => {
     made.server.sync();
     made.after(5, sync);
@@ -118,4 +119,107 @@ it("a duplicated page, down to its randomness: both go on, and nothing is there 
   expect([a.safety, b.safety]).toEqual(["durable", "durable"]);
   expect([...a.doc().text.split(";")].sort()).toEqual(["", "one", "two"]);
   expect(b.doc()).toEqual(a.doc());
+});
+
+it("a page that is gone at any moment after it was typed in: what it has stored reaches the server by the page that is left", async () => {
+  let stored = 0;
+  for (let round = 0; round < 60; round += 1) {
+    const { world: all, origin } = world(round);
+    const former = origin.page();
+    open(former);
+    await all.run(1_000);
+    former.kill();
+    // The page that dies says nothing before: not even that it keeps the replica.
+    const b = open(origin.page());
+    await all.run(1_000);
+    const one = origin.page();
+    const a = open(one);
+    await all.run(1_000);
+    type(a, "last words");
+    await all.run(round % 15);
+    const isSafe = a.safety !== "unstored";
+    one.kill();
+    const isStored = (await origin.storage.list("")).some(([key]) => key.includes("/q/"));
+    if (isSafe) expect(isStored).toBe(true);
+    await all.run(5_000);
+    expect(all.server.document<Notes>("notes").text).toBe(isStored ? "last words" : "");
+    expect(b.doc().text).toBe(isStored ? "last words" : "");
+    stored += isStored ? 1 : 0;
+  }
+  expect(stored).toBeGreaterThan(15);
+  expect(stored).toBeLessThan(60);
+});
+
+it("a page that is left while its change is being refused: the page that comes after it has the draft", async () => {
+  for (let ms = 0; ms < 200; ms += 4) {
+    const { world: all, origin } = world();
+    const one = origin.page();
+    const a = open(one);
+    await all.run(1_000);
+    all.server.refuse = { code: "limit", left: 100 };
+    type(a, "refused");
+    await all.run(20 + ms);
+    const b = open(origin.page());
+    await all.run(ms % 20);
+    one.kill();
+    await all.run(10_000);
+    expect([ms, b.doc().text, b.drafts.list().length]).toEqual([ms, "", 1]);
+  }
+});
+
+it("a draft that was dropped does not come back when another page is gone", async () => {
+  const { world: all, origin } = world();
+  const [one, two] = [origin.page(), origin.page()];
+  const [a, b] = [open(one), open(two)];
+  await all.run(1_000);
+  all.server.refuse = { code: "limit", left: 1 };
+  type(b, "refused");
+  await all.run(1_000);
+  const [draft] = b.drafts.list();
+  type(a, "kept");
+  await all.run(1_000);
+  origin.full = true;
+  b.drafts.drop(draft!.id);
+  one.kill();
+  await all.run(3_000);
+  expect(b.drafts.list()).toEqual([]);
+});
+
+it("two servers in one storage: each has its own documents and queues, and what an app adds to an address changes nothing", async () => {
+  const [here, there] = [world(), world()];
+  const first = here.origin.page({ url: "ws://here/sync?visit=1" });
+  const a = open(first);
+  await here.world.run(1_000);
+  type(a, "of the first server");
+  await here.world.run(1_000);
+  first.client.goOffline();
+  type(a, ", unsent");
+  await here.world.run(1_000);
+  first.kill();
+  const second = new Page(there.world, new MemoryOrigin().page(), () => here.origin.storage, { url: "ws://there/sync" });
+  const b = open(second);
+  await there.world.run(5_000);
+  expect([b.doc().text, there.world.server.document<Notes>("notes").text]).toEqual(["", ""]);
+  const again = open(here.origin.page({ url: "ws://here/sync?visit=2" }));
+  await here.world.run(5_000);
+  expect([again.doc().text, again.safety]).toEqual(["of the first server, unsent", "durable"]);
+});
+
+it("a replica that is too large for the storage holds up no edit", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  origin.tooLarge = (batch) => batch.some((write) => "put" in write && write.put.includes("/r/"));
+  type(handle, "sent");
+  await all.run(2_000);
+  expect(page.errors.some((error) => error.startsWith("storage:"))).toBe(true);
+  page.client.goOffline();
+  type(handle, " and kept");
+  await all.run(100);
+  expect(handle.safety).toBe("local");
+  page.kill();
+  const next = open(origin.page({ offline: true }));
+  await all.run(1_000);
+  expect(next.doc().text).toBe("sent and kept");
 });

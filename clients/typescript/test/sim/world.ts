@@ -149,6 +149,8 @@ export class Origin {
   readonly storage = memoryStorage();
   /** The storage refuses to write. */
   full = false;
+  /** What the storage has no space for. */
+  tooLarge: (batch: readonly StorageWrite[]) => boolean = () => false;
   /** Planted: nobody finds what another page has left. */
   hidesQueues = false;
   /** Planted: every page gets every lock. */
@@ -166,7 +168,8 @@ export class Origin {
     return new Page(this.#world, this.sharesLocks ? lawless : tabs, (page) => this.#view(page), options, seed);
   }
 
-  /** The storage as one page has it: what a page that is gone has not begun to write is never written. */
+  /** The storage as one page has it: what a page that is gone has not begun to write is never written, and of what is
+   * written it may never hear. */
   #view(page: { readonly gone: boolean }): Storage {
     const { storage } = this;
     const slow = <T>(work: () => Promise<T>): Promise<T> =>
@@ -183,9 +186,9 @@ export class Origin {
       write: (batch: readonly StorageWrite[]) => {
         const write = () =>
           slow(async () => {
-            if (this.full) throw new StorageError("full", "no space");
+            if (this.full || this.tooLarge(batch)) throw new StorageError("full", "no space");
             await storage.write(batch);
-          });
+          }).then(() => slow(async () => {}));
         const written = writes.then(write);
         writes = written.catch(() => {});
         return written;

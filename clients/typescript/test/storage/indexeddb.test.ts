@@ -140,7 +140,7 @@ describe("IndexedDB that goes away", () => {
     expect((await faultOf(again.write([{ put: "a", value: bytes(2) }]))).kind).toBe("blocked");
     holder.close();
     await deleted;
-    await vi.waitFor(() => again.write([{ put: "a", value: bytes(2) }]), { timeout: 30_000 });
+    await vi.waitFor(() => again.write([{ put: "a", value: bytes(2) }]), { timeout: 120_000 });
     expect(await again.list("")).toEqual([["a", bytes(2)]]);
     await again.close();
   });
