@@ -268,13 +268,10 @@ fn flip_in_file(data: &Path, bytes: &[u8]) {
     fs::write(path, log).expect("it is written");
 }
 
-#[test]
-fn the_command_writes_what_can_be_read_and_leaves_the_store_alone() {
-    let root = tempfile::tempdir().expect("a directory");
-    let (data, out) = (root.path().join("data"), |name: &str| root.path().join(name));
-    let process = Process::serve(&data);
-    let (document, changes) = counted(1, 30);
-    let hashes: Vec<ChangeHash> = document.get_changes(&[]).iter().map(automerge::Change::hash).collect();
+/// A server whose two documents hold the same changes; the changes and their hashes.
+fn serve_two(data: &Path) -> (Process, Vec<Bytes>, Vec<ChangeHash>) {
+    let process = Process::serve(data);
+    let (document, changes) = counted(1, CHANGES as u32);
     let mut anna = Peer::connect(process.address, None);
     for name in ["notes", "team/plans"] {
         let room = anna.open(name, None).opened.room;
@@ -283,21 +280,38 @@ fn the_command_writes_what_can_be_read_and_leaves_the_store_alone() {
             anna.hear_answer(number).expect("acknowledged");
         }
     }
+    let hashes = document.get_changes(&[]).iter().map(automerge::Change::hash).collect();
+    (process, changes, hashes)
+}
+
+fn heads(file: &Path) -> Vec<ChangeHash> {
+    let bytes = fs::read(file).expect("it was written");
+    Automerge::load(&bytes).expect("it loads").get_heads()
+}
+
+#[test]
+fn a_store_in_use_and_wrong_directories_are_told_in_one_line() {
+    let root = tempfile::tempdir().expect("a directory");
+    let data = root.path().join("data");
     let failed = |data: &Path, name: &str, part: &str| {
-        let (code, said, error) = run(data, &out(name));
+        let (code, said, error) = run(data, &root.path().join(name));
         assert_eq!((code, said.as_str()), (Some(1), ""), "{error}");
         assert!(error.contains(part) && error.lines().count() == 1, "{error}");
     };
+    let (process, ..) = serve_two(&data);
     failed(&data, "busy", "another syncline serves");
     assert!(process.terminate().success());
     failed(root.path(), "wrong", "holds no store");
     failed(&data, "data", "is not empty");
     failed(&data, "data/within", "lies in the data directory");
-    let heads = |name: &str, file: &str| {
-        let bytes = fs::read(out(name).join(file)).expect("it was written");
-        Automerge::load(&bytes).expect("it loads").get_heads()
-    };
+}
 
+#[test]
+fn the_command_writes_all_of_a_good_store_and_the_rest_of_a_damaged_one() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (data, out) = (root.path().join("data"), |name: &str| root.path().join(name));
+    let (process, _, hashes) = serve_two(&data);
+    assert!(process.terminate().success());
     let sound = contents(&data);
     let (code, said, error) = run(&data, &out("sound"));
     assert_eq!(code, Some(0), "{said}{error}");
@@ -306,13 +320,13 @@ fn the_command_writes_what_can_be_read_and_leaves_the_store_alone() {
         "notes: ok; notes.automerge\nteam/plans: ok; team+plans.automerge\n2 documents, 2 of them whole\n"
     );
     assert_eq!(contents(&data), sound, "nothing is written there");
-    assert_eq!(contents(&out("sound")).len(), 2);
+    assert_eq!(fs::read_dir(out("sound")).expect("a directory").count(), 2);
     for file in ["notes.automerge", "team+plans.automerge"] {
-        assert_eq!(heads("sound", file), hashes[29..]);
+        assert_eq!(heads(&out("sound").join(file)), hashes[CHANGES - 1..]);
     }
 
     {
-        // One record: the last of the second document.
+        // The last record of the second document.
         let kv = SledKv::open(&data, SledOptions::default()).expect("it opens");
         flip(&kv, keys(&kv, b'l').last().expect("a log"), 40);
     }
@@ -321,30 +335,26 @@ fn the_command_writes_what_can_be_read_and_leaves_the_store_alone() {
     assert!(said.starts_with("notes: ok; "), "{said}");
     assert!(said.contains("team/plans: cut after position 29 ("), "{said}");
     assert!(error.contains("1 of 2 documents lack something"), "{error}");
-    assert_eq!(heads("record", "team+plans.automerge"), hashes[28..29]);
+    assert_eq!(heads(&out("record").join("team+plans.automerge")), hashes[28..29]);
+}
 
+#[test]
+fn a_store_that_does_not_open_names_salvage_which_reads_up_to_the_damage() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (data, out) = (root.path().join("data"), root.path().join("out"));
+    let (process, changes, hashes) = serve_two(&data);
+    assert!(process.terminate().success());
     flip_in_file(&data, &changes[20]);
     let name = data.display().to_string();
-    for arguments in [
-        &[
-            "serve",
-            "--dev",
-            "--listen",
-            "127.0.0.1:0",
-            "--log-filter",
-            "off",
-            "--data",
-            &name,
-        ][..],
-        &["check", "--data", &name],
-    ] {
+    let serve = ["serve", "--dev", "--listen", "127.0.0.1:0", "--data", &name];
+    for arguments in [&serve[..], &["check", "--data", &name]] {
         let refused = syncline(arguments);
         let error = String::from_utf8(refused.stderr).expect("text");
         assert_eq!(refused.status.code(), Some(1), "{error}");
         assert!(error.contains("`syncline salvage`"), "{error}");
     }
     let before = contents(&data);
-    let (code, said, error) = run(&data, &out("amid"));
+    let (code, said, error) = run(&data, &out);
     assert_eq!(code, Some(1), "{said}{error}");
     assert_eq!(contents(&data), before, "nothing is written there");
     assert!(
@@ -355,5 +365,5 @@ fn the_command_writes_what_can_be_read_and_leaves_the_store_alone() {
         error.contains("the store's log ends early") && error.lines().count() == 1,
         "{error}"
     );
-    assert_eq!(heads("amid", "notes.automerge"), hashes[19..20]);
+    assert_eq!(heads(&out.join("notes.automerge")), hashes[19..20]);
 }
