@@ -356,9 +356,10 @@ export class Document {
     if (this.#applyAt <= site.now) this.mergeWaiting(site);
     if (this.storeAt !== undefined) storeUnsaved(this, site);
     if (this.groupAt !== undefined && this.groupAt <= site.now) this.groupAt = undefined;
+    if (this.holdUntil !== undefined && this.holdUntil <= site.now) this.holdUntil = undefined;
     this.#keep(site);
     if (this.phase.at !== "live") return;
-    if (mayEdit && this.groupAt === undefined) sendEdits(this, site);
+    if (mayEdit && this.groupAt === undefined && this.holdUntil === undefined) sendEdits(this, site);
     if (this.phase.at !== "live") return;
     const interval = 1000 / site.limits.presence_per_second;
     const due = this.presence.due(site.now, site.limits.presence_ttl_ms, interval);

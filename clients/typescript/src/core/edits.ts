@@ -356,8 +356,6 @@ export function readable(document: Document, site: Site, edit: KeptEdit): Conten
 
 /** Sends what may be sent, packed into as few edits as the limits allow. */
 export function sendEdits(document: Document, site: Site): void {
-  if (document.holdUntil !== undefined && document.holdUntil > site.now) return;
-  document.holdUntil = undefined;
   const { pending } = document.replica;
   if (pending.unsent === 0) return;
   const tooLarge = (change: Pending) => change.bytes.length + CHANGE_OVERHEAD_BYTES > site.editBytesMax;
