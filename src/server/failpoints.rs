@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,16 +18,22 @@ use syncline_protocol::{ChangeHash, DocumentId, Limits};
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 static BAD: Mutex<BTreeSet<ChangeHash>> = Mutex::new(BTreeSet::new());
-static HELD: Mutex<BTreeSet<DocumentId>> = Mutex::new(BTreeSet::new());
+/// With whether the room stands there.
+static HELD: Mutex<BTreeMap<DocumentId, bool>> = Mutex::new(BTreeMap::new());
 
 /// From now on no merge takes this change.
 pub fn spoil(change: ChangeHash) {
     lock(&BAD).insert(change);
 }
 
-/// The room of this document does nothing more until it is released.
+/// The room of this document stops, when it next looks up, until it is released.
 pub fn hold(document: &DocumentId) {
-    lock(&HELD).insert(document.clone());
+    lock(&HELD).insert(document.clone(), false);
+}
+
+/// Whether the room has stopped.
+pub fn stands(document: &DocumentId) -> bool {
+    lock(&HELD).get(document).is_some_and(|stands| *stands)
 }
 
 /// The room goes on.
@@ -63,7 +69,12 @@ pub(super) fn merge(changes: &[Bytes]) -> Option<Merge> {
 }
 
 fn is_held(document: &DocumentId) -> bool {
-    lock(&HELD).contains(document)
+    let mut held = lock(&HELD);
+    let held = held.get_mut(document);
+    held.is_some_and(|stands| {
+        *stands = true;
+        true
+    })
 }
 
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
