@@ -79,7 +79,7 @@ fn deaf(trial: &Trial) -> Outcome {
     let text = format!("{each} KiB for each of {DEAF_MEMBERS}");
     ensure!(each <= BOUND_KIB, "{text}");
     if each > EACH_KIB {
-        let reason = "two parts wait for it, a third lies in the socket's buffer, which grows by doubling";
+        let reason = "by reading, parts that wait for it and the socket's buffer; not measured one by one";
         return Err(Trouble::Missed { figure: text, reason });
     }
     Ok(Figure { count, text })
