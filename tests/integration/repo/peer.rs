@@ -7,8 +7,10 @@ use automerge::{
 };
 use bytes::Bytes;
 use std::{io::ErrorKind, net::TcpStream, time::Duration};
-use syncline_protocol::repo::{PeerId, PeerMetadata, RepoMessage, Sync};
-use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket, protocol::WebSocketConfig};
+use syncline_protocol::repo::{Ephemeral, PeerId, PeerMetadata, RepoMessage, Sync};
+use tokio_tungstenite::tungstenite::{
+    self, Error, Message, WebSocket, client::IntoClientRequest, protocol::WebSocketConfig,
+};
 
 /// No message takes longer: five times what any test expects.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,13 +45,27 @@ pub(crate) struct Replica {
 impl Peer {
     /// Connects with this query and says nothing.
     pub(crate) fn silent(address: impl std::fmt::Display, id: &str, query: &str) -> Self {
+        Self::silent_with(address, id, query, None)
+    }
+
+    /// Connects with this query and this header and says nothing.
+    pub(crate) fn silent_with(
+        address: impl std::fmt::Display,
+        id: &str,
+        query: &str,
+        header: Option<(&'static str, &str)>,
+    ) -> Self {
         let stream = TcpStream::connect(address.to_string()).expect("a connection");
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a time-out");
         stream.set_nodelay(true).expect("no delay");
         let url = format!("ws://{address}/sync{query}");
+        let mut request = url.into_client_request().expect("a request");
+        if let Some((name, value)) = header {
+            let value = value.parse().expect("a header's value");
+            request.headers_mut().insert(name, value);
+        }
         let config = WebSocketConfig::default();
-        let (socket, _) =
-            tungstenite::client::client_with_config(url.as_str(), stream, Some(config)).expect("a WebSocket");
+        let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config)).expect("a WebSocket");
         let id = PeerId::new(id).expect("a peer id");
         let server = None;
         Self { socket, id, server }
@@ -99,6 +115,29 @@ impl Peer {
             data: data.into(),
         };
         self.say(&RepoMessage::Sync(sync));
+    }
+
+    /// Broadcasts something in a document, the `count`-th time in this run.
+    pub(crate) fn say_ephemeral(&mut self, document: &str, count: u64, data: &[u8]) {
+        self.say(&RepoMessage::Ephemeral(Ephemeral {
+            sender: self.id.clone(),
+            target: None,
+            document: document.to_owned(),
+            session: "a run".to_owned(),
+            count,
+            data: Bytes::copy_from_slice(data),
+        }));
+    }
+
+    /// The next ephemeral message; others are dropped.
+    pub(crate) fn hear_ephemeral(&mut self) -> Ephemeral {
+        loop {
+            match self.hear() {
+                Ok(RepoMessage::Ephemeral(heard)) => return heard,
+                Ok(_) => {}
+                Err(ended) => panic!("the connection ended: {ended:?}"),
+            }
+        }
     }
 
     /// The next message, or how the connection ended.

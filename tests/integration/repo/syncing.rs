@@ -5,10 +5,7 @@ use crate::{
     peer::{Peer as NativePeer, counted},
     running::TestServer,
 };
-use syncline_protocol::{
-    native::ServerMessage,
-    repo::{Ephemeral, RepoMessage},
-};
+use syncline_protocol::repo::RepoMessage;
 
 #[test]
 fn d4_a9_a11_two_peers_and_a_native_member_see_each_others_edits() {
@@ -116,73 +113,4 @@ fn a12_an_empty_peer_gets_a_long_document_as_it_is_saved() {
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-}
-
-#[test]
-fn a17_a18_ephemeral_messages_reach_all_others_with_their_sender() {
-    let server = TestServer::start("");
-    let (mut ada, mut bob) = (
-        Peer::join(server.address, "ada", ""),
-        Peer::join(server.address, "bob", ""),
-    );
-    let (mut mine, mut his) = (Replica::new("talk"), Replica::new("talk"));
-    mine.put(1, "ada", 1);
-    ada.sync(&mut mine);
-    bob.sync_until(&mut his, |his| his.has("ada"));
-    let mut native = NativePeer::connect(server.address, None);
-    let room = native.open("talk", None).opened.room;
-
-    let mut said = Ephemeral {
-        sender: ada.id.clone(),
-        target: None,
-        document: "talk".into(),
-        session: "a run".into(),
-        count: 1 << 40,
-        data: vec![0xa1, 0x61, b'x', 0x01].into(),
-    };
-    ada.say(&RepoMessage::Ephemeral(said.clone()));
-    // Said twice, and then in another's name: neither is passed on.
-    ada.say(&RepoMessage::Ephemeral(said.clone()));
-    ada.say(&RepoMessage::Ephemeral(Ephemeral {
-        sender: bob.id.clone(),
-        ..said.clone()
-    }));
-    said.count += 1;
-    ada.say(&RepoMessage::Ephemeral(said.clone()));
-    for count in [said.count - 1, said.count] {
-        let heard = loop {
-            match bob.hear() {
-                Ok(RepoMessage::Ephemeral(heard)) => break heard,
-                Ok(_) => {}
-                Err(ended) => panic!("{ended:?}"),
-            }
-        };
-        assert_eq!(
-            (&heard.sender, &heard.session, heard.count),
-            (&ada.id, &said.session, count)
-        );
-        assert_eq!((&heard.data, &heard.target), (&said.data, &Some(bob.id.clone())));
-        match native.hear() {
-            Ok(ServerMessage::Signal { payload, .. }) => assert_eq!(payload, said.data),
-            other => panic!("no signal: {other:?}"),
-        }
-    }
-    native.say(&syncline_protocol::native::ClientMessage::Signal {
-        room,
-        payload: b"hello".to_vec().into(),
-    });
-    let heard = loop {
-        match bob.hear() {
-            Ok(RepoMessage::Ephemeral(heard)) => break heard,
-            Ok(_) => {}
-            Err(ended) => panic!("{ended:?}"),
-        }
-    };
-    assert_eq!(heard.sender.as_str(), format!("native-{}", native.session));
-    assert_eq!(&heard.data[..], b"\x45hello", "a CBOR byte string");
-    ada.offer(&mut mine);
-    assert!(
-        matches!(ada.hear(), Ok(RepoMessage::Ephemeral(heard)) if heard.sender != ada.id),
-        "never one's own"
-    );
 }
