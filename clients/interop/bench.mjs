@@ -9,7 +9,7 @@ import { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websoc
 import * as Automerge from "@automerge/automerge";
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { createRequire } from "node:module";
 import { loadavg, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -86,6 +86,25 @@ const SERVERS = {
   },
 };
 
+/** A client whose first try fails leaves sockets behind, which then fail unheard: so nobody tries before the server listens. */
+async function listens(url) {
+  const { hostname, port } = new URL(url);
+  const connects = () =>
+    new Promise((resolve) => {
+      const socket = connect(Number(port), hostname);
+      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+      socket.once("connect", () => socket.destroy());
+    });
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!(await connects())) {
+    if (Date.now() > deadline) throw new Error("the server does not listen");
+    await pause(50);
+  }
+}
+
+/** Longer than any run: a busy client is not to connect again and again. */
+const NEVER_MS = 3_600_000;
+
 /** Counts what comes from the server. */
 class CountingAdapter extends WebSocketClientAdapter {
   bytesIn = 0;
@@ -103,7 +122,7 @@ async function measure(name, saved) {
   const repos = [];
   const figures = {};
   const open = async () => {
-    const adapter = new CountingAdapter(url, 200);
+    const adapter = new CountingAdapter(url, NEVER_MS);
     const repo = new Repo({ network: [adapter] });
     repos.push(repo);
     await until(() => Object.keys(repo.peerMetadataByPeerId).length > 0, "the server answers");
@@ -115,6 +134,7 @@ async function measure(name, saved) {
     return { cpu: (processorMs(child.pid) - cpu) / edits, time: (performance.now() - time) / edits };
   };
   try {
+    await listens(url);
     const writer = await open();
     const mine = writer.repo.import(saved);
     const readers = [];

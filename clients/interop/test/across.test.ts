@@ -64,19 +64,6 @@ test("a26 a27 their presence helper and a native client see each other come, cha
   await until(() => shown().length === 0, "the native client sees ada go");
 });
 
-test("a28 who shows something before a restart of the server is seen after it", async () => {
-  const [mine, his] = await both();
-  const presence = new Presence<{ cursor: number }>({ handle: mine });
-  presence.start({ initialState: { cursor: 2 }, heartbeatMs: 200, peerTtlMs: 1_000_000 });
-  const shown = (): unknown[] => [...his.presence.others.values()].map((other) => other.state);
-  await until(() => shown().length === 1, "the native client sees ada");
-  await server.end("SIGTERM");
-  await until(() => shown().length === 0, "the native client is alone");
-  await server.run();
-  await until(() => JSON.stringify(shown()) === '[{"cursor":2}]', "the native client sees ada again");
-  presence.stop();
-});
-
 test("a18 a25 signals and ephemeral messages carry the same values", async () => {
   const [mine, his] = await both();
   const heard: unknown[] = [];

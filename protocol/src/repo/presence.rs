@@ -124,7 +124,9 @@ fn message(kind: &str, fields: &[(&str, &[u8])]) -> Bytes {
 /// The pairs of the one map that these bytes are.
 fn map(item: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let mut reader = Reader::new(item);
-    let Ok(Item::Map(count)) = reader.item() else { return None };
+    let Ok(Item::Map(count)) = reader.item() else {
+        return None;
+    };
     let pairs = reader.pairs(count).ok()?;
     reader.is_empty().then_some(pairs)
 }

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use syncline_protocol::{
     SessionId,
     native::{PresenceEntry, ServerMessage},
-    repo::{Channels, Ephemeral, PeerId, PresenceMessage, RepoMessage, channels_of, encode_channels, to_natives, to_peers},
+    repo::{
+        Channels, Ephemeral, PeerId, PresenceMessage, RepoMessage, channels_of, encode_channels, to_natives, to_peers,
+    },
 };
 
 /// The peer id under which a native member appears to peers begins so.
@@ -115,7 +117,9 @@ impl Room {
     /// A peer's helper says what the peer shows. Native members see all of it as one state.
     fn peer_shows(&mut self, session: SessionId, message: PresenceMessage, out: &mut Vec<Effect>) {
         let (now, limits) = (self.now, self.limits.clone());
-        let Some(member) = self.members.get_mut(&session) else { return };
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
         let is_live = member.is_live();
         let Some(peer) = member.peer.as_mut() else { return };
         if message == PresenceMessage::Goodbye {
@@ -135,7 +139,8 @@ impl Room {
         }
         let state = showing.is_known.then_some(state);
         let is_known = showing.is_known;
-        self.presence.show(now, session, &member.person, state, limits.presence_ttl_ms);
+        self.presence
+            .show(now, session, &member.person, state, limits.presence_ttl_ms);
         if begins {
             self.show_natives(session, out);
         }
@@ -148,9 +153,13 @@ impl Room {
     fn show_natives(&mut self, to: SessionId, out: &mut Vec<Effect>) {
         let mut left = SHOWN_AT_FIRST_BYTES_MAX;
         for native in self.across.natives.clone() {
-            let Some(state) = self.presence.state(native) else { continue };
+            let Some(state) = self.presence.state(native) else {
+                continue;
+            };
             let data = PresenceMessage::Snapshot(channels_of(state)).encode();
-            let Some(rest) = left.checked_sub(data.len()) else { return };
+            let Some(rest) = left.checked_sub(data.len()) else {
+                return;
+            };
             left = rest;
             let ephemeral = self.ephemeral_of(native, data);
             self.pass_on(&ephemeral, |session, _| session == to, out);

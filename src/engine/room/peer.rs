@@ -14,7 +14,7 @@ use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
     ChangeHash, Cursor, DocumentId, Position, SessionId,
-    native::{Access, RejectCode, ServerMessage},
+    native::{Access, ClosedCode, RejectCode},
     repo::{PeerId, RepoMessage, Sync, encode_again, encode_sync, encode_whole, split_chunks},
 };
 
@@ -186,8 +186,9 @@ impl Room {
     }
 
     /// A peer says how far it is.
-    pub(super) fn synced(&mut self, session: SessionId, told: Told, edits: u64, out: &mut Vec<Effect>) {
+    pub(super) fn synced(&mut self, session: SessionId, mut told: Told, edits: u64, out: &mut Vec<Effect>) {
         let Some(peer) = self.peer_mut(session) else { return };
+        told.reads_whole |= peer.told.reads_whole;
         peer.told = told;
         peer.edits += edits;
         peer.is_due = true;
@@ -292,6 +293,9 @@ impl Room {
             return;
         };
         let Some(peer) = member.peer.as_mut() else { return };
+        if peer.is_whole && !peer.told.reads_whole {
+            return self.dismiss(session, ClosedCode::Unavailable, out);
+        }
         let heads: Vec<ChangeHash> = live.heads.iter().copied().collect();
         let collected = std::mem::take(&mut peer.collected);
         let data = if peer.is_whole {
@@ -386,7 +390,11 @@ impl Live {
     /// change of the log that is none of them. A replica of which nothing is known to be ours gets the whole document.
     fn way_for(&self, told: &Told) -> Source {
         let graph = self.pipeline.index.graph();
-        let from_nothing = || self.way_from(None, &[]).0;
+        let has_all = self.log_start == Position::new(0);
+        let from_nothing = || match self.way_from(None, &[]).0 {
+            Source::Snapshot { .. } if has_all && !told.reads_whole => Source::log(self.log_start),
+            source => source,
+        };
         let mut known = told.heads.iter().chain(&told.shared);
         if !known.clone().any(|hash| graph.position(hash).is_some()) {
             return from_nothing();

@@ -134,7 +134,11 @@ fn a26_what_a_peers_helper_shows_is_presence_to_natives() {
     let server = TestServer::start("");
     let (mut native, _) = native(&server);
     let mut ada = present(&server, "ada");
-    ada.say_ephemeral(DOCUMENT, 1, &PresenceMessage::Snapshot(channel("cursor", b"\x07")).encode());
+    ada.say_ephemeral(
+        DOCUMENT,
+        1,
+        &PresenceMessage::Snapshot(channel("cursor", b"\x07")).encode(),
+    );
     let shown = hear_entry(&mut native);
     assert_eq!(shown.subject, "dev");
     assert_eq!(shown.state.as_deref(), Some(&b"{\"cursor\":7}"[..]));
@@ -150,9 +154,17 @@ fn a26_what_a_peers_helper_shows_is_presence_to_natives() {
     let large = Bytes::from([b"\x59\x10\x00".as_slice(), &[b'a'; 4 << 10]].concat());
     let large = PresenceMessage::Snapshot(Channels::from([("large".to_owned(), large)]));
     ada.say_ephemeral(DOCUMENT, 4, &large.encode());
-    ada.say_ephemeral(DOCUMENT, 5, &PresenceMessage::Snapshot(channel("small", b"\x41\x01")).encode());
+    ada.say_ephemeral(
+        DOCUMENT,
+        5,
+        &PresenceMessage::Snapshot(channel("small", b"\x41\x01")).encode(),
+    );
     let bytes = b"\xa1\x65small\x41\x01";
-    assert_eq!(hear_entry(&mut native).state.as_deref(), Some(&bytes[..]), "as it is: JSON has no bytes");
+    assert_eq!(
+        hear_entry(&mut native).state.as_deref(),
+        Some(&bytes[..]),
+        "as it is: JSON has no bytes"
+    );
     drop(ada);
     assert_eq!(hear_entry(&mut native).state, None);
 }
@@ -168,7 +180,11 @@ fn a27_what_natives_show_comes_to_peers_that_take_part_and_to_no_others() {
     ada.say_ephemeral(DOCUMENT, 1, &PresenceMessage::Snapshot(Channels::new()).encode());
     let name = format!("native-{}", native.session);
     let cursor = |value| PresenceMessage::Snapshot(channel("cursor", value));
-    assert_eq!(hear_presence(&mut ada), (name.clone(), cursor(b"\x01")), "what was shown before");
+    assert_eq!(
+        hear_presence(&mut ada),
+        (name.clone(), cursor(b"\x01")),
+        "what was shown before"
+    );
     show(&mut native, room, Some(b"{\"cursor\":2}"));
     assert_eq!(hear_presence(&mut ada), (name.clone(), cursor(b"\x02")));
     show(&mut native, room, Some(b"{\"cursor\":2}"));
@@ -183,7 +199,10 @@ fn a27_what_natives_show_comes_to_peers_that_take_part_and_to_no_others() {
     drop(native);
     assert_eq!(hear_presence(&mut ada), (name, PresenceMessage::Goodbye));
     let heard = other.hear_ephemeral();
-    assert_eq!(heard.sender, ada.id, "whoever takes no part hears the peer and no native");
+    assert_eq!(
+        heard.sender, ada.id,
+        "whoever takes no part hears the peer and no native"
+    );
     assert!(other.hears_nothing());
 }
 
@@ -195,7 +214,10 @@ fn a27_a_natives_state_that_expires_is_gone_to_peers_too() {
     ada.say_ephemeral(DOCUMENT, 1, &PresenceMessage::Snapshot(Channels::new()).encode());
     show(&mut native, room, Some(b"{}"));
     let name = format!("native-{}", native.session);
-    assert_eq!(hear_presence(&mut ada), (name.clone(), PresenceMessage::Snapshot(Channels::new())));
+    assert_eq!(
+        hear_presence(&mut ada),
+        (name.clone(), PresenceMessage::Snapshot(Channels::new()))
+    );
     assert_eq!(hear_presence(&mut ada), (name, PresenceMessage::Goodbye));
 }
 
@@ -207,7 +229,11 @@ fn a28_a_helper_that_came_back_is_asked_what_it_shows() {
     let server_id = ada.server.clone().expect("it answered to join");
     let asked = (server_id.as_str().to_owned(), PresenceMessage::Heartbeat);
     assert_eq!(hear_presence(&mut ada), asked);
-    ada.say_ephemeral(DOCUMENT, 2, &PresenceMessage::Snapshot(channel("cursor", b"\x07")).encode());
+    ada.say_ephemeral(
+        DOCUMENT,
+        2,
+        &PresenceMessage::Snapshot(channel("cursor", b"\x07")).encode(),
+    );
     ada.say_ephemeral(DOCUMENT, 3, &PresenceMessage::Heartbeat.encode());
     assert!(ada.hears_nothing(), "it is known now");
 }

@@ -37,6 +37,8 @@ pub(crate) struct Replica {
     pub(crate) name: String,
     pub(crate) document: Automerge,
     state: State,
+    /// Whether its sync messages are those of an Automerge that knew no flags.
+    is_old: bool,
     /// Bytes of the sync messages that it took.
     pub(crate) bytes_in: usize,
     pub(crate) messages_in: usize,
@@ -213,9 +215,12 @@ impl Peer {
 
     /// Says what the replica has to say.
     pub(crate) fn offer(&mut self, replica: &mut Replica) {
-        let Some(message) = replica.document.generate_sync_message(&mut replica.state) else {
+        let Some(mut message) = replica.document.generate_sync_message(&mut replica.state) else {
             return;
         };
+        if replica.is_old {
+            message.flags = None;
+        }
         let sync = Sync {
             sender: self.id.clone(),
             target: None,
@@ -244,8 +249,17 @@ impl Replica {
             name: name.to_owned(),
             document: Automerge::new(),
             state: State::new(),
+            is_old: false,
             bytes_in: 0,
             messages_in: 0,
+        }
+    }
+
+    /// A replica whose sync messages have no section of flags, and which reads changes only.
+    pub(crate) fn old(name: &str) -> Self {
+        Self {
+            is_old: true,
+            ..Self::new(name)
         }
     }
 
@@ -282,6 +296,7 @@ impl Replica {
     fn take(&mut self, data: &[u8]) {
         self.bytes_in += data.len();
         self.messages_in += 1;
+        assert!(!self.is_old || data[0] == 0x42, "it comes change by change");
         let message = SyncMessage::decode(data).expect("a sync message");
         assert!(message.flags.is_none(), "the server announces nothing");
         self.document

@@ -113,4 +113,7 @@ fn a12_an_empty_peer_gets_a_long_document_as_it_is_saved() {
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
+    let mut old = Replica::old("long");
+    Peer::join(server.address, "old", "").sync_until(&mut old, |old| old.has("the same key"));
+    assert_eq!(old.document.get_heads(), mine.document.get_heads());
 }
