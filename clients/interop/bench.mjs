@@ -102,8 +102,8 @@ async function listens(url) {
   }
 }
 
-/** Longer than any run: a busy client is not to connect again and again. */
-const NEVER_MS = 3_600_000;
+/** Long: a busy client is not to connect again and again. */
+const RETRY_MS = 60_000;
 
 /** Counts what comes from the server. */
 class CountingAdapter extends WebSocketClientAdapter {
@@ -120,9 +120,10 @@ async function measure(name, saved) {
   const directory = mkdtempSync(join(tmpdir(), "syncline-bench-"));
   const { child, url } = SERVERS[name](await freePort(), directory);
   const repos = [];
+  const readers = [];
   const figures = {};
   const open = async () => {
-    const adapter = new CountingAdapter(url, NEVER_MS);
+    const adapter = new CountingAdapter(url, RETRY_MS);
     const repo = new Repo({ network: [adapter] });
     repos.push(repo);
     await until(() => Object.keys(repo.peerMetadataByPeerId).length > 0, "the server answers");
@@ -130,22 +131,30 @@ async function measure(name, saved) {
   };
   const during = async (what, edits) => {
     const [cpu, time] = [processorMs(child.pid), performance.now()];
-    await what();
-    return { cpu: (processorMs(child.pid) - cpu) / edits, time: (performance.now() - time) / edits };
+    const result = await what();
+    return { result, cpu: (processorMs(child.pid) - cpu) / edits, time: (performance.now() - time) / edits };
   };
   try {
     await listens(url);
-    const writer = await open();
-    const mine = writer.repo.import(saved);
-    const readers = [];
-    // The first reader waits for the import as well.
-    readers.push(await findSoon((await open()).repo, mine));
+    // All are connected before the import: while that is being made ready, this process answers nobody.
+    const clients = [];
+    while (clients.length <= READERS) clients.push(await open());
+    const [writer, first, ...others] = clients;
+    const imported = await during(async () => {
+      const mine = writer.repo.import(saved);
+      readers.push(await findSoon(first.repo, mine));
+      return mine;
+    }, 1);
+    const mine = imported.result;
     await pause(QUIET_MS);
-    for (const number of Array.from({ length: READERS - 1 }).keys()) {
-      const { repo, adapter } = await open();
+    for (const { repo, adapter } of others) {
+      const bytesBefore = adapter.bytesIn;
       const join = await during(async () => readers.push(await findSoon(repo, mine)), 1);
-      if (number === 0) Object.assign(figures, { "join ms": join.time, "join CPU ms": join.cpu, "join bytes": adapter.bytesIn });
+      figures["join ms"] ??= join.time;
+      figures["join CPU ms"] ??= join.cpu;
+      figures["join bytes"] ??= adapter.bytesIn - bytesBefore;
     }
+    figures["import CPU ms"] = imported.cpu;
     const all = () => readers.every((reader) => reader.heads().join() === mine.heads().join());
     const type = () => mine.change((draft) => Automerge.splice(draft, ["text"], 0, 0, "y"));
     await pause(QUIET_MS);

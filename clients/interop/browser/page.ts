@@ -8,8 +8,8 @@ interface Notes {
   items: Record<string, string>;
 }
 
-/** How soon a client that lost its server tries again. */
-const RETRY_MS = 300;
+/** How soon a client that lost its server tries again: their default. Chromium keeps sockets waiting that come faster. */
+const RETRY_MS = 5_000;
 
 /** What a test may ask of a page. */
 export class Tab {
@@ -49,7 +49,10 @@ export class Tab {
 
   /** What stands in all documents alike, or `undefined`. */
   items(): Record<string, string> | undefined {
-    const sorted = this.#handles.map((handle) => Object.fromEntries(Object.entries(handle.doc().items).sort()));
+    const sorted = this.#handles.map((handle) => {
+      const { items } = handle.doc();
+      return Object.fromEntries(Object.keys(items).sort().map((key) => [key, items[key] ?? ""]));
+    });
     const [first] = sorted;
     return sorted.every((one) => JSON.stringify(one) === JSON.stringify(first)) ? first : undefined;
   }

@@ -330,6 +330,12 @@ impl Room {
         let mut by_parts = Vec::new();
         for (session, member) in self.members.iter_mut().filter(|(_, member)| member.is_live()) {
             let Some(peer) = member.peer.as_mut() else { continue };
+            let all_its_own = authors.len() == 1 && authors.contains(session);
+            if all_its_own && peer.edits > entries.len() as u64 {
+                // Nothing in it is news to the peer, and more of its message is on the way to the disk.
+                peer.owes_answer = true;
+                continue;
+            }
             let data = if authors.contains(session) {
                 encode(Some(*session))
             } else {

@@ -12,6 +12,9 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 const OVERDUE: u64 = 2;
 /// After a merge that could not be tried the next one waits for so long.
 const RETRY_MS: u64 = 5_000;
+/// After a snapshot the next one waits so many times as long as that took: each costs as much as the document is long, and many
+/// changes may come at once.
+const COMPACTION_RESTS: u64 = 10;
 /// What Automerge takes per change, whatever it holds: measured, about.
 const DOCUMENT_BYTES_PER_CHANGE: usize = 160;
 
@@ -37,6 +40,8 @@ pub(super) struct Upkeep {
     /// A former snapshot that readers may still need.
     former: Option<u64>,
     compaction_failed: bool,
+    /// No snapshot is made before, unless the room closes.
+    compaction_rests_until: Time,
     last_edit: Time,
     reset: Option<Reset>,
 }
@@ -49,7 +54,9 @@ enum Work {
     Merging {
         bytes: u64,
     },
-    Compacting,
+    Compacting {
+        since: Time,
+    },
 }
 
 /// A reset under way.
@@ -80,6 +87,7 @@ impl Upkeep {
             snapshot,
             former: None,
             compaction_failed: false,
+            compaction_rests_until: now,
             last_edit: now,
             reset: None,
         }
@@ -239,7 +247,8 @@ impl Room {
             && live.pipeline.bytes() == 0;
         let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_close;
         let compacting = !upkeep.compaction_failed
-            && (upkeep.compaction_is_due(live.log_bytes, tuning) || (closing && worth_a_snapshot));
+            && ((upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_rests_until <= now)
+                || (closing && worth_a_snapshot));
         let current = upkeep
             .document
             .as_ref()
@@ -260,7 +269,7 @@ impl Room {
             && let Some((document, position)) = upkeep.base()
             && position > snapshot_position
         {
-            upkeep.work = Work::Compacting;
+            upkeep.work = Work::Compacting { since: now };
             let former = upkeep.snapshot.as_ref().map(|snapshot| snapshot.generation);
             let generation = former.unwrap_or(0) + 1;
             return out.push(Effect::Compact {
@@ -293,7 +302,9 @@ impl Room {
             .document
             .is_some()
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
-        merge.into_iter().chain(close).chain(let_go).min()
+        let rests_until = upkeep.compaction_rests_until;
+        let compact = (rests_until > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(rests_until);
+        merge.into_iter().chain(close).chain(let_go).chain(compact).min()
     }
 
     /// Whether so much is unmerged that the room must not take further edits.
@@ -350,7 +361,10 @@ impl Room {
     pub(super) fn compacted(&mut self, snapshot: Option<Snapshot>) {
         let Phase::Live(live) = &mut self.phase else { return };
         let upkeep = &mut live.upkeep;
-        upkeep.work = Work::Nothing;
+        if let Work::Compacting { since } = std::mem::replace(&mut upkeep.work, Work::Nothing) {
+            let rest_ms = self.now.ms_since(since) * COMPACTION_RESTS;
+            upkeep.compaction_rests_until = self.now.plus_ms(rest_ms);
+        }
         match snapshot {
             Some(snapshot) => {
                 live.log_start = snapshot.log_start;
