@@ -12,7 +12,7 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 const OVERDUE: u64 = 2;
 /// After a merge that could not be tried the next one waits for so long.
 const RETRY_MS: u64 = 5_000;
-/// After a snapshot the next one waits so many times as long as that took: each costs as much as the document is long, and many
+/// While edits come, the next snapshot waits so many times as long as the last one took: each costs as much as the document is long, and many
 /// changes may come at once.
 const COMPACTION_RESTS: u64 = 10;
 /// What Automerge takes per change, whatever it holds: measured, about.
@@ -40,7 +40,7 @@ pub(super) struct Upkeep {
     /// A former snapshot that readers may still need.
     former: Option<u64>,
     compaction_failed: bool,
-    /// No snapshot is made before, unless the room closes.
+    /// While edits keep coming, no snapshot is made before.
     compaction_rests_until: Time,
     last_edit: Time,
     reset: Option<Reset>,
@@ -217,6 +217,12 @@ impl Upkeep {
         (self.durable.number() - position, log_bytes.saturating_sub(bytes))
     }
 
+    /// When edits have ceased, or after a rest.
+    fn compaction_may_begin_at(&self, tuning: &Tuning) -> Time {
+        let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
+        self.compaction_rests_until.min(quiet)
+    }
+
     fn compaction_is_due(&self, log_bytes: u64, tuning: &Tuning) -> bool {
         let (changes, bytes) = self.after_snapshot(log_bytes);
         let snapshot_bytes = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
@@ -247,7 +253,7 @@ impl Room {
             && live.pipeline.bytes() == 0;
         let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_close;
         let compacting = !upkeep.compaction_failed
-            && ((upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_rests_until <= now)
+            && ((upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_may_begin_at(tuning) <= now)
                 || (closing && worth_a_snapshot));
         let current = upkeep
             .document
@@ -302,8 +308,8 @@ impl Room {
             .document
             .is_some()
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
-        let rests_until = upkeep.compaction_rests_until;
-        let compact = (rests_until > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(rests_until);
+        let may_begin = upkeep.compaction_may_begin_at(tuning);
+        let compact = (may_begin > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(may_begin);
         merge.into_iter().chain(close).chain(let_go).chain(compact).min()
     }
 

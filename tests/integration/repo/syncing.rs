@@ -89,7 +89,7 @@ fn a13_a_peer_that_was_away_gets_what_it_lacks_and_brings_what_it_made() {
 }
 
 #[test]
-fn a12_an_empty_peer_gets_a_long_document_as_it_is_saved() {
+fn a12_a16_an_import_is_answered_once_and_an_empty_peer_gets_it_as_it_is_saved() {
     let server = TestServer::start("");
     let mut ada = Peer::join(server.address, "ada", "");
     let mut mine = Replica::new("long");
@@ -97,6 +97,7 @@ fn a12_an_empty_peer_gets_a_long_document_as_it_is_saved() {
         mine.put(1, "the same key", number);
     }
     ada.sync(&mut mine);
+    assert!(mine.messages_in <= 3, "{} answers to one import", mine.messages_in);
     let log: usize = mine
         .document
         .get_changes(&[])
