@@ -70,8 +70,9 @@ pub struct Admission {
     pub address: IpAddr,
     /// The token given at the upgrade; only the repo dialect reads it.
     pub token: Option<String>,
-    /// When the TCP connection came, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here.
-    pub accepted_at_ms: u64,
+    /// When, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here, since a proxy may have used
+    /// the connection for other requests before.
+    pub upgraded_at_ms: u64,
     /// What is spoken.
     pub dialect: Dialect,
 }
@@ -80,7 +81,7 @@ impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
             .field("address", &self.address)
-            .field("accepted_at_ms", &self.accepted_at_ms)
+            .field("upgraded_at_ms", &self.upgraded_at_ms)
             .finish_non_exhaustive()
     }
 }
@@ -95,11 +96,11 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         limits.subject_queue_bytes_max,
     ));
     let (sink, stream) = socket.split();
-    let accepted_at = Time::from_ms(admission.accepted_at_ms);
+    let upgraded_at = Time::from_ms(admission.upgraded_at_ms);
     let mut reader = Reader {
         session: match admission.dialect {
-            Dialect::Native => Session::new(id, limits, accepted_at),
-            Dialect::Repo => Session::repo(id, limits, server.peers.server(), accepted_at),
+            Dialect::Native => Session::new(id, limits, upgraded_at),
+            Dialect::Repo => Session::repo(id, limits, server.peers.server(), upgraded_at),
         },
         dialect: admission.dialect,
         claim: None,
@@ -183,7 +184,8 @@ impl Reader {
                 Came::Message(Some(Ok(message))) => self.received(message),
                 Came::Message(Some(Err(error))) => {
                     let Some((code, text)) = fault(&error) else { return };
-                    self.outbox.close(code, text.to_owned());
+                    let text = text.to_owned();
+                    self.handle(Event::Refused { code, text });
                     return std::future::pending().await;
                 }
                 Came::Message(None) => return,

@@ -127,7 +127,7 @@ async fn shake_hands(
     acceptor: Option<TlsAcceptor>,
     server: &Arc<Server>,
 ) -> Option<(connection::Socket, connection::Admission)> {
-    let link = Link::new(peer, server.clock.monotonic_ms());
+    let link = Link::new(peer);
     // Fails only for a socket that is gone, which the first read tells.
     let _ = tcp.set_nodelay(true);
     let stream = match acceptor {

@@ -39,15 +39,13 @@ const WRITE_BUFFER_BYTES: usize = 16 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     peer: IpAddr,
-    accepted_at_ms: u64,
     granted: Arc<Mutex<Option<(OnUpgrade, Admission)>>>,
 }
 
 impl Link {
-    pub(super) fn new(peer: IpAddr, accepted_at_ms: u64) -> Self {
+    pub(super) fn new(peer: IpAddr) -> Self {
         Self {
             peer,
-            accepted_at_ms,
             granted: Arc::default(),
         }
     }
@@ -213,7 +211,7 @@ fn admit(server: &Server, link: &Link, request: &Request) -> Result<(Admission, 
     let admission = Admission {
         address: address::client(link.peer, headers, &config.trusted_proxies),
         token: token(request, config.auth.cookie.as_deref(), &config.limits)?,
-        accepted_at_ms: link.accepted_at_ms,
+        upgraded_at_ms: server.clock.monotonic_ms(),
         dialect,
     };
     Ok((admission, switch_protocols(key, dialect)))
