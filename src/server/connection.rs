@@ -13,7 +13,7 @@ use crate::{
     },
     server::{
         Server,
-        gateway::Stream,
+        gateway::{Counted, Stream},
         hub::Seat,
         memory::Share,
         metrics::{CloseLabels, Refused, TokenLabels},
@@ -68,6 +68,8 @@ pub enum Dialect {
 pub struct Admission {
     /// Whence: the peer, or what a trusted proxy says.
     pub address: IpAddr,
+    /// Its place among those of that address, when a proxy says which.
+    pub counted: Option<Counted>,
     /// The token given at the upgrade; only the repo dialect reads it.
     pub token: Option<String>,
     /// When, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here, since a proxy may have used
@@ -114,6 +116,7 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         server: server.clone(),
     };
     tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
+    let _counted = admission.counted;
     reader.handle(Event::Accepted { token: admission.token });
     let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
     {

@@ -448,6 +448,7 @@ fn e18_what_waits_counts_in_all_rooms_of_a_session() {
     let (_, changes) = counted(1, 6);
     let (one, other) = (anna.open("one", None).opened.room, anna.open("other", None).opened.room);
     anna.edit(one, 1, changes[1..4].to_vec());
+    assert!(anna.hear_all(one).is_empty(), "they wait before any in the other room");
     anna.edit(other, 2, changes[1..3].to_vec());
     assert_eq!(
         anna.hear_answer(2),

@@ -319,7 +319,7 @@ impl Room {
     /// Whether so much is unmerged that the room must not take further edits.
     pub(super) fn merge_is_overdue(&self, live: &Live) -> bool {
         let (upkeep, tuning) = (&live.upkeep, &self.tuning);
-        upkeep.work != Work::Nothing
+        (upkeep.work != Work::Nothing || upkeep.failed.is_some())
             && (upkeep.unmerged() >= OVERDUE * tuning.merge_changes
                 || upkeep.unmerged_bytes() >= OVERDUE * tuning.merge_bytes)
     }
