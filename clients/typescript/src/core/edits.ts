@@ -96,6 +96,8 @@ export function stored(document: Document, site: Site, number: number, failed: b
   // Not earlier: a page that opens meanwhile may still read what was there before.
   if (!failed) tellGone(document, site, ticket.gone);
   const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
+  // What takes the place of changes that may still be in the storage waits: this page may go, and the next one would find these.
+  if (failed && ticket.gone.hashes.length > 0) return;
   for (const pending of open) document.replica.pending.store(pending, failed ? "failed" : "yes");
   if (failed || open.length === 0) return;
   const changes = open.map(({ bytes }) => bytes);

@@ -223,3 +223,51 @@ it("a replica that is too large for the storage holds up no edit", async () => {
   await all.run(1_000);
   expect(next.doc().text).toBe("sent and kept");
 });
+
+it("a storage that is full while changes are made anew: they wait until it has let the former ones go, so a page that dies doubles nothing", async () => {
+  for (let ms = 0; ms < 400; ms += 50) {
+    const { world: all, origin } = world();
+    const elsewhere = open(new Origin(all).page());
+    const one = origin.page();
+    const a = open(one);
+    await all.run(1_000);
+    type(elsewhere, "bad;");
+    await all.run(500);
+    const bad = all.server.length("notes") - 1;
+    type(a, "mine;");
+    await all.run(120);
+    expect(a.safety).toBe("durable");
+    origin.full = true;
+    all.server.quarantine("notes", bad);
+    await all.run(100 + ms);
+    one.kill();
+    origin.full = false;
+    const next = origin.page();
+    const b = open(next);
+    await all.run(10_000);
+    expect([ms, all.server.document<Notes>("notes").text.split("mine;").length - 1 + b.drafts.list().length]).toEqual([ms, 1]);
+    expect(b.safety).toBe("durable");
+  }
+});
+
+it("a server that was put back: a page that dies before it has brought back what is missing leaves that to the next one", async () => {
+  const { world: all, origin } = world();
+  const one = origin.page();
+  const a = open(one);
+  await all.run(1_000);
+  type(a, "kept");
+  await all.run(2_000);
+  all.server.crash();
+  all.server.restore("notes", 1);
+  all.server.refuse = { code: "unavailable", left: 1_000 };
+  all.cut();
+  await all.run(3_000);
+  expect([a.doc().text, all.server.document<Notes>("notes").text]).toEqual(["kept", ""]);
+  one.kill();
+  all.server.refuse.left = 0;
+  const next = origin.page();
+  const b = open(next);
+  await all.run(5_000);
+  expect([b.doc().text, b.safety, all.server.document<Notes>("notes").text]).toEqual(["kept", "durable", "kept"]);
+  expect([...one.errors, ...next.errors]).toEqual([]);
+});
