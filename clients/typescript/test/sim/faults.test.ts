@@ -271,3 +271,21 @@ it("a server that was put back: a page that dies before it has brought back what
   expect([b.doc().text, b.safety, all.server.document<Notes>("notes").text]).toEqual(["kept", "durable", "kept"]);
   expect([...one.errors, ...next.errors]).toEqual([]);
 });
+
+it.each([
+  ["no MessagePack", [0xc1]],
+  ["a message that is cut off", [0x93, 0x10, 0x01]],
+  ["an unknown message", [0x91, 0x63]],
+])("a server that sends %s: the app is told, and the client goes on on another connection with all that was typed", async (_, frame) => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  const former = page.client.session!;
+  type(handle, "kept");
+  all.server.send(former, new Uint8Array(frame));
+  await all.run(5_000);
+  expect(page.errors.map((error) => error.split(":")[0])).toEqual(["protocol"]);
+  expect([page.client.status.state, page.client.session === former]).toEqual(["connected", false]);
+  expect([handle.safety, all.server.document<Notes>("notes").text]).toEqual(["durable", "kept"]);
+});
