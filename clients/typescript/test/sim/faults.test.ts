@@ -289,3 +289,21 @@ it.each([
   expect([page.client.status.state, page.client.session === former]).toEqual(["connected", false]);
   expect([handle.safety, all.server.document<Notes>("notes").text]).toEqual(["durable", "kept"]);
 });
+
+it("a storage that never takes anything: what is made anew after a reset is sent all the same", async () => {
+  const { world: all, origin } = world();
+  origin.full = true;
+  const elsewhere = open(new Origin(all).page());
+  const handle = open(origin.page());
+  await all.run(1_000);
+  type(elsewhere, "bad;");
+  await all.run(500);
+  const bad = all.server.length("notes") - 1;
+  type(handle, "mine;");
+  await all.run(500);
+  all.server.quarantine("notes", bad);
+  await all.run(10_000);
+  type(handle, "more;");
+  await all.run(2_000);
+  expect([handle.safety, all.server.document<Notes>("notes").text.split(";").sort()]).toEqual(["durable", ["", "bad", "mine", "more"]]);
+});
