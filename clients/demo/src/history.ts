@@ -34,7 +34,7 @@ export class History {
   readonly #place = h("output", { class: "place" });
   readonly #back = h("button", { class: "small", type: "button", onclick: () => this.#bringBack() }, "Bring back");
   readonly #text = h("div", { class: "past-text", tabindex: 0, role: "region", "aria-label": "The text as it was" });
-  readonly #cards = h("ul", { class: "past-cards", "aria-label": "The cards as they were" });
+  readonly #cards = h("ul", { class: "past-cards", tabindex: 0, "aria-label": "The cards as they were" });
   /** Reads the past, from the moment when it was asked for. */
   #worker: Worker | undefined;
   /** How many changes there are; undefined until they are read. */
