@@ -86,8 +86,10 @@ export class History {
     say(this.#label, "Reading…");
     const worker = new Worker(new URL("./past.ts", import.meta.url), { type: "module" });
     this.#worker = worker;
-    worker.addEventListener("message", ({ data }: MessageEvent<Answer>) => this.#hear(data));
-    worker.addEventListener("error", () => this.#fail());
+    // What one that was let go of still says is nobody's business.
+    const heard = (answer: Answer): void => void (worker === this.#worker && this.#hear(answer));
+    worker.addEventListener("message", ({ data }: MessageEvent<Answer>) => heard(data));
+    worker.addEventListener("error", ({ message }) => heard({ failed: message }));
     const saved = save(this.#handle.doc());
     worker.postMessage({ saved } satisfies Question, [saved.buffer]);
   }
