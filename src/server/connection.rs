@@ -201,7 +201,9 @@ impl Reader {
                 }
                 Came::Drained => {
                     self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
-                    return std::future::pending().await;
+                    // What still comes is dropped; the peer's answer, or its end, ends the connection before its time is up.
+                    while let Some(Ok(_)) = stream.next().await {}
+                    return;
                 }
                 Came::Woke => {
                     if !self.woke() {
