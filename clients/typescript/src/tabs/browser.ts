@@ -31,7 +31,7 @@ class BrowserTabs implements Tabs {
       signal?.addEventListener("abort", aborted, { once: true });
       const options = signal === undefined ? {} : { signal };
       const granted = (): Promise<void> | undefined => {
-        // Chromium looks up first whether a page may have locks, and forgets an abort that comes meanwhile: the wait goes on, and ends here.
+        // Chromium looks up first whether a page may have locks, and forgets an abort that comes meanwhile.
         if (signal?.aborted === true) return undefined;
         signal?.removeEventListener("abort", aborted);
         return hold(held);
