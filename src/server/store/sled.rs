@@ -23,6 +23,7 @@ use crate::server::switches::Switch;
 use super::{
     StoreError,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
+    logfile::LogFile,
     tally::Tally,
     watchdog::Watchdog,
 };
@@ -35,9 +36,11 @@ const STUCK_AFTER: Duration = Duration::from_millis(500);
 const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
 /// In a tree of its own.
-const COUNT_KEY: &str = "batches";
+pub(super) const COUNT_KEY: &str = "batches";
 /// sled's log: without it there is no store.
-const LOG_FILE: &str = "db";
+pub(super) const LOG_FILE: &str = "db";
+/// What it knows of the log up to a place, which is in the name.
+const SUMMARY_PREFIX: &str = "snap.";
 /// Tells this directory from a copy of it.
 const ORIGIN_FILE: &str = "origin";
 const ORIGIN_TEXT: &str = "Syncline knows by this file whether the store still lies where it was written. Remove the file after you have put\n\
@@ -112,6 +115,7 @@ impl SledKv {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         check_directory(directory)?;
+        check_log(directory)?;
         let open = match Open::new(directory, options) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
@@ -146,24 +150,6 @@ impl SledKv {
     /// When the directory cannot be read.
     pub fn blob_files(&self) -> io::Result<usize> {
         Ok(std::fs::read_dir(self.directory.join("blobs"))?.count())
-    }
-
-    /// Whether a copy of a store needs the file. Without the tally it opens as far as its log goes.
-    pub(super) fn is_needed(name: &str) -> bool {
-        ![LOCK_FILE, RESERVE_FILE, ORIGIN_FILE, Tally::FILE].contains(&name)
-    }
-
-    /// Whether sled keeps its summary of the log in the file; without it, it reads the whole log.
-    pub(super) fn is_summary(name: &str) -> bool {
-        name.starts_with("snap.")
-    }
-
-    /// How many batches its log holds.
-    ///
-    /// # Errors
-    /// `Io` when the store is closed.
-    pub(super) fn batches(&self) -> Result<u64, KvError> {
-        self.with(|open| Ok(open.written.load(Ordering::Relaxed)))
     }
 
     fn reserve(&self) -> PathBuf {
@@ -372,6 +358,32 @@ fn check_directory(directory: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// sled would wipe what lies behind damage that it meets, so it is not to meet any.
+fn check_log(directory: &Path) -> Result<(), StoreError> {
+    let damage = || -> io::Result<Option<u64>> {
+        let Some(synced) = Tally::look(directory) else {
+            return Ok(None);
+        };
+        let mut start = 0;
+        for file in std::fs::read_dir(directory)? {
+            let name = file?.file_name();
+            let place = name.to_str().and_then(|name| name.strip_prefix(SUMMARY_PREFIX));
+            start = start.max(place.and_then(|place| u64::from_str_radix(place, 16).ok()).unwrap_or(0));
+        }
+        let path = directory.join(LOG_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        LogFile::open(&path)?.damage(start, synced)
+    };
+    match damage().map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))? {
+        None => Ok(()),
+        Some(place) => Err(StoreError::StoreDamaged(format!(
+            "its log cannot be read at {place}, and edits that were synced lie behind that; nothing was changed"
+        ))),
+    }
 }
 
 /// Where the store lies: which files these are, and when one that nobody has reason to touch was last touched. Whatever way a
