@@ -7,9 +7,9 @@ use crate::{
     load::Author,
     process::{self, Process},
     rng::Rng,
-    trial::{Figure, Outcome, Row, Trial, Trouble, ensure},
+    trial::{Bite, Figure, Outcome, Row, Trial, Trouble, ensure},
 };
-use automerge::{Automerge, ChangeHash};
+use automerge::{Automerge, Change, ChangeHash};
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, path::Path};
 
 pub(crate) const ROW: Row = Row {
@@ -19,11 +19,18 @@ pub(crate) const ROW: Row = Row {
     ci: 100,
     soak: 1_000,
     run,
-    bites: &[],
+    bites: &[Bite {
+        name: "a log that ends early is not noticed",
+        environment: &[("SYNCLINE_FAILPOINTS", "damage_unnoticed")],
+        count: 40,
+    }],
 };
 
 const DOCUMENTS: usize = 6;
 const CHANGES: usize = 150;
+/// Some edits are larger, so that the log has several segments.
+const LARGE_EVERY: usize = 5;
+const LARGE_BYTES: usize = 2_000;
 /// One store in so many loses a sector in place of bits.
 const SECTOR_EVERY: usize = 5;
 const SECTOR_BYTES: usize = 512;
@@ -138,7 +145,13 @@ fn fill(trial: &Trial, data: &Path) -> Result<History, String> {
         let room = client.open(&name)?.opened.room;
         let mut history = Vec::new();
         for edit in 0..CHANGES {
-            let (hash, change) = author.next();
+            let (hash, change) = if edit % LARGE_EVERY == 0 {
+                let change = author.large(LARGE_BYTES);
+                let read = Change::try_from(change.as_ref()).map_err(|error| error.to_string())?;
+                (read.hash(), change)
+            } else {
+                author.next()
+            };
             client.edit(room, edit as u64 + 1, vec![change])?;
             history.push(hash);
         }
@@ -163,7 +176,7 @@ fn damage(path: &Path, rng: &mut Rng, is_sector: bool) -> Result<(), String> {
         .filter(|(_, byte)| **byte != 0)
         .map(|(place, _)| place)
         .collect();
-    let mut pick = |rng: &mut Rng| rng.pick(&used).copied().ok_or("the store is empty");
+    let pick = |rng: &mut Rng| rng.pick(&used).copied().ok_or("the store is empty");
     let write = |place: usize, bytes: &[u8]| {
         file.write_all_at(bytes, place as u64)
             .map_err(|error| error.to_string())
