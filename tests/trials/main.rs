@@ -73,6 +73,7 @@ const ROWS: &[&Row] = &[
     &service::alarm::COMPACTION,
     &service::alarm::UNSYNCED,
     &service::faults::RESET,
+    &service::merging::ROW,
 ];
 
 /// The first two steps of the gate.

@@ -9,6 +9,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, ErrorKind, Write as _},
     ops::{ControlFlow, Range},
+    os::unix::fs::FileExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -23,7 +24,7 @@ use crate::server::switches::Switch;
 use super::{
     StoreError,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
-    logfile::LogFile,
+    logfile::{Findings, LogFile},
     tally::Tally,
     watchdog::Watchdog,
 };
@@ -76,6 +77,7 @@ pub struct SledKv {
     watchdog: Watchdog,
     /// A write or sync failed half way: nothing may reach the disk any more, not even while closing.
     spoilt: AtomicBool,
+    mended: usize,
     /// Held as long as the directory is served.
     _lock: File,
 }
@@ -115,7 +117,7 @@ impl SledKv {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         check_directory(directory)?;
-        check_log(directory)?;
+        let mended = check_log(directory)?;
         let open = match Open::new(directory, options) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
@@ -131,6 +133,7 @@ impl SledKv {
             open,
             watchdog: Watchdog::start(STUCK_AFTER, move || wake(&woken)).map_err(io)?,
             spoilt: AtomicBool::new(false),
+            mended,
             _lock: lock,
         };
         let blobs = kv.blob_files().map_err(io)?;
@@ -150,6 +153,11 @@ impl SledKv {
     /// When the directory cannot be read.
     pub fn blob_files(&self) -> io::Result<usize> {
         Ok(std::fs::read_dir(self.directory.join("blobs"))?.count())
+    }
+
+    /// How many flipped bits of the log were put right when it was opened.
+    pub(super) fn mended(&self) -> usize {
+        self.mended
     }
 
     fn reserve(&self) -> PathBuf {
@@ -360,11 +368,12 @@ fn check_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// sled would wipe what lies behind damage that it meets, so it is not to meet any.
-fn check_log(directory: &Path) -> Result<(), StoreError> {
-    let damage = || -> io::Result<Option<u64>> {
+/// sled would wipe what lies behind damage that it meets, so it is not to meet any. Flipped bits that checksums name are put
+/// right; how many.
+fn check_log(directory: &Path) -> Result<usize, StoreError> {
+    let look = || -> io::Result<Findings> {
         let Some(synced) = Tally::look(directory) else {
-            return Ok(None);
+            return Ok(Findings::default());
         };
         let mut start = 0;
         for file in std::fs::read_dir(directory)? {
@@ -373,13 +382,26 @@ fn check_log(directory: &Path) -> Result<(), StoreError> {
             start = start.max(place.and_then(|place| u64::from_str_radix(place, 16).ok()).unwrap_or(0));
         }
         let path = directory.join(LOG_FILE);
-        if !path.exists() {
-            return Ok(None);
+        let findings = LogFile::open(&path)?.look(start, synced)?;
+        if findings.damage.is_none() && !findings.fixes.is_empty() {
+            let log = File::options().write(true).open(&path)?;
+            for (place, byte) in &findings.fixes {
+                log.write_all_at(&[*byte], *place)?;
+            }
+            log.sync_data()?;
+            tracing::error!(
+                bits = findings.fixes.len(),
+                "flipped bits in the store's log were put right: check the disk and the memory"
+            );
         }
-        LogFile::open(&path)?.damage(start, synced)
+        Ok(findings)
     };
-    match damage().map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))? {
-        None => Ok(()),
+    if !directory.join(LOG_FILE).exists() {
+        return Ok(0);
+    }
+    let findings = look().map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
+    match findings.damage {
+        None => Ok(findings.fixes.len()),
         Some(place) => Err(StoreError::StoreDamaged(format!(
             "its log cannot be read at {place}, and edits that were synced lie behind that; nothing was changed"
         ))),

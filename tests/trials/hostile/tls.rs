@@ -47,11 +47,20 @@ fn run(trial: &Trial) -> Outcome {
     for version in OLD {
         offers += 1;
         ensure!(
-            !takes(&process, &Hello { version, ..Hello::with(GOOD[0]) })?,
+            !takes(
+                &process,
+                &Hello {
+                    version,
+                    ..Hello::with(GOOD[0])
+                }
+            )?,
             "version 3.{version} is spoken"
         );
     }
-    let suites = (1..=0xff).chain(0xc001..=0xc0ff).chain(0xcc13..=0xccae).chain(0x1301..=0x1305);
+    let suites = (1..=0xff)
+        .chain(0xc001..=0xc0ff)
+        .chain(0xcc13..=0xccae)
+        .chain(0x1301..=0x1305);
     for suite in suites {
         offers += 1;
         let is_taken = takes(&process, &Hello::with(suite))?;

@@ -118,7 +118,7 @@ impl Found {
                     is_sound,
                 };
                 match piece {
-                    Piece::Sound(message) | Piece::Mended(message) => {
+                    Piece::Sound(message) | Piece::Mended(message, _) => {
                         if let Some(count) = count(&message) {
                             found.batches = found.batches.max(count);
                             if synced.is_some_and(|synced| count >= synced) {
@@ -202,7 +202,7 @@ impl Content {
         for place in &page.messages {
             let mut bytes = vec![0; place.length];
             log.file.read_exact_at(&mut bytes, place.offset)?;
-            let Some(Piece::Sound(message) | Piece::Mended(message) | Piece::Damaged(message)) =
+            let Some(Piece::Sound(message) | Piece::Mended(message, _) | Piece::Damaged(message)) =
                 piece(&bytes, place.number)
             else {
                 // It was one when it was read before.

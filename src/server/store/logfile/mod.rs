@@ -1,7 +1,7 @@
-//! The log file under the store, read without sled: as it lies there, in whatever state it is. Never written.
+//! The log file under the store, read without sled: as it lies there, in whatever state it is. Nothing is written here.
 //!
 //! sled reads its log up to the first message that does not match its checksum, wipes what lies behind, and skips the rest of
-//! an older segment that is damaged without a word. So a log is looked at before sled may ([`LogFile::damage`]), and what is
+//! an older segment that is damaged without a word. So a log is looked at before sled may ([`LogFile::look`]), and what is
 //! in a damaged one is read here, where each key and value has a checksum of its own ([`carve`]).
 
 mod carve;
@@ -11,7 +11,7 @@ mod segment;
 pub(super) use self::carve::carve;
 use self::{
     node::{Link, leaf, link},
-    segment::{Ending, HEAD_BYTES, Kind, Message, Piece, SEGMENT_BYTES, pieces},
+    segment::{Ending, Fix, HEAD_BYTES, Kind, Message, Piece, SEGMENT_BYTES, pieces},
 };
 use super::sled::COUNT_KEY;
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
@@ -27,8 +27,26 @@ pub(super) struct LogFile {
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     offset: u64,
-    /// Whether its head can be read.
-    has_head: bool,
+    head: HeadOf,
+}
+
+/// How the head of a segment reads.
+#[derive(Clone, Copy, Debug)]
+enum HeadOf {
+    Sound,
+    /// One bit of it is wrong.
+    Mended(Fix),
+    /// It does not; its messages tell what it was.
+    Gone,
+}
+
+/// What is wrong with a log.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// The first place where it cannot be read, with synced batches behind it.
+    pub(super) damage: Option<u64>,
+    /// What puts the flipped bits before that right: bytes, and where they go in the file.
+    pub(super) fixes: Vec<(u64, u8)>,
 }
 
 impl LogFile {
@@ -38,60 +56,75 @@ impl LogFile {
             segments: BTreeMap::new(),
             file,
         };
-        let mut headless = Vec::new();
+        let mut damaged = Vec::new();
         let length = log.file.metadata()?.len();
         for offset in (0..length).step_by(SEGMENT_BYTES) {
             let mut head = [0; HEAD_BYTES];
             read_up_to(&log.file, &mut head, offset)?;
-            let segment = Segment { offset, has_head: true };
-            match segment::number(&head) {
-                Some(number) => drop(log.segments.insert(number, segment)),
-                None => headless.push(offset),
+            let found = segment::number(&head).map(|number| (number, HeadOf::Sound));
+            let mended = || segment::mended_number(&head).map(|(number, fix)| (number, HeadOf::Mended(fix)));
+            match found.or_else(mended) {
+                Some((number, head @ HeadOf::Sound)) => drop(log.segments.insert(number, Segment { offset, head })),
+                Some((number, head)) => damaged.push((Some(number), Segment { offset, head })),
+                None => damaged.push((
+                    None,
+                    Segment {
+                        offset,
+                        head: HeadOf::Gone,
+                    },
+                )),
             }
         }
-        for offset in headless {
-            let segment = Segment {
-                offset,
-                has_head: false,
+        for (number, segment) in damaged {
+            let number = match number {
+                Some(number) => Some(number),
+                None => segment::number_within(&log.bytes(segment)?),
             };
-            if let Some(number) = segment::number_within(&log.bytes(segment)?) {
+            if let Some(number) = number {
                 log.segments.entry(number).or_insert(segment);
             }
         }
         Ok(log)
     }
 
-    /// The first place behind `start` where the log cannot be read, if batch `synced` lies behind it. A log that ends torn
-    /// is none of our business: what was not synced may be gone.
-    pub(super) fn damage(&self, start: u64, synced: u64) -> io::Result<Option<u64>> {
+    /// What is wrong with the log behind `start`, as far as batch `synced` lies behind it. A log that ends torn is none of our
+    /// business: what was not synced may be gone.
+    pub(super) fn look(&self, start: u64, synced: u64) -> io::Result<Findings> {
         let first = start / SEGMENT_BYTES as u64;
-        let (mut suspect, mut reached) = (None, false);
+        let (mut findings, mut reached) = (Findings::default(), false);
         for (number, segment) in self.segments.range(first..) {
             let begin = number * SEGMENT_BYTES as u64;
-            if !segment.has_head {
-                suspect = suspect.or(Some(begin));
+            let Findings { damage, fixes } = &mut findings;
+            match segment.head {
+                HeadOf::Sound => {}
+                HeadOf::Mended(fix) => fixes.push((segment.offset + fix.at as u64, fix.byte)),
+                HeadOf::Gone => *damage = damage.or(Some(begin)),
             }
             let ending = pieces(&self.bytes(*segment)?, *number, &mut |at, piece| {
-                let is_counted = |message: &Message<'_>| count(message).is_some_and(|count| count >= synced);
+                if reached {
+                    return;
+                }
+                let is_last = |message: &Message<'_>| count(message).is_some_and(|count| count >= synced);
                 match piece {
-                    Piece::Sound(message) => reached |= is_counted(&message),
-                    _ if reached => {}
-                    Piece::Mended(_) | Piece::Damaged(_) | Piece::Unknown => {
-                        suspect = suspect.or(Some(begin + at as u64));
+                    Piece::Sound(message) => reached = is_last(&message),
+                    Piece::Mended(message, fix) => {
+                        fixes.push((segment.offset + (at + fix.at) as u64, fix.byte));
+                        reached = is_last(&message);
                     }
+                    Piece::Damaged(_) | Piece::Unknown => *damage = damage.or(Some(begin + at as u64)),
                 }
             });
             if reached {
-                return Ok(suspect);
+                return Ok(findings);
             }
             if let Ending::Open(at) = ending {
-                suspect = suspect.or(Some(begin + at as u64));
+                *damage = damage.or(Some(begin + at as u64));
             }
         }
-        if suspect.is_none() || self.counts_before(first, synced)? {
-            return Ok(None);
+        if findings.damage.is_some() && self.counts_before(first, synced)? {
+            return Ok(Findings::default());
         }
-        Ok(suspect)
+        Ok(findings)
     }
 
     /// Whether batch `synced` lies before the segment `end`.

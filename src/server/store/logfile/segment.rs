@@ -47,12 +47,19 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     Sound(Message<'a>),
-    /// One bit was put right.
-    Mended(Message<'a>),
+    /// One bit of it is wrong.
+    Mended(Message<'a>, Fix),
     /// A message whose head may be right.
     Damaged(Message<'a>),
     /// Something that was a message, or several.
     Unknown,
+}
+
+/// What puts a message right, or the head of a segment: this byte at this place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fix {
+    pub(super) at: usize,
+    pub(super) byte: u8,
 }
 
 /// How a segment ends.
@@ -74,6 +81,21 @@ pub(super) fn number(head: &[u8; HEAD_BYTES]) -> Option<u64> {
     (matches && place % SEGMENT_BYTES as u64 == 0).then_some(place / SEGMENT_BYTES as u64)
 }
 
+/// The same if one bit is wrong, and what puts it right.
+pub(super) fn mended_number(head: &[u8; HEAD_BYTES]) -> Option<(u64, Fix)> {
+    let mut flipped = *head;
+    (0..8 * HEAD_BYTES).find_map(|bit| {
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let fix = Fix {
+            at: bit / 8,
+            byte: flipped[bit / 8],
+        };
+        let found = number(&flipped);
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        Some((found?, fix))
+    })
+}
+
 /// The number of a segment whose head cannot be read: the one in its first message.
 pub(super) fn number_within(bytes: &[u8]) -> Option<u64> {
     (HEAD_BYTES..bytes.len()).find_map(|at| {
@@ -92,9 +114,13 @@ pub(super) fn pieces<'a>(bytes: &'a [u8], number: u64, visit: &mut dyn FnMut(usi
         }
         let rest = bytes.get(at..).unwrap_or_default();
         let (end, found) = match piece(rest, number) {
-            Some(Piece::Sound(message) | Piece::Mended(message)) if message.kind == Kind::Cap => return Ending::Full,
+            Some(Piece::Sound(message)) if message.kind == Kind::Cap => return Ending::Full,
+            Some(Piece::Mended(message, fix)) if message.kind == Kind::Cap => {
+                visit(at, Piece::Mended(message, fix));
+                return Ending::Full;
+            }
             Some(Piece::Sound(message)) => (at + message.end, Piece::Sound(message)),
-            Some(Piece::Mended(message)) => (at + message.end, Piece::Mended(message)),
+            Some(Piece::Mended(message, fix)) => (at + message.end, Piece::Mended(message, fix)),
             damaged => {
                 if next_sound <= at {
                     let mut places = at + 1..bytes.len();
@@ -133,8 +159,8 @@ pub(super) fn piece(rest: &[u8], number: u64) -> Option<Piece<'_>> {
     if let Some(message) = sound(rest, rest, number) {
         return Some(Piece::Sound(message));
     }
-    if let Some(message) = mended(rest, number) {
-        return Some(Piece::Mended(message));
+    if let Some((message, fix)) = mended(rest, number) {
+        return Some(Piece::Mended(message, fix));
     }
     let head = Head::read(rest).filter(|head| head.number == number)?;
     let body = rest.get(head.size..head.size.checked_add(head.length)?)?;
@@ -153,14 +179,15 @@ fn sound<'a>(head: &[u8], rest: &'a [u8], number: u64) -> Option<Message<'a>> {
 }
 
 /// The message, if one flipped bit is all that is wrong with it.
-fn mended(rest: &[u8], number: u64) -> Option<Message<'_>> {
+fn mended(rest: &[u8], number: u64) -> Option<(Message<'_>, Fix)> {
     let head = &rest[..rest.len().min(MESSAGE_HEAD_BYTES_MAX)];
     let mut flipped = head.to_vec();
     // A flipped length moves everything, so the few bits of a head are tried one by one.
     for bit in 0..8 * head.len() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         if let Some(message) = sound(&flipped, rest, number) {
-            return Some(message);
+            let (at, byte) = (bit / 8, flipped[bit / 8]);
+            return Some((message, Fix { at, byte }));
         }
         flipped[bit / 8] ^= 1 << (bit % 8);
     }
@@ -172,7 +199,11 @@ fn mended(rest: &[u8], number: u64) -> Option<Message<'_>> {
     let mut body = body.to_vec();
     let byte = body.len() - 1 - bit / 8;
     body[byte] ^= 0x80 >> (bit % 8);
-    Some(head.message(body.into()))
+    let fix = Fix {
+        at: head.size + byte,
+        byte: body[byte],
+    };
+    Some((head.message(body.into()), fix))
 }
 
 /// Which bit, counted from the end, makes a CRC-32 wrong in this way, if a single one does.
@@ -260,15 +291,16 @@ mod tests {
         for bit in 0..8 * sound.len() {
             let mut damaged = sound.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let Some(Piece::Mended(mended)) = piece(&damaged, 5) else {
+            let Some(Piece::Mended(mended, fix)) = piece(&damaged, 5) else {
                 panic!("bit {bit} is put right")
             };
             assert_eq!(mended, expected, "bit {bit}");
+            assert_eq!((fix.at, fix.byte), (bit / 8, sound[bit / 8]), "bit {bit}");
             for further in [5, 11] {
                 damaged[(bit / 8 + further) % sound.len()] ^= 4;
             }
             assert!(
-                !matches!(piece(&damaged, 5), Some(Piece::Sound(_) | Piece::Mended(_))),
+                !matches!(piece(&damaged, 5), Some(Piece::Sound(_) | Piece::Mended(..))),
                 "bit {bit} and two more"
             );
         }
@@ -286,7 +318,7 @@ mod tests {
             let ending = pieces(bytes, 5, &mut |at, piece| {
                 seen.push(match piece {
                     Piece::Sound(message) => String::from_utf8(message.body.to_vec()).unwrap(),
-                    Piece::Mended(_) => "mended".into(),
+                    Piece::Mended(..) => "mended".into(),
                     Piece::Damaged(_) => format!("damaged at {at}"),
                     Piece::Unknown => format!("unknown at {at}"),
                 });
