@@ -237,9 +237,13 @@ fn a_document_is_not_called_whole_where_the_store_ends_early() {
 
 #[test]
 fn a_document_that_may_lack_something_is_refused_afterwards_and_others_are_not() {
-    let (kv, changes, hashes) = store(0);
-    fill(&*kv, &"other".parse().expect("an id"), &changes, 0);
+    let kv = Arc::new(MemoryKv::default());
+    Store::open(kv.clone()).expect("it is begun");
+    let (whole, changes) = counted(1, CHANGES as u32);
+    let hashes: Vec<_> = whole.get_changes(&[]).iter().map(automerge::Change::hash).collect();
     let [notes, other] = ["notes", "other"].map(|name| name.parse::<DocumentId>().expect("an id"));
+    fill(&*kv, &notes, &changes, 0);
+    fill(&*kv, &other, &changes, 0);
     let missing = Missing {
         doubts: vec![b"lnotes\0".to_vec()..b"lnotes\x01".to_vec()],
         ..Missing::default()

@@ -13,7 +13,7 @@ use super::{
     layout::COMPACTION_BATCH_BYTES,
     logfile::{LogFile, carve},
     record::{seal, unseal},
-    sled::{LOG_FILE, SledKv, SledOptions},
+    sled::{SledKv, SledOptions},
     tally::Tally,
 };
 
@@ -42,7 +42,7 @@ impl Missing {
 pub(super) fn rebuild(directory: &Path, new: &Path) -> Result<(SledKv, Missing), StoreError> {
     let _locks = lock(directory)?;
     let synced = Tally::look(directory);
-    let log = LogFile::open(&directory.join(LOG_FILE));
+    let log = LogFile::open(&directory.join(SledKv::LOG_FILE));
     let log = log.map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
     let kv = SledKv::open(new, SledOptions::default())?;
     let mut batch = Batch::default();
@@ -60,7 +60,7 @@ pub(super) fn rebuild(directory: &Path, new: &Path) -> Result<(SledKv, Missing),
     let mut marks = Batch::default();
     let version = key::version();
     let written = kv.get(&version)?;
-    if !written.is_some_and(|value| unseal(&version, &value).is_ok()) {
+    if written.is_none_or(|value| unseal(&version, &value).is_err()) {
         let value = seal(&version, &FORMAT_VERSION.to_be_bytes());
         marks.put(version, value);
     }

@@ -39,7 +39,7 @@ const LOCK_FILE: &str = "lock";
 /// In a tree of its own.
 pub(super) const COUNT_KEY: &str = "batches";
 /// sled's log: without it there is no store.
-pub(super) const LOG_FILE: &str = "db";
+const LOG_FILE: &str = "db";
 /// What it knows of the log up to a place, which is in the name.
 const SUMMARY_PREFIX: &str = "snap.";
 /// Tells this directory from a copy of it.
@@ -94,6 +94,8 @@ struct Open {
 }
 
 impl SledKv {
+    /// sled's log in the directory.
+    pub(super) const LOG_FILE: &str = LOG_FILE;
     /// Whoever serves a store holds a lock on these.
     pub(super) const LOCK_FILES: [&str; 2] = [LOCK_FILE, LOG_FILE];
 

@@ -65,7 +65,7 @@ pub(crate) const ORIGIN: Row = Row {
         name: "origins that are let in",
         environment: &[(
             "SYNCLINE_ALLOWED_ORIGINS",
-            "https://evil.example,http://app.example.evil.example",
+            "https://app.example,https://evil.example,http://app.example.evil.example",
         )],
         count: 1,
     }],

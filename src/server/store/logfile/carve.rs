@@ -60,6 +60,7 @@ pub(in super::super) fn carve(log: &LogFile, synced: Option<u64>, put: &mut Put<
             put(key, value)?;
             carved.keys += 1;
         }
+        carved.doubts.extend(content.doubts);
     }
     Ok(carved)
 }
@@ -192,8 +193,10 @@ struct Content {
     bounds: Option<(Vec<u8>, Vec<u8>)>,
     prefix: Vec<u8>,
     values: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether something may be missing.
+    /// Whether something may be missing, wherever.
     is_doubtful: bool,
+    /// Where else something may be missing.
+    doubts: Vec<Range<Vec<u8>>>,
 }
 
 impl Content {
@@ -212,7 +215,7 @@ impl Content {
             let taken = match (place.is_sound, message.kind) {
                 (true, Kind::Node) => content.set(&message.body),
                 (true, Kind::Link) => content.change(&message.body),
-                (false, Kind::Node) => content.set_what_is_proven(&message.body),
+                (false, Kind::Node) => content.set_what_is_proven(&message.body, found.is_synced(place.at)),
                 (false, Kind::Link) => content.change_if_proven(&message.body),
                 // There is nothing else in it.
                 (false, Kind::Free) if message.body.is_empty() => Some(()),
@@ -269,42 +272,60 @@ impl Content {
         Some(())
     }
 
-    /// Takes what a damaged node says, and answers whether that is all that it said.
-    fn set_what_is_proven(&mut self, body: &[u8]) -> Option<()> {
+    /// Takes what a damaged node says, and answers whether all of its keys and values are at least delimited: then what is
+    /// not proven lies between two keys that are.
+    fn set_what_is_proven(&mut self, body: &[u8], is_synced: bool) -> Option<()> {
         let leaf = leaf(body)?;
         if self.bounds.as_ref().is_some_and(|(lo, _)| lo != leaf.lo) {
             return None;
         }
         let before = std::mem::take(self);
         self.begin(&leaf);
-        let mut is_all = leaf.adds_up;
+        let (mut last_proven, mut is_open) = (leaf.lo.to_vec(), false);
         for (key, value) in leaf.keys.iter().zip(&leaf.values) {
             let key = self.key(key);
             let older = before
                 .values
                 .get(&key)
                 .filter(|older| is_final(&key) && is_proven(&key, older));
-            match (is_proven(&key, value), older) {
-                (true, _) => drop(self.values.insert(key, value.to_vec())),
-                (false, Some(older)) => drop(self.values.insert(key, older.clone())),
+            let value = match (is_proven(&key, value), older) {
+                (true, _) => value.to_vec(),
+                (false, Some(older)) => older.clone(),
                 (false, None) => {
-                    is_all = false;
+                    is_open = true;
                     if Key::parse(&key).is_some() {
                         self.values.insert(key, value.to_vec());
                     }
+                    continue;
                 }
+            };
+            if std::mem::take(&mut is_open) {
+                self.doubts.push(last_proven.clone()..key.clone());
             }
+            last_proven.clone_from(&key);
+            self.values.insert(key, value);
         }
-        self.is_doubtful = before.is_doubtful;
-        if is_all {
+        if is_open {
+            let hi = if leaf.hi.is_empty() { END } else { leaf.hi };
+            self.doubts.push(last_proven..hi.to_vec());
+        }
+        if !is_synced {
+            self.doubts.clear();
+        }
+        if leaf.adds_up && self.doubts.is_empty() {
             return Some(());
         }
         // What it does not name may have been removed, or may have been there.
         for (key, value) in before.values {
             self.values.entry(key).or_insert(value);
         }
+        if leaf.adds_up {
+            return Some(());
+        }
+        self.is_doubtful = before.is_doubtful;
         if let Some((_, hi)) = before.bounds
             && let Some((_, end)) = &mut self.bounds
+            && !end.is_empty()
             && (hi.is_empty() || hi > *end)
         {
             *end = hi;
