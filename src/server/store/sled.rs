@@ -428,10 +428,10 @@ fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
         .ok()
         .and_then(|made| made.duration_since(UNIX_EPOCH).ok());
     // Not every file system knows when a file was made.
-    let (made_s, made_ns) = made.map_or(
-        (origin.ctime().cast_unsigned(), origin.ctime_nsec().cast_unsigned()),
-        |made| (made.as_secs(), made.subsec_nanos().into()),
-    );
+    let (made_s, made_ns) = match made {
+        Some(made) => (made.as_secs(), made.subsec_nanos().into()),
+        None => (origin.ctime().cast_unsigned(), origin.ctime_nsec().cast_unsigned()),
+    };
     let numbers = [
         origin.ino(),
         made_s,
