@@ -45,6 +45,8 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
+/// How often a room lets the other tasks go first before it settles, as long as that brings more mail.
+const TURNS_MAX: usize = 4;
 /// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
 const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
@@ -234,11 +236,18 @@ impl Task {
                 self.perform(next.into_iter().collect());
             }
             self.mail.extend(received.drain(..));
-            while !self.room.is_saturated() {
-                let Some(mail) = self.mail.pop_front() else { break };
-                self.grown_bytes += mail.bytes();
-                self.receive(now, mail);
+            self.take_in(now);
+            // What others are about to send goes into the same batch: it is stored, synced and shown at once.
+            for _ in 0..TURNS_MAX {
+                tokio::task::yield_now().await;
+                if self.room.is_saturated() || self.inbox.is_empty() {
+                    break;
+                }
+                let arrived = std::iter::from_fn(|| self.inbox.try_recv().ok());
+                self.mail.extend(arrived.take(BATCH_MAX));
+                self.take_in(self.hub.now());
             }
+            let now = self.hub.now();
             let mut out = Vec::new();
             self.room.settle(now, &mut out);
             self.perform(out);
@@ -246,6 +255,15 @@ impl Task {
                 self.work.forget_pieces();
             }
             self.report(now);
+        }
+    }
+
+    /// Looks at the mail, until the room has enough.
+    fn take_in(&mut self, now: Time) {
+        while !self.room.is_saturated() {
+            let Some(mail) = self.mail.pop_front() else { return };
+            self.grown_bytes += mail.bytes();
+            self.receive(now, mail);
         }
     }
 
