@@ -205,7 +205,7 @@ impl Mail {
 
 impl Task {
     async fn run(&mut self) {
-        let mut received = Vec::with_capacity(16);
+        let mut received = Vec::new();
         while self.stage != Stage::Closed {
             #[cfg(feature = "failpoints")]
             crate::server::failpoints::pass(&self.document).await;
