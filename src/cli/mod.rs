@@ -1,6 +1,8 @@
 //! The commands: arguments in, an exit code out. Results go to standard output; an error is one line on standard error that
 //! says what to do, and ends with 2 for wrong usage or configuration and 1 for anything else.
 
+#[cfg(unix)]
+mod backup;
 mod check;
 mod key;
 mod salvage;
@@ -37,6 +39,8 @@ enum Command {
     Token(token::Token),
     Key(key::Key),
     Watch(watch::Watch),
+    #[cfg(unix)]
+    Backup(backup::Backup),
     Check(check::Check),
     Salvage(salvage::Salvage),
 }
@@ -87,6 +91,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Key(key) => key.run(),
         Command::Watch(watch) => watch.run(),
+        #[cfg(unix)]
+        Command::Backup(backup) => backup.run(),
         Command::Check(check) => check.run(),
         Command::Salvage(salvage) => salvage.run(),
     })

@@ -1,4 +1,4 @@
-//! `syncline salvage`: what can be read of a damaged store, as one Automerge file per document.
+//! `syncline salvage`: what can be read of a damaged store, as a new store and as one Automerge file per document.
 
 use super::{Failure, print};
 use anyhow::{Context, anyhow, bail};
@@ -16,22 +16,23 @@ use syncline::{
 };
 use syncline_protocol::DocumentId;
 
-/// What salvage works on, within the output directory, and removes in the end.
-const SCRATCH: &str = ".copy-of-the-store";
+/// The new data directory, within the output directory.
+const STORE: &str = "store";
 
-/// Write out what can be read of a damaged store
+/// Make a new store of what can be read of a damaged one
 ///
-/// Each document becomes one Automerge file in the output directory: its snapshot, and the log after it as far as it is whole.
-/// `team/notes` goes to `team+notes.automerge`. A line per document says `ok` or what is missing.
+/// The new store is `store` in the output directory: `syncline serve --data OUT/store` refuses the documents that are damaged,
+/// or may be, and serves the others. Besides, each document becomes one Automerge file: its snapshot, and the log after it as
+/// far as it is whole. `team/notes` goes to `team+notes.automerge`. A line per document says `ok` or what is missing.
 ///
-/// Nothing is written to the data directory: salvage copies the store into the output directory, works on the copy and removes
-/// it, so there must be as much space. The server must not be running on the store. Exits with 1 if anything is missing.
+/// Nothing is written to the data directory. The output takes about twice the space of the documents. The server must not be
+/// running on the store. Exits with 1 if anything is missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Salvage {
     /// The directory of the damaged store
     #[arg(long, value_name = "DIR", env = "SYNCLINE_DATA", hide_env_values = true)]
     data: PathBuf,
-    /// Where to write the documents: a directory that is empty or not there yet, outside the store
+    /// Where to write the new store and the files: a directory that is empty or not there yet, outside the store
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -40,10 +41,9 @@ impl Salvage {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (data, out) = (self.data.display(), self.out.display());
         self.check_directories()?;
-        let scratch = Scratch(self.out.join(SCRATCH));
-        fs::create_dir_all(&scratch.0).with_context(|| format!("cannot write to {out}"))?;
-        let salvaged = salvage::salvage(&self.data, &scratch.0, &mut |salvaged| self.keep(&salvaged));
-        drop(scratch);
+        let store = self.out.join(STORE);
+        fs::create_dir_all(&store).with_context(|| format!("cannot write to {out}"))?;
+        let salvaged = salvage::salvage(&self.data, &store, &mut |salvaged| self.keep(&salvaged));
         let report = salvaged.with_context(|| format!("cannot salvage {data}"))?;
         let (documents, not_whole) = (report.documents, report.not_whole);
         print(&format!(
@@ -58,16 +58,27 @@ impl Salvage {
             0 => "no document can be read".to_owned(),
             _ => format!("{not_whole} of {documents} documents lack something"),
         };
-        if report.batches_lost > 0 {
+        let missing = &report.missing;
+        if missing.batches > 0 {
             why += &format!(
                 "; the store's log ends early, {} batches before its end, and documents begun in them are missing",
-                report.batches_lost
+                missing.batches
+            );
+        }
+        if missing.unplaced > 0 {
+            why += &format!(
+                "; {} damaged pieces of the log may be of any document",
+                missing.unplaced
             );
         }
         if let Some(unlisted) = report.unlisted {
             why += &format!("; others may be missing altogether ({unlisted})");
         }
-        Err(Failure::Error(anyhow!("{why}: look for the rest in a backup")))
+        let store = self.out.join(STORE);
+        Err(Failure::Error(anyhow!(
+            "{why}: look for the rest in a backup, or serve what there is: `syncline serve --data {}`",
+            store.display()
+        )))
     }
 
     /// Neither may the store be changed, nor the outcome of another salvage.
@@ -130,16 +141,6 @@ fn write(path: &Path, saved: &[u8]) -> anyhow::Result<()> {
     }
     Document::load(&read)?;
     Ok(())
-}
-
-/// A directory that goes when it is not needed any more.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left of it is in nobody's way, and was named in the manual.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connection;
+#[cfg(unix)]
+pub mod control;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
 pub mod gateway;
@@ -65,6 +67,7 @@ pub struct Server {
     /// The peers of the repo dialect by name.
     pub peers: Peers,
     limits: Arc<Limits>,
+    store: Store,
     writer: Arc<Writer>,
     ready: AtomicBool,
     draining: watch::Sender<bool>,
@@ -81,6 +84,7 @@ pub struct Running {
     gateway: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     keys: JoinHandle<()>,
+    control: Option<JoinHandle<()>>,
 }
 
 /// Why a server does not start.
@@ -125,6 +129,7 @@ impl Server {
             let server = server.clone();
             async move { server.verifier.follow(server.reloads(), &server.metrics).await }
         });
+        let control = Self::control(&server);
         let gateway = tokio::spawn(gateway::serve(listener, certificate, Arc::clone(&server)));
         Ok(Running {
             address,
@@ -132,7 +137,25 @@ impl Server {
             gateway,
             sweeper,
             keys,
+            control,
         })
+    }
+
+    /// Lets the operator in, by the data directory.
+    #[cfg(unix)]
+    fn control(server: &Arc<Self>) -> Option<JoinHandle<()>> {
+        match control::listen(&server.config.data) {
+            Ok(listener) => Some(tokio::spawn(control::serve(listener, Arc::clone(server)))),
+            Err(error) => {
+                tracing::warn!(%error, "there is no socket in the data directory: `syncline backup` needs the server stopped");
+                None
+            }
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn control(_: &Arc<Self>) -> Option<JoinHandle<()>> {
+        None
     }
 
     /// Opens the store, on a blocking thread, and puts the hub on top of it.
@@ -167,7 +190,7 @@ impl Server {
         );
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = Workers::new(
-            store,
+            store.clone(),
             writer.clone(),
             limits.clone(),
             LogKept::default(),
@@ -189,6 +212,7 @@ impl Server {
             hub,
             peers,
             limits,
+            store,
             writer,
             ready: AtomicBool::new(true),
             draining: watch::Sender::new(false),
@@ -289,6 +313,9 @@ impl Drop for Running {
         self.gateway.abort();
         self.sweeper.abort();
         self.keys.abort();
+        if let Some(control) = &self.control {
+            control.abort();
+        }
     }
 }
 

@@ -14,6 +14,20 @@ pub enum Switch {
     BadSnapshot,
     /// A change that holds [`MARK`] does not merge.
     ThrowOut,
+    /// Edits are acknowledged and never written.
+    NeverWritten,
+    /// A log that ends before the last synced edit passes for whole.
+    DamageUnnoticed,
+    /// A backup lacks what was just read for it.
+    BackupLoses,
+    /// Every token lets its bearer write everything.
+    TokensGrantAll,
+    /// Tokens do not expire.
+    TokensLast,
+    /// Tokens stand in the log.
+    TokensLogged,
+    /// All times are the wall clock's.
+    WallTime,
     /// A room panics at a signal that begins with [`MARK`].
     PanicInRoom,
 }
@@ -29,6 +43,13 @@ impl Switch {
             Self::AckBeforeSync => "ack_before_sync",
             Self::BadSnapshot => "bad_snapshot",
             Self::ThrowOut => "throw_out",
+            Self::NeverWritten => "never_written",
+            Self::DamageUnnoticed => "damage_unnoticed",
+            Self::BackupLoses => "backup_loses",
+            Self::TokensGrantAll => "tokens_grant_all",
+            Self::TokensLast => "tokens_last",
+            Self::TokensLogged => "tokens_logged",
+            Self::WallTime => "wall_time",
             Self::PanicInRoom => "panic_in_room",
         }
     }

@@ -15,14 +15,17 @@ use std::{
     sync::Arc,
 };
 use syncline::server::store::{
-    LogEntry, LogRecord, Meta, SnapshotMeta,
+    LogEntry, LogRecord, Meta, SnapshotMeta, Store, StoreError,
     kv::{Batch, Kv},
     layout,
     memory::MemoryKv,
-    salvage::{Loss, Report, Salvaged, salvage_kv},
+    salvage::{Loss, Missing, Report, Salvaged, salvage_kv},
     sled::{SledKv, SledOptions},
 };
-use syncline_protocol::{DocumentId, Epoch, Position};
+use syncline_protocol::{
+    DocumentId, Epoch, Position,
+    native::{ClosedCode, ServerMessage},
+};
 
 const CHANGES: usize = 30;
 const PER_RECORD: usize = 3;
@@ -91,9 +94,9 @@ fn flip(kv: &dyn Kv, key: &[u8], place: usize) {
     write(kv, &batch);
 }
 
-fn salvage(kv: Arc<MemoryKv>, batches_lost: u64) -> (Report, Vec<Salvaged>) {
+fn salvage(kv: Arc<MemoryKv>, missing: Missing) -> (Report, Vec<Salvaged>) {
     let mut salvaged = Vec::new();
-    let report = salvage_kv(kv, batches_lost, &mut |document| {
+    let report = salvage_kv(kv, missing, &mut |document| {
         salvaged.push(document);
         Ok(())
     });
@@ -139,7 +142,7 @@ fn what_is_not_damaged_comes_out() {
             if let Some((kind, number)) = hit {
                 flip(&*kv, &keys(&*kv, kind)[number], place);
             }
-            let (report, salvaged) = salvage(kv, 0);
+            let (report, salvaged) = salvage(kv, Missing::default());
             assert_eq!((report.documents, report.is_whole()), (1, is_whole), "{hit:?}");
             assert_eq!(reached(&salvaged[0], &hashes), expected, "{hit:?}: {salvaged:?}");
             let losses: Vec<String> = salvaged[0].losses.iter().map(ToString::to_string).collect();
@@ -170,7 +173,7 @@ fn any_two_chunks_may_be_damaged_and_nothing_is_called_whole_that_is_not() {
             if one != two {
                 flip(&*kv, two, 30);
             }
-            let (_, salvaged) = salvage(kv.clone(), 0);
+            let (_, salvaged) = salvage(kv.clone(), Missing::default());
             let of = |document| salvaged.iter().find(|salvaged| salvaged.document == document);
             let [other, notes] = documents.clone().map(|document| of(document).expect("it is found"));
             assert!(other.losses.is_empty() && reached(other, &hashes) == CHANGES);
@@ -199,9 +202,9 @@ fn any_two_chunks_may_be_damaged_and_nothing_is_called_whole_that_is_not() {
 #[test]
 fn a_log_without_its_beginning_is_kept_for_an_older_copy() {
     let (kv, changes, hashes) = store(6);
-    assert!(salvage(kv.clone(), 0).0.is_whole());
+    assert!(salvage(kv.clone(), Missing::default()).0.is_whole());
     flip(&*kv, &keys(&*kv, b's')[0], 9);
-    let (report, salvaged) = salvage(kv.clone(), 0);
+    let (report, salvaged) = salvage(kv.clone(), Missing::default());
     assert!(!report.is_whole());
     let loss = salvaged[0].losses[0].to_string();
     assert!(loss.starts_with("snapshot damaged, log from 6: "), "{loss}");
@@ -214,7 +217,7 @@ fn a_log_without_its_beginning_is_kept_for_an_older_copy() {
     for key in keys(&*kv, b'l') {
         flip(&*kv, &key, 9);
     }
-    let (_, salvaged) = salvage(kv, 0);
+    let (_, salvaged) = salvage(kv, Missing::default());
     assert!(salvaged[0].saved.is_none());
     assert_eq!(salvaged[0].losses.last(), Some(&Loss::Nothing));
 }
@@ -222,10 +225,36 @@ fn a_log_without_its_beginning_is_kept_for_an_older_copy() {
 #[test]
 fn a_document_is_not_called_whole_where_the_store_ends_early() {
     let (kv, _, hashes) = store(0);
-    let (report, salvaged) = salvage(kv, 3);
-    assert_eq!((report.batches_lost, report.not_whole), (3, 1));
+    let missing = Missing {
+        batches: 3,
+        ..Missing::default()
+    };
+    let (report, salvaged) = salvage(kv, missing);
+    assert_eq!((report.missing.batches, report.not_whole), (3, 1));
     assert_eq!(salvaged[0].losses, [Loss::Early(Position::new(CHANGES as u64))]);
     assert_eq!(reached(&salvaged[0], &hashes), CHANGES);
+}
+
+#[test]
+fn a_document_that_may_lack_something_is_refused_afterwards_and_others_are_not() {
+    let kv = Arc::new(MemoryKv::default());
+    Store::open(kv.clone()).expect("it is begun");
+    let (whole, changes) = counted(1, CHANGES as u32);
+    let hashes: Vec<_> = whole.get_changes(&[]).iter().map(automerge::Change::hash).collect();
+    let [notes, other] = ["notes", "other"].map(|name| name.parse::<DocumentId>().expect("an id"));
+    fill(&*kv, &notes, &changes, 0);
+    fill(&*kv, &other, &changes, 0);
+    let missing = Missing {
+        doubts: vec![b"lnotes\0".to_vec()..b"lnotes\x01".to_vec()],
+        ..Missing::default()
+    };
+    let (report, salvaged) = salvage(kv.clone(), missing);
+    assert_eq!((report.documents, report.not_whole), (2, 1));
+    assert_eq!(salvaged[0].losses, [Loss::Doubtful(Position::new(CHANGES as u64))]);
+    assert_eq!(reached(&salvaged[0], &hashes), CHANGES, "what there is comes out");
+    let opened = Store::open(kv).expect("it opens");
+    assert!(matches!(opened.load(&notes), Err(StoreError::Damaged { .. })));
+    assert!(opened.load(&other).expect("it is whole").is_some());
 }
 
 fn run(data: &Path, out: &Path) -> (Option<i32>, String, String) {
@@ -254,8 +283,8 @@ fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Flips a bit wherever the log file holds these bytes.
-fn flip_in_file(data: &Path, bytes: &[u8]) {
+/// Wipes these bytes wherever the log file holds them.
+fn wipe_in_file(data: &Path, bytes: &[u8]) {
     let path = data.join("db");
     let mut log = fs::read(&path).expect("a file");
     let places: Vec<usize> = (0..log.len())
@@ -263,7 +292,7 @@ fn flip_in_file(data: &Path, bytes: &[u8]) {
         .collect();
     assert!(!places.is_empty(), "a change lies in the file as it came");
     for place in places {
-        log[place + bytes.len() / 2] ^= 1;
+        log[place..place + bytes.len()].fill(0);
     }
     fs::write(path, log).expect("it is written");
 }
@@ -320,7 +349,11 @@ fn the_command_writes_all_of_a_good_store_and_the_rest_of_a_damaged_one() {
         "notes: ok; notes.automerge\nteam/plans: ok; team+plans.automerge\n2 documents, 2 of them whole\n"
     );
     assert_eq!(contents(&data), sound, "nothing is written there");
-    assert_eq!(fs::read_dir(out("sound")).expect("a directory").count(), 2);
+    assert_eq!(
+        fs::read_dir(out("sound")).expect("a directory").count(),
+        3,
+        "files and the new store"
+    );
     for file in ["notes.automerge", "team+plans.automerge"] {
         assert_eq!(heads(&out("sound").join(file)), hashes[CHANGES - 1..]);
     }
@@ -339,12 +372,17 @@ fn the_command_writes_all_of_a_good_store_and_the_rest_of_a_damaged_one() {
 }
 
 #[test]
-fn a_store_that_does_not_open_names_salvage_which_reads_up_to_the_damage() {
+fn a_store_that_does_not_open_names_salvage_which_makes_one_that_does() {
     let root = tempfile::tempdir().expect("a directory");
     let (data, out) = (root.path().join("data"), root.path().join("out"));
     let (process, changes, hashes) = serve_two(&data);
+    let mut peer = Peer::connect(process.address, None);
+    let room = peer.open("sound", None).opened.room;
+    peer.edit(room, 1, vec![counted(9, 1).1[0].clone()]);
+    peer.hear_answer(1).expect("acknowledged");
     assert!(process.terminate().success());
-    flip_in_file(&data, &changes[20]);
+    wipe_in_file(&data, &changes[20]);
+    let before = contents(&data);
     let name = data.display().to_string();
     let serve = ["serve", "--dev", "--listen", "127.0.0.1:0", "--data", &name];
     for arguments in [&serve[..], &["check", "--data", &name]] {
@@ -353,17 +391,30 @@ fn a_store_that_does_not_open_names_salvage_which_reads_up_to_the_damage() {
         assert_eq!(refused.status.code(), Some(1), "{error}");
         assert!(error.contains("`syncline salvage`"), "{error}");
     }
-    let before = contents(&data);
+    assert_eq!(contents(&data)["db"], before["db"], "whoever refuses it wipes nothing");
     let (code, said, error) = run(&data, &out);
     assert_eq!(code, Some(1), "{said}{error}");
-    assert_eq!(contents(&data), before, "nothing is written there");
+    assert_eq!(contents(&data)["db"], before["db"], "nothing is written there");
+    for name in ["notes", "team/plans"] {
+        assert!(said.contains(&format!("{name}: cut after position 20 (")), "{said}");
+    }
     assert!(
-        said.contains("notes: up to position 20, where the store's log ends early"),
-        "{said}"
-    );
-    assert!(
-        error.contains("the store's log ends early") && error.lines().count() == 1,
+        error.contains("2 of 3 documents lack something") && error.lines().count() == 1,
         "{error}"
     );
     assert_eq!(heads(&out.join("notes.automerge")), hashes[19..20]);
+
+    let again = Process::serve(&out.join("store"));
+    let mut peer = Peer::connect(again.address, None);
+    assert_eq!(peer.open("sound", None).opened.cursor.position, Position::new(1));
+    for name in ["notes", "team/plans"] {
+        peer.ask(name, None);
+        let code = loop {
+            if let ServerMessage::Closed { code, .. } = peer.hear().expect("an answer") {
+                break code;
+            }
+        };
+        assert_eq!(code, ClosedCode::Damaged, "{name}");
+    }
+    assert!(again.terminate().success());
 }

@@ -48,6 +48,7 @@ const ROWS: &[&Row] = &[
     &durability::disk::FULL,
     &durability::disk::SYNC,
     &durability::flips::ROW,
+    &durability::backup::ROW,
     &service::restart::ROW,
     &service::storm::ROW,
     &hostile::slow::DEAF,
@@ -67,10 +68,12 @@ const ROWS: &[&Row] = &[
     &hostile::access::EXPIRY,
     &hostile::tokens::ROW,
     &hostile::access::ORIGIN,
+    &hostile::tls::ROW,
     &hostile::secrets::ROW,
     &service::alarm::COMPACTION,
     &service::alarm::UNSYNCED,
     &service::faults::RESET,
+    &service::merging::ROW,
 ];
 
 /// The first two steps of the gate.

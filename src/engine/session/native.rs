@@ -5,7 +5,7 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Forms, Join},
+    room::{self, Forms, Join, Waits},
     time::Time,
 };
 use bytes::Bytes;
@@ -42,6 +42,8 @@ enum State {
 struct Live {
     grant: Grant,
     person: Arc<Person>,
+    /// What waits of its edits for others, in all its rooms.
+    waits: Arc<Waits>,
     expires: Option<Time>,
     forms: Forms,
     rooms: BTreeMap<RoomNumber, Membership>,
@@ -214,6 +216,7 @@ impl Live {
         Self {
             grant,
             person: Arc::new(person),
+            waits: Arc::default(),
             expires,
             forms,
             rooms: BTreeMap::new(),
@@ -290,6 +293,7 @@ impl Live {
             heads: open.heads,
             forms: self.forms,
             peer: None,
+            waits: self.waits.clone(),
         };
         out.push(Effect::Join {
             document: open.document,
@@ -421,4 +425,39 @@ fn welcome(session: SessionId, limits: &Limits, forms: Forms) -> Bytes {
         capabilities,
     })
     .encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Session, *};
+
+    #[test]
+    fn h12_a_session_wakes_when_its_token_expires_and_closes() {
+        let (now, expires) = (Time::from_ms(1_000), Time::from_ms(3_000));
+        let mut session = Session::new(SessionId::new(1), Arc::default(), now);
+        let hello = Hello {
+            version: VERSION,
+            token: Some("a token".to_owned()),
+            client: String::new(),
+            capabilities: Vec::new(),
+        };
+        let mut out = Vec::new();
+        session.handle(now, Event::Received(ClientMessage::Hello(hello).encode()), &mut out);
+        let grant = Grant::development();
+        let admitted = Event::Admitted {
+            grant,
+            expires: Some(expires),
+        };
+        session.handle(now, admitted, &mut out);
+        assert_eq!(session.next_wakeup(), Some(expires), "not a moment later");
+        out.clear();
+        session.handle(Time::from_ms(2_999), Event::Woke, &mut out);
+        assert!(out.is_empty(), "{out:?}");
+        session.handle(expires, Event::Woke, &mut out);
+        let code = CloseCode::Unauthorized;
+        assert!(
+            matches!(&out[..], [Effect::Send(_), Effect::Close { code: closed, .. }] if *closed == code),
+            "{out:?}"
+        );
+    }
 }

@@ -159,6 +159,9 @@ impl TokenVerifier {
         if header.alg != key.algorithm() {
             return Err(AuthError::Algorithm);
         }
+        if crate::server::switches::Switch::TokensLogged.is_on() {
+            tracing::info!(token, "a token comes");
+        }
         let claims = open(token, key)?;
         self.check_audience(&claims)?;
         let expires_at_ms = self.check_times(&claims, now_ms)?;

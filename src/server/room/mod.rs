@@ -12,7 +12,6 @@ pub mod workers;
 use crate::{
     engine::{
         room::{Effect, Event, Join, Room},
-        session::AuthorisedEdit,
         time::Time,
     },
     server::{
@@ -35,7 +34,7 @@ use std::{
 };
 use syncline_protocol::{
     DocumentId, Position, RoomNumber, SessionId,
-    native::{ClosedCode, RejectCode, ServerMessage},
+    native::{ClosedCode, ServerMessage},
 };
 use tokio::sync::mpsc;
 use turns::Turns;
@@ -45,7 +44,9 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
-/// How often a room lets the other tasks go first before it settles, as long as that brings more mail.
+/// So long a room looks at mail before it lets others of its thread have a turn, in milliseconds.
+const TURN_MS: u64 = 5;
+/// How often it does so before it settles, as long as that brings more mail.
 const TURNS_MAX: usize = 4;
 /// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
 const ACCOUNT_BYTES: usize = 64 << 10;
@@ -237,10 +238,11 @@ impl Task {
             }
             self.mail.extend(received.drain(..));
             self.take_in(now);
-            // What others are about to send goes into the same batch: it is stored, synced and shown at once.
+            // Whoever shares the thread comes in between, and what they are about to send goes into the same batch: it is stored,
+            // synced and shown at once.
             for _ in 0..TURNS_MAX {
                 tokio::task::yield_now().await;
-                if self.room.is_saturated() || self.inbox.is_empty() {
+                if self.room.is_saturated() || !self.mail.is_empty() || self.inbox.is_empty() {
                     break;
                 }
                 let arrived = std::iter::from_fn(|| self.inbox.try_recv().ok());
@@ -258,9 +260,9 @@ impl Task {
         }
     }
 
-    /// Looks at the mail, until the room has enough.
+    /// Looks at the mail, until the room has enough or its turn is over.
     fn take_in(&mut self, now: Time) {
-        while !self.room.is_saturated() {
+        while !self.room.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
             let Some(mail) = self.mail.pop_front() else { return };
             self.grown_bytes += mail.bytes();
             self.receive(now, mail);
@@ -303,23 +305,10 @@ impl Task {
                     self.handle(now, Event::Drained { session });
                 }
             }
-            Mail::Event(Event::Edited(edit)) if self.hub.memory().is_full() => self.put_off(&edit),
+            Mail::Event(Event::Edited(edit)) if self.hub.memory().is_full() => self.handle(now, Event::PutOff(edit)),
             Mail::Event(event) => self.handle(now, event),
             Mail::Stop => self.stage = Stage::Stopping,
         }
-    }
-
-    /// There is no memory for an edit: it has to come again.
-    fn put_off(&self, edit: &AuthorisedEdit) {
-        let code = RejectCode::Unavailable;
-        self.hub.metrics().reject(&code, 1);
-        let reject = ServerMessage::Reject {
-            room: self.number,
-            id: edit.id(),
-            code,
-            text: "the server has no memory for further edits; send it again later".to_owned(),
-        };
-        self.with(edit.session(), |outbox| outbox.push(reject.encode()));
     }
 
     fn handle(&mut self, now: Time, event: Event) {

@@ -99,7 +99,12 @@ pub fn check(
     }
     let kv = SledKv::open(directory, SledOptions::default())?;
     let blobs = kv.blob_files().map_err(|error| StoreError::Io(error.to_string()))?;
+    let mended = kv.mended();
     let mut report = check_kv(Arc::new(kv), opens)?;
+    if mended > 0 {
+        let what = format!("{mended} flipped bits in the log were put right: check the disk and the memory");
+        report.find(None, true, what);
+    }
     if blobs > 0 {
         report.find(
             None,

@@ -19,6 +19,7 @@ mod disk;
 mod documents;
 mod floor;
 mod life;
+mod rebuilt;
 mod writing;
 
 /// Something to test on: gives a floor, and can close it and open the same one again.

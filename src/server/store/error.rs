@@ -44,7 +44,9 @@ pub enum StoreError {
         what: String,
     },
     /// The store as a whole cannot be read.
-    #[error("the store is damaged: {0}; restore a backup, or write out what can be read with `syncline salvage`")]
+    #[error(
+        "the store is damaged: {0}; restore a backup, or make a new store of what can be read with `syncline salvage`"
+    )]
     StoreDamaged(String),
     /// Not even a salvage gets anything out of it.
     #[error("nothing can be read of the store ({0}): restore the data directory from a backup")]

@@ -4,25 +4,28 @@
 //! file that names it), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta`
 //! what the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
 //! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy,
-//! `check` looks at everything, and `salvage` takes from a damaged store what can be read.
+//! `check` looks at everything, and `backup` copies it while it is in use. `logfile` reads the file under the floor as it lies there, `rebuild` makes a new store of a
+//! damaged one, and `salvage` says what is in it.
 //!
 //! Reading blocks, so it is done on blocking threads. Nothing here reads a clock, and nothing above the floor knows files.
 
+pub mod backup;
 pub mod check;
 mod codec;
 mod compaction;
 #[cfg(test)]
 mod contract;
-mod copy;
 mod error;
 mod key;
 pub mod kv;
 pub mod layout;
 mod life;
 mod log;
+mod logfile;
 pub mod memory;
 mod meta;
 mod read;
+mod rebuild;
 pub mod record;
 pub mod salvage;
 mod scan;

@@ -1,7 +1,8 @@
 //! What can still be read of a damaged store, document by document: the whole of `syncline salvage` but for its files.
 //!
-//! Of each document it takes the snapshot that reads, and the log after it as far as that is whole; each comes out as bytes
-//! that Automerge was seen to load. It works on a copy and never writes to the damaged directory.
+//! All keys and values that can be read go into a new store. Of each document the snapshot that reads is taken, and the log
+//! after it as far as that is whole; it comes out as bytes that Automerge was seen to load. Nothing is written to the damaged
+//! directory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +18,15 @@ use syncline_protocol::{DocumentId, Position};
 use crate::engine::document::{Document, Merge};
 
 use super::{
-    FORMAT_VERSION, Life, Meta, SnapshotMeta, Store, StoreError, copy,
+    FORMAT_VERSION, Life, Meta, SnapshotMeta, Store, StoreError,
     key::{self, Key, Kind},
-    kv::{Kv, KvError, Pair},
+    kv::{Batch, Kv, KvError, Pair},
     log::LogRecord,
+    rebuild::rebuild,
     record::unseal,
 };
+
+pub use super::rebuild::Missing;
 
 /// The kinds without which a document is nothing.
 const KINDS: [Kind; 3] = [Kind::Meta, Kind::Log, Kind::Snapshot];
@@ -66,8 +70,11 @@ pub enum Loss {
     Meta(String),
     /// So many changes of the log do not merge and are left out.
     Unmerged(usize),
-    /// The store's log ends early: what came after this position, if anything did, is not there.
+    /// The store lacks something, and nobody knows of which document: what came after this position, if anything did, is not
+    /// there.
     Early(Position),
+    /// The store lacks something that was of this document or its neighbours.
+    Doubtful(Position),
     /// There is no document in what can be read.
     Nothing,
 }
@@ -96,7 +103,11 @@ impl fmt::Display for Loss {
                 "put together without its meta record, its end may be missing ({what})"
             ),
             Self::Unmerged(count) => write!(f, "{count} changes of its log do not merge and are left out"),
-            Self::Early(at) => write!(f, "up to position {at}, where the store's log ends early"),
+            Self::Early(at) => write!(f, "up to position {at}; the store lacks edits, maybe of this document"),
+            Self::Doubtful(at) => write!(
+                f,
+                "up to position {at}; the store lacks something of this document or of one beside it"
+            ),
             Self::Nothing => f.write_str("nothing can be read"),
         }
     }
@@ -109,8 +120,8 @@ pub struct Report {
     pub documents: u64,
     /// How many of them lack something.
     pub not_whole: u64,
-    /// Batches that were synced and are behind the end of the store's log.
-    pub batches_lost: u64,
+    /// What the store lacks, of nobody knows which document.
+    pub missing: Missing,
     /// Why there may be documents that were not found.
     pub unlisted: Option<String>,
 }
@@ -118,31 +129,32 @@ pub struct Report {
 impl Report {
     /// Whether nothing is missing.
     pub fn is_whole(&self) -> bool {
-        self.not_whole == 0 && self.batches_lost == 0 && self.unlisted.is_none()
+        self.not_whole == 0 && self.missing == Missing::default() && self.unlisted.is_none()
     }
 }
 
 /// Takes each document as it comes, in the order of their ids.
 type Each<'a> = dyn FnMut(Salvaged) -> Result<(), StoreError> + 'a;
 
-/// Reads the store in `directory`, which is not changed, by way of a copy within `scratch`, which the caller removes
-/// afterwards.
+/// Reads the store in `directory`, which is not changed, and makes a new one in `new` of what can be read. What is damaged is
+/// damaged there, too, so whoever serves it refuses these documents and serves the others.
 ///
 /// # Errors
-/// `InUse` if somebody serves the store, `Unreadable` if it does not open at all, `Version`, `Io`, and what `each` says.
-pub fn salvage(directory: &Path, scratch: &Path, each: &mut Each<'_>) -> Result<Report, StoreError> {
-    let (kv, batches_lost) = copy::open(directory, scratch)?;
-    salvage_kv(Arc::new(kv), batches_lost, each)
+/// `InUse` if somebody serves the store, `Unreadable` if there is nothing in it, `Version`, `Io`, and what `each` says.
+pub fn salvage(directory: &Path, new: &Path, each: &mut Each<'_>) -> Result<Report, StoreError> {
+    let (kv, missing) = rebuild(directory, new)?;
+    salvage_kv(Arc::new(kv), missing, each)
 }
 
-/// As [`salvage`], on any floor; its log is known to lack `batches_lost` batches.
+/// What is in a store that is known to lack something. A document of which that is likely gets an empty record at its end,
+/// which nobody takes for a record, so that whoever serves the store refuses it.
 ///
 /// # Errors
-/// `Version`, and what `each` says.
-pub fn salvage_kv(kv: Arc<dyn Kv>, batches_lost: u64, each: &mut Each<'_>) -> Result<Report, StoreError> {
+/// `Version`, what the floor says of writing, and what `each` says.
+pub fn salvage_kv(kv: Arc<dyn Kv>, missing: Missing, each: &mut Each<'_>) -> Result<Report, StoreError> {
     check_version(&*kv)?;
     let mut report = Report {
-        batches_lost,
+        missing,
         ..Report::default()
     };
     let mut documents = BTreeSet::new();
@@ -152,17 +164,34 @@ pub fn salvage_kv(kv: Arc<dyn Kv>, batches_lost: u64, each: &mut Each<'_>) -> Re
         }
     }
     let life = Life::default();
-    let store = Store { kv, life };
+    let store = Store {
+        kv: Arc::clone(&kv),
+        life,
+    };
+    let mut places = Batch::default();
     for document in documents {
         let (mut salvaged, end) = read(&store, document);
-        if batches_lost > 0 && salvaged.is_whole() {
+        if salvaged.is_whole() && is_doubtful(&salvaged.document, &report.missing) {
+            salvaged.losses.push(Loss::Doubtful(end));
+            places.put(key::log(&salvaged.document, end, 0), Vec::new());
+        } else if salvaged.is_whole() && report.missing.is_anywhere() {
             salvaged.losses.push(Loss::Early(end));
         }
         report.documents += 1;
         report.not_whole += u64::from(!salvaged.is_whole());
         each(salvaged)?;
     }
+    if !places.is_empty() {
+        kv.write(&places)?;
+        kv.sync()?;
+    }
     Ok(report)
+}
+
+fn is_doubtful(document: &DocumentId, missing: &Missing) -> bool {
+    let keys = KINDS.map(|kind| kind.all(document));
+    let mut doubts = missing.doubts.iter();
+    doubts.any(|doubt| keys.iter().any(|keys| keys.start < doubt.end && doubt.start < keys.end))
 }
 
 /// A version that cannot be read is no reason to give up; another one is.

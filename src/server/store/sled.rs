@@ -9,13 +9,14 @@ use std::{
     fs::{File, TryLockError},
     io::{self, ErrorKind, Write as _},
     ops::{ControlFlow, Range},
+    os::unix::fs::FileExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use crate::server::switches::Switch;
@@ -23,6 +24,7 @@ use crate::server::switches::Switch;
 use super::{
     StoreError,
     kv::{Batch, Kv, KvError, Pair, Visit, Write},
+    logfile::{Findings, LogFile},
     tally::Tally,
     watchdog::Watchdog,
 };
@@ -35,9 +37,11 @@ const STUCK_AFTER: Duration = Duration::from_millis(500);
 const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
 /// In a tree of its own.
-const COUNT_KEY: &str = "batches";
+pub(super) const COUNT_KEY: &str = "batches";
 /// sled's log: without it there is no store.
 const LOG_FILE: &str = "db";
+/// What it knows of the log up to a place, which is in the name.
+const SUMMARY_PREFIX: &str = "snap.";
 /// Tells this directory from a copy of it.
 const ORIGIN_FILE: &str = "origin";
 const ORIGIN_TEXT: &str = "Syncline knows by this file whether the store still lies where it was written. Remove the file after you have put\n\
@@ -73,6 +77,7 @@ pub struct SledKv {
     watchdog: Watchdog,
     /// A write or sync failed half way: nothing may reach the disk any more, not even while closing.
     spoilt: AtomicBool,
+    mended: usize,
     /// Held as long as the directory is served.
     _lock: File,
 }
@@ -89,6 +94,8 @@ struct Open {
 }
 
 impl SledKv {
+    /// sled's log in the directory.
+    pub(super) const LOG_FILE: &str = LOG_FILE;
     /// Whoever serves a store holds a lock on these.
     pub(super) const LOCK_FILES: [&str; 2] = [LOCK_FILE, LOG_FILE];
 
@@ -112,6 +119,7 @@ impl SledKv {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         check_directory(directory)?;
+        let mended = check_log(directory)?;
         let open = match Open::new(directory, options) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
@@ -127,6 +135,7 @@ impl SledKv {
             open,
             watchdog: Watchdog::start(STUCK_AFTER, move || wake(&woken)).map_err(io)?,
             spoilt: AtomicBool::new(false),
+            mended,
             _lock: lock,
         };
         let blobs = kv.blob_files().map_err(io)?;
@@ -148,22 +157,9 @@ impl SledKv {
         Ok(std::fs::read_dir(self.directory.join("blobs"))?.count())
     }
 
-    /// Whether a copy of a store needs the file. Without the tally it opens as far as its log goes.
-    pub(super) fn is_needed(name: &str) -> bool {
-        ![LOCK_FILE, RESERVE_FILE, ORIGIN_FILE, Tally::FILE].contains(&name)
-    }
-
-    /// Whether sled keeps its summary of the log in the file; without it, it reads the whole log.
-    pub(super) fn is_summary(name: &str) -> bool {
-        name.starts_with("snap.")
-    }
-
-    /// How many batches its log holds.
-    ///
-    /// # Errors
-    /// `Io` when the store is closed.
-    pub(super) fn batches(&self) -> Result<u64, KvError> {
-        self.with(|open| Ok(open.written.load(Ordering::Relaxed)))
+    /// How many flipped bits of the log were put right when it was opened.
+    pub(super) fn mended(&self) -> usize {
+        self.mended
     }
 
     fn reserve(&self) -> PathBuf {
@@ -374,8 +370,51 @@ fn check_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Where the store lies: which files these are, and when one that nobody has reason to touch was last touched. Whatever way a
-/// copy is made or put back, at least one of these differs; only a snapshot of the whole disk keeps all.
+/// sled would wipe what lies behind damage that it meets, so it is not to meet any. Flipped bits that checksums name are put
+/// right; how many.
+fn check_log(directory: &Path) -> Result<usize, StoreError> {
+    let look = || -> io::Result<Findings> {
+        let Some(synced) = Tally::look(directory) else {
+            return Ok(Findings::default());
+        };
+        let mut start = 0;
+        for file in std::fs::read_dir(directory)? {
+            let name = file?.file_name();
+            let place = name.to_str().and_then(|name| name.strip_prefix(SUMMARY_PREFIX));
+            start = start.max(place.and_then(|place| u64::from_str_radix(place, 16).ok()).unwrap_or(0));
+        }
+        let path = directory.join(LOG_FILE);
+        let findings = LogFile::open(&path)?.look(start, synced)?;
+        if findings.damage.is_none() && !findings.fixes.is_empty() {
+            let log = File::options().write(true).open(&path)?;
+            for (place, byte) in &findings.fixes {
+                log.write_all_at(&[*byte], *place)?;
+            }
+            log.sync_data()?;
+            tracing::error!(
+                bits = findings.fixes.len(),
+                "flipped bits in the store's log were put right: check the disk and the memory"
+            );
+        }
+        Ok(findings)
+    };
+    if !directory.join(LOG_FILE).exists() {
+        return Ok(0);
+    }
+    let findings = look().map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
+    match findings.damage {
+        None => Ok(findings.fixes.len()),
+        Some(place) => Err(StoreError::StoreDamaged(format!(
+            "its log cannot be read at {place}, and edits that were synced lie behind that; nothing was changed"
+        ))),
+    }
+}
+
+/// Where the store lies: which files these are, when one that nobody writes to was made and when it was last written to. A copy
+/// that is put back differs in one of these, but for two ways that the operator has to tell: a snapshot of the whole disk, and a
+/// copy that writes over the files that are there and keeps their times (`cp -p` into a directory that was not emptied). The time
+/// of the last change of any kind would tell that one, but it also changes with owners and permissions, which some set anew at
+/// every start.
 #[cfg(unix)]
 fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
     use std::os::unix::fs::MetadataExt as _;
@@ -384,10 +423,21 @@ fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
         origin => origin?,
     };
     let log = std::fs::metadata(directory.join(LOG_FILE))?;
+    let made = origin
+        .created()
+        .ok()
+        .and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    // Not every file system knows when a file was made.
+    let (made_s, made_ns) = match made {
+        Some(made) => (made.as_secs(), made.subsec_nanos().into()),
+        None => (origin.ctime().cast_unsigned(), origin.ctime_nsec().cast_unsigned()),
+    };
     let numbers = [
         origin.ino(),
-        origin.ctime().cast_unsigned(),
-        origin.ctime_nsec().cast_unsigned(),
+        made_s,
+        made_ns,
+        origin.mtime().cast_unsigned(),
+        origin.mtime_nsec().cast_unsigned(),
         log.ino(),
     ];
     Ok(Some(numbers.map(u64::to_be_bytes).concat()))

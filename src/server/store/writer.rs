@@ -315,7 +315,11 @@ impl Commit {
             waiting.drain(..).for_each(|done: Done| done(Ok(())));
             std::thread::sleep(ACK_BEFORE_WRITE_PAUSE);
         }
-        let result = self.write(&merged);
+        let result = if Switch::NeverWritten.is_on() {
+            Ok(())
+        } else {
+            self.write(&merged)
+        };
         if result.is_ok() {
             let figures = &self.shared.figures;
             figures.groups.fetch_add(1, Ordering::Relaxed);

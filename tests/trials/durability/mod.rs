@@ -1,5 +1,6 @@
 //! What was acknowledged or shown is there after the fault.
 
+pub(crate) mod backup;
 pub(crate) mod disk;
 pub(crate) mod files;
 pub(crate) mod flips;

@@ -19,7 +19,11 @@ pub(crate) const READER: Row = Row {
     ci: 1,
     soak: 20,
     run: reader,
-    bites: &[],
+    bites: &[Bite {
+        name: "every token may write everything",
+        environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
+        count: 1,
+    }],
 };
 
 pub(crate) const MATRIX: Row = Row {
@@ -29,7 +33,11 @@ pub(crate) const MATRIX: Row = Row {
     ci: 1,
     soak: 20,
     run: matrix,
-    bites: &[],
+    bites: &[Bite {
+        name: "every token may write everything",
+        environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
+        count: 1,
+    }],
 };
 
 pub(crate) const EXPIRY: Row = Row {
@@ -39,7 +47,11 @@ pub(crate) const EXPIRY: Row = Row {
     ci: 2,
     soak: 50,
     run: expiry,
-    bites: &[],
+    bites: &[Bite {
+        name: "tokens do not expire",
+        environment: &[("SYNCLINE_FAILPOINTS", "tokens_last")],
+        count: 1,
+    }],
 };
 
 pub(crate) const ORIGIN: Row = Row {
@@ -53,7 +65,7 @@ pub(crate) const ORIGIN: Row = Row {
         name: "origins that are let in",
         environment: &[(
             "SYNCLINE_ALLOWED_ORIGINS",
-            "https://evil.example,http://app.example.evil.example",
+            "https://app.example,https://evil.example,http://app.example.evil.example",
         )],
         count: 1,
     }],

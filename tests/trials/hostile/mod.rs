@@ -9,4 +9,5 @@ pub(crate) mod orphans;
 pub(crate) mod secrets;
 pub(crate) mod shapes;
 pub(crate) mod slow;
+pub(crate) mod tls;
 pub(crate) mod tokens;

@@ -5,7 +5,7 @@ use crate::{
     load::Author,
     process::Process,
     token::{claims, guarded, signed, signed_with},
-    trial::{Figure, Outcome, Row, Trial, ensure},
+    trial::{Bite, Figure, Outcome, Row, Trial, ensure},
 };
 use bytes::Bytes;
 use jsonwebtoken::Header;
@@ -18,7 +18,11 @@ pub(crate) const ROW: Row = Row {
     ci: 1,
     soak: 10,
     run,
-    bites: &[],
+    bites: &[Bite {
+        name: "tokens in the log",
+        environment: &[("SYNCLINE_FAILPOINTS", "tokens_logged")],
+        count: 1,
+    }],
 };
 
 /// In documents, presence and signals.

@@ -25,7 +25,10 @@ pub(crate) const DEAF: Row = Row {
     run: deaf,
     bites: &[Bite {
         name: "no limit of the send queue",
-        environment: &[("SYNCLINE_LIMITS_SEND_QUEUE_BYTES_MAX", "100000000")],
+        environment: &[
+            ("SYNCLINE_LIMITS_SEND_QUEUE_BYTES_MAX", "100000000"),
+            ("SYNCLINE_LIMITS_SUBJECT_QUEUE_BYTES_MAX", "10000000000"),
+        ],
         count: 1,
     }],
 };

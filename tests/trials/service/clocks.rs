@@ -8,7 +8,7 @@ use crate::{
     load::Author,
     process::Process,
     token::{claims, guarded, lasting, signed},
-    trial::{Figure, Outcome, Row, Trial, ensure, needs},
+    trial::{Bite, Figure, Outcome, Row, Trial, ensure, needs},
 };
 use std::{fs, path::Path};
 
@@ -19,7 +19,11 @@ pub(crate) const ROW: Row = Row {
     ci: 1,
     soak: 10,
     run,
-    bites: &[],
+    bites: &[Bite {
+        name: "all times are the wall clock's",
+        environment: &[("SYNCLINE_FAILPOINTS", "wall_time")],
+        count: 1,
+    }],
 };
 
 const JUMPS: [(&str, i64); 4] = [("+1h", 3_600), ("-1h", -3_600), ("+10d", 864_000), ("-10d", -864_000)];

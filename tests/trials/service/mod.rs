@@ -3,5 +3,6 @@
 pub(crate) mod alarm;
 pub(crate) mod clocks;
 pub(crate) mod faults;
+pub(crate) mod merging;
 pub(crate) mod restart;
 pub(crate) mod storm;

@@ -5,7 +5,7 @@ use crate::{
     clock,
     editor::{Editor, edit_while},
     process::{PATIENCE, Process},
-    trial::{Figure, Outcome, Row, Trial, ensure, on_time},
+    trial::{Bite, Figure, Outcome, Row, Trial, ensure, on_time},
 };
 use std::time::Duration;
 
@@ -16,7 +16,11 @@ pub(crate) const ROW: Row = Row {
     ci: 3,
     soak: 20,
     run,
-    bites: &[],
+    bites: &[Bite {
+        name: "acknowledged and never written",
+        environment: &[("SYNCLINE_FAILPOINTS", "never_written")],
+        count: 1,
+    }],
 };
 
 const APPS: usize = 10;

@@ -53,14 +53,30 @@ fn a_log_that_is_damaged_amid_does_not_pass_for_a_shorter_one() {
     }
     drop(kv);
     let log = directory.path().join("db");
-    let mut bytes = std::fs::read(&log).unwrap();
-    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[used / 2] ^= 1;
-    std::fs::write(&log, bytes).unwrap();
+    let sound = std::fs::read(&log).unwrap();
+    let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    for place in [5, used / 2, used - 1] {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1;
+        std::fs::write(&log, &bytes).unwrap();
+        let kv = open().unwrap();
+        assert_eq!(kv.mended(), 1, "one bit at {place} is put right");
+        author.check(&Store::open(Arc::new(kv)).unwrap());
+        std::fs::write(&log, &sound).unwrap();
+        for file in std::fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
+            if file.file_name().to_string_lossy().starts_with("snap.") {
+                std::fs::remove_file(file.path()).unwrap();
+            }
+        }
+    }
+    let mut bytes = sound;
+    bytes[used / 2..used / 2 + 9].fill(0);
+    std::fs::write(&log, &bytes).unwrap();
     match open().err() {
-        Some(StoreError::StoreDamaged(what)) => assert!(what.contains("ends early"), "{what}"),
+        Some(StoreError::StoreDamaged(what)) => assert!(what.contains("edits that were synced lie behind"), "{what}"),
         other => panic!("{other:?}"),
     }
+    assert_eq!(std::fs::read(&log).unwrap(), bytes, "nothing is wiped");
     std::fs::remove_file(directory.path().join("tally")).unwrap();
     let store = Store::open(Arc::new(open().unwrap())).unwrap();
     let left = store.load(&author.document).unwrap().unwrap();
