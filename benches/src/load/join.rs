@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     clock::{ms_since, now},
-    edits::{Edits, Sight, split_chunks},
+    edits::{Edits, Sight},
     history::History,
     report::{Sample, median},
 };
@@ -16,11 +16,16 @@ use automerge::{Automerge, ObjId, ROOT, ReadDoc};
 use bytes::BytesMut;
 use flate2::read::DeflateDecoder;
 use std::{io::Read, net::SocketAddr, path::Path, time::Duration};
-use syncline_protocol::native::{Capability, Packing};
+use syncline_protocol::{
+    ChangeHash,
+    native::{Capability, Packing},
+};
 
 const DOCUMENT: &str = "paper";
 const BEHIND: usize = 1_000;
 const RESYNCS: usize = 20;
+/// Clients who join at the same moment.
+const STORM: usize = 500;
 /// A joiner that is sent no more than this is sent a snapshot and little else.
 const COMPACTED_BYTES_MAX: u64 = 1 << 20;
 const COMPACTED_WITHIN_S: f64 = 120.0;
@@ -41,6 +46,10 @@ pub(crate) async fn run(programs: &Programs, data: &Path, history: &History) -> 
     sample.push(("start_ms", ms_since(start)));
     let joined = join_cold(&server, history, &mut sample).await?;
     resync(&server, history, &joined, &mut sample).await?;
+    server.stop().await?;
+
+    let server = programs.start(Target::Syncline, data)?;
+    storm(&server, &mut sample).await?;
     server.stop().await?;
 
     let server = programs.start(Target::Syncline, data)?;
@@ -106,19 +115,50 @@ async fn resync(server: &Server, history: &History, joined: &Joined, sample: &mu
         writer.store(place as u64, edit.as_slice()).await?;
     }
     sample.push(("one_edit_acked_ms", ms_since(start) / BEHIND as f64));
+    // Until the edits are merged, they are sent one by one.
+    server.quiet(3).await?;
     let cpu_s = server.cpu_s()?;
-    let (mut took_ms, mut bytes) = (Vec::new(), 0);
+    let (mut took_ms, mut bytes, mut last) = (Vec::new(), 0, None);
     for _ in 0..RESYNCS {
         let resync = join(server.address, Some(joined)).await?;
-        let changes = changes(&resync.joined)?;
-        ensure!(changes == BEHIND, "a resync brought {changes} changes");
         took_ms.push(resync.took_ms);
         bytes = resync.bytes;
+        last = Some(resync.joined);
     }
+    let last = last.context("no resync")?;
+    let mut document = Automerge::new();
+    document.load_incremental(&inflated(joined)?)?;
+    document.load_incremental(&inflated(&last)?)?;
+    let heads = document.get_heads().into_iter().map(|head| ChangeHash(head.0));
+    ensure!(
+        heads.eq(last.heads.iter().copied()),
+        "a resync did not bring what was missing"
+    );
     sample.extend([
         ("resync_1k_ms", median(&took_ms)),
         ("resync_1k_bytes", bytes as f64),
         ("resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0 / RESYNCS as f64),
+    ]);
+    Ok(())
+}
+
+/// All at once, right after a restart.
+async fn storm(server: &Server, sample: &mut Sample) -> anyhow::Result<()> {
+    let mut links = Vec::with_capacity(STORM);
+    for _ in 0..STORM {
+        links.push(Link::greet(server.address, vec![Capability::Deflate, Capability::Bundle]).await?);
+    }
+    let (rss_kib, cpu_s, start) = (server.rss_kib()?, server.cpu_s()?, now());
+    let joins = links
+        .into_iter()
+        .map(|mut link| tokio::task::spawn_local(async move { link.open(DOCUMENT, None, Vec::new()).await.map(drop) }));
+    for join in joins.collect::<Vec<_>>() {
+        join.await??;
+    }
+    sample.extend([
+        ("storm_of_500_ms", ms_since(start)),
+        ("storm_of_500_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("storm_of_500_rss_mib", (server.rss_kib()? - rss_kib) / 1_024.0),
     ]);
     Ok(())
 }
@@ -147,10 +187,6 @@ fn inflated(joined: &Joined) -> anyhow::Result<BytesMut> {
         }
     }
     Ok(whole.as_slice().into())
-}
-
-fn changes(joined: &Joined) -> anyhow::Result<usize> {
-    Ok(split_chunks(&mut inflated(joined)?)?.len())
 }
 
 fn check_text(joined: &Joined, history: &History) -> anyhow::Result<()> {

@@ -36,19 +36,22 @@ pub(crate) enum Workload {
     Long,
     /// 1 writer with 50 edits/s, 200 observers
     Fanout,
+    /// 1 room, 100 members, each a writer with 10 edits/s
+    Crowd,
     /// 50 rooms of 4 writers, each sends its next edit when the last is acknowledged; nobody sees the others' edits in time
     Throughput,
     /// As throughput, but the writers see each other's edits
     Seen,
     /// 2,000 connections in rooms of 10 that do nothing
     Idle,
-    /// Take a long document in, join it cold after a restart, resync a client 1,000 edits behind
+    /// Take a long document in, join it cold after a restart, by 500 at once, resync a client 1,000 edits behind
     Join,
 }
 
-const ALL: [Workload; 7] = [
+const ALL: [Workload; 8] = [
     Workload::Latency,
     Workload::Fanout,
+    Workload::Crowd,
     Workload::Throughput,
     Workload::Seen,
     Workload::Idle,
@@ -70,6 +73,9 @@ pub(crate) struct Load {
     /// Connections in the idle workload
     #[arg(long, default_value_t = 2_000)]
     connections: usize,
+    /// Members who only listen in the fanout workload
+    #[arg(long, default_value_t = 200)]
+    observers: usize,
     /// Use only so many keystrokes of the long document
     #[arg(long)]
     keystrokes: Option<usize>,
@@ -140,9 +146,14 @@ impl Load {
                 self.paced(Report::new("long", about), programs, plan).await
             }
             Workload::Fanout => {
-                let plan = paced_plan(Base::empty_text()?, 201, 1, 50, seconds);
-                let about = format!("1 writer with 50 edits/s, 200 observers, {seconds} s");
+                let plan = paced_plan(Base::empty_text()?, 1 + self.observers, 1, 50, seconds);
+                let about = format!("1 writer with 50 edits/s, {} observers, {seconds} s", self.observers);
                 self.paced(Report::new("fanout", about), programs, plan).await
+            }
+            Workload::Crowd => {
+                let plan = paced_plan(Base::empty_text()?, 100, 100, 10, seconds);
+                let about = format!("100 members, each a writer with 10 edits/s, {seconds} s");
+                self.paced(Report::new("crowd", about), programs, plan).await
             }
             Workload::Throughput => self.closed("throughput", programs, Sight::Apart).await,
             Workload::Seen => self.closed("seen", programs, Sight::Behind(SEEN_BEHIND)).await,

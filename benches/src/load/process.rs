@@ -17,10 +17,12 @@ const STOP_TIMEOUT_MS: f64 = 30_000.0;
 const SERVER_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
 /// The limits that a load from one machine with one name would run into.
-const SERVER_ENVIRONMENT: [(&str, &str); 5] = [
+const SERVER_ENVIRONMENT: [(&str, &str); 7] = [
     ("SYNCLINE_LIMITS_EDITS_PER_SECOND", "1000000000"),
     ("SYNCLINE_LIMITS_EDITS_BURST", "1000000000"),
     ("SYNCLINE_LIMITS_SESSIONS_PER_SUBJECT_MAX", "1000000"),
+    ("SYNCLINE_LIMITS_SUBJECT_QUEUE_BYTES_MAX", "1073741824"),
+    ("SYNCLINE_LIMITS_MEMBERS_PER_ROOM_MAX", "1000000"),
     ("SYNCLINE_LIMITS_IDLE_TIMEOUT_MS", "600000"),
     ("SYNCLINE_LOG_FILTER", "warn"),
 ];

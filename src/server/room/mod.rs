@@ -46,6 +46,8 @@ pub const INBOX_MAX: usize = 1_024;
 const BATCH_MAX: usize = 512;
 /// So long a room looks at mail before it lets others of its thread have a turn, in milliseconds.
 const TURN_MS: u64 = 5;
+/// How often it does so before it settles, as long as that brings more mail.
+const TURNS_MAX: usize = 4;
 /// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
 const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
@@ -204,7 +206,7 @@ impl Mail {
 
 impl Task {
     async fn run(&mut self) {
-        let mut received = Vec::with_capacity(16);
+        let mut received = Vec::new();
         while self.stage != Stage::Closed {
             #[cfg(feature = "failpoints")]
             crate::server::failpoints::pass(&self.document).await;
@@ -235,11 +237,19 @@ impl Task {
                 self.perform(next.into_iter().collect());
             }
             self.mail.extend(received.drain(..));
-            while !self.room.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
-                let Some(mail) = self.mail.pop_front() else { break };
-                self.grown_bytes += mail.bytes();
-                self.receive(now, mail);
+            self.take_in(now);
+            // Whoever shares the thread comes in between, and what they are about to send goes into the same batch: it is stored,
+            // synced and shown at once.
+            for _ in 0..TURNS_MAX {
+                tokio::task::yield_now().await;
+                if self.room.is_saturated() || !self.mail.is_empty() || self.inbox.is_empty() {
+                    break;
+                }
+                let arrived = std::iter::from_fn(|| self.inbox.try_recv().ok());
+                self.mail.extend(arrived.take(BATCH_MAX));
+                self.take_in(self.hub.now());
             }
+            let now = self.hub.now();
             let mut out = Vec::new();
             self.room.settle(now, &mut out);
             self.perform(out);
@@ -247,10 +257,15 @@ impl Task {
                 self.work.forget_pieces();
             }
             self.report(now);
-            if !self.mail.is_empty() {
-                // Whoever shares the thread comes in between.
-                tokio::task::yield_now().await;
-            }
+        }
+    }
+
+    /// Looks at the mail, until the room has enough or its turn is over.
+    fn take_in(&mut self, now: Time) {
+        while !self.room.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
+            let Some(mail) = self.mail.pop_front() else { return };
+            self.grown_bytes += mail.bytes();
+            self.receive(now, mail);
         }
     }
 
