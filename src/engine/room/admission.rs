@@ -251,6 +251,11 @@ impl Room {
         let RawEdit { id, subject, changes } = edit;
         let (mut headers, mut inflated_bytes) = (Vec::with_capacity(changes.len()), 0);
         for bytes in changes {
+            // Over by one change at most: clients know what they send, not what it inflates to.
+            if inflated_bytes > self.limits.inflated_bytes_max {
+                let refusal = Refusal::Limit("the edit inflates to more than one change may; send its changes apart");
+                return self.refuse(session, id, actors(&headers), &refusal, out);
+            }
             match gate::read(bytes.clone(), &self.limits) {
                 Ok(header) if live.quarantined.contains(&header.hash()) => {
                     self.refuse_actors(session, actors(&[header]));
@@ -259,10 +264,6 @@ impl Room {
                 Ok(header) => {
                     inflated_bytes += header.bytes().len() as u64;
                     headers.push(header);
-                    if inflated_bytes > self.limits.inflated_bytes_max {
-                        let text = "the edit inflates to more than one change may; send its changes apart";
-                        return self.refuse(session, id, actors(&headers), &Refusal::Limit(text), out);
-                    }
                 }
                 Err(refusal) => {
                     let actors = actors(&headers).into_iter().chain(gate::actor(&bytes));
