@@ -52,6 +52,7 @@ pub(in super::super) fn carve(log: &LogFile, synced: Option<u64>, put: &mut Put<
             continue;
         }
         match content.range() {
+            _ if content.is_doubtful_anywhere => carved.unplaced += 1,
             _ if !content.is_doubtful => {}
             Some(range) => carved.doubts.push(range),
             None => carved.unplaced += 1,
@@ -193,8 +194,10 @@ struct Content {
     bounds: Option<(Vec<u8>, Vec<u8>)>,
     prefix: Vec<u8>,
     values: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether something may be missing, wherever.
+    /// Whether something may be missing within the bounds.
     is_doubtful: bool,
+    /// Whether what is missing may lie behind them, since a page may take in its neighbour.
+    is_doubtful_anywhere: bool,
     /// Where else something may be missing.
     doubts: Vec<Range<Vec<u8>>>,
 }
@@ -275,7 +278,10 @@ impl Content {
     /// Takes what a damaged node says, and answers whether all of its keys and values are at least delimited: then what is
     /// not proven lies between two keys that are.
     fn set_what_is_proven(&mut self, body: &[u8], is_synced: bool) -> Option<()> {
-        let leaf = leaf(body)?;
+        let Some(leaf) = leaf(body) else {
+            self.is_doubtful_anywhere |= is_synced;
+            return None;
+        };
         if self.bounds.as_ref().is_some_and(|(lo, _)| lo != leaf.lo) {
             return None;
         }
@@ -306,8 +312,7 @@ impl Content {
             self.values.insert(key, value);
         }
         if is_open {
-            let hi = if leaf.hi.is_empty() { END } else { leaf.hi };
-            self.doubts.push(last_proven..hi.to_vec());
+            self.doubts.push(last_proven..END.to_vec());
         }
         if !is_synced {
             self.doubts.clear();
@@ -323,13 +328,8 @@ impl Content {
             return Some(());
         }
         self.is_doubtful = before.is_doubtful;
-        if let Some((_, hi)) = before.bounds
-            && let Some((_, end)) = &mut self.bounds
-            && !end.is_empty()
-            && (hi.is_empty() || hi > *end)
-        {
-            *end = hi;
-        }
+        let is_as_before = before.bounds.is_some() && before.bounds == self.bounds;
+        self.is_doubtful_anywhere = before.is_doubtful_anywhere || (is_synced && !is_as_before);
         None
     }
 
