@@ -81,6 +81,7 @@ export default defineConfig({
   },
   // `npm run dev` shows the sources as they are, with the documents of a server that runs beside it.
   server: { proxy: { "/sync": { target: "ws://127.0.0.1:4400", ws: true } } },
+  worker: { format: "es" },
   build: {
     target: "es2022",
     assetsInlineLimit: 0,

@@ -91,10 +91,16 @@ impl Token {
                 "--ttl is longer than the server takes, see auth.token_ttl_max_ms".into(),
             ));
         }
+        if self.sub.is_empty() {
+            return Err(Failure::Usage("--sub is empty; name whose token it is".into()));
+        }
+        if self.ttl.as_secs() == 0 {
+            return Err(Failure::Usage("--ttl is less than a second".into()));
+        }
         let now_ms = Clock::start().unix_ms();
         let claims = Claims {
             sub: &self.sub,
-            exp: now_ms / 1_000 + self.ttl.as_secs().max(1),
+            exp: now_ms / 1_000 + self.ttl.as_secs(),
             name: self.name.as_deref(),
             aud: config.auth.audience.as_deref(),
             docs: self

@@ -13,7 +13,7 @@ use crate::{
     },
     server::{
         Server,
-        gateway::Stream,
+        gateway::{Counted, Stream},
         hub::Seat,
         memory::Share,
         metrics::{CloseLabels, Refused, TokenLabels},
@@ -68,10 +68,13 @@ pub enum Dialect {
 pub struct Admission {
     /// Whence: the peer, or what a trusted proxy says.
     pub address: IpAddr,
+    /// Its place among those of that address, when a proxy says which.
+    pub counted: Option<Counted>,
     /// The token given at the upgrade; only the repo dialect reads it.
     pub token: Option<String>,
-    /// When the TCP connection came, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here.
-    pub accepted_at_ms: u64,
+    /// When, by [`crate::server::clock::Clock::monotonic_ms`]: the handshake's time runs from here, since a proxy may have used
+    /// the connection for other requests before.
+    pub upgraded_at_ms: u64,
     /// What is spoken.
     pub dialect: Dialect,
 }
@@ -80,7 +83,7 @@ impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
             .field("address", &self.address)
-            .field("accepted_at_ms", &self.accepted_at_ms)
+            .field("upgraded_at_ms", &self.upgraded_at_ms)
             .finish_non_exhaustive()
     }
 }
@@ -95,11 +98,11 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         limits.subject_queue_bytes_max,
     ));
     let (sink, stream) = socket.split();
-    let accepted_at = Time::from_ms(admission.accepted_at_ms);
+    let upgraded_at = Time::from_ms(admission.upgraded_at_ms);
     let mut reader = Reader {
         session: match admission.dialect {
-            Dialect::Native => Session::new(id, limits, accepted_at),
-            Dialect::Repo => Session::repo(id, limits, server.peers.server(), accepted_at),
+            Dialect::Native => Session::new(id, limits, upgraded_at),
+            Dialect::Repo => Session::repo(id, limits, server.peers.server(), upgraded_at),
         },
         dialect: admission.dialect,
         claim: None,
@@ -113,6 +116,7 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         server: server.clone(),
     };
     tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
+    let _counted = admission.counted;
     reader.handle(Event::Accepted { token: admission.token });
     let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
     {
@@ -183,7 +187,8 @@ impl Reader {
                 Came::Message(Some(Ok(message))) => self.received(message),
                 Came::Message(Some(Err(error))) => {
                     let Some((code, text)) = fault(&error) else { return };
-                    self.outbox.close(code, text.to_owned());
+                    let text = text.to_owned();
+                    self.handle(Event::Refused { code, text });
                     return std::future::pending().await;
                 }
                 Came::Message(None) => return,
@@ -201,7 +206,9 @@ impl Reader {
                 }
                 Came::Drained => {
                     self.outbox.close(CloseCode::Restart, "the server restarts".to_owned());
-                    return std::future::pending().await;
+                    // What still comes is dropped; the peer's answer, or its end, ends the connection before its time is up.
+                    while let Some(Ok(_)) = stream.next().await {}
+                    return;
                 }
                 Came::Woke => {
                     if !self.woke() {

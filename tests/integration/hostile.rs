@@ -66,7 +66,7 @@ fn c2_malformed_frames_close_their_own_connection_alone() {
         let mut attacker = Peer::connect(server.address, None);
         let begun = Clock::start();
         attacker.say_bytes(Bytes::from_static(frame));
-        assert_eq!(attacker.hear_end().code, Some(4400), "{name}");
+        attacker.hear_refusal(4400);
         assert!(begun.monotonic_ms() < ANSWER_MAX_MS, "{name}");
         witnesses.are_unhurt(name);
     }
@@ -83,11 +83,12 @@ fn h2_the_first_message_is_hello() {
 }
 
 #[test]
-fn l3_a_message_over_the_limit_closes_the_connection() {
+fn c2_l3_a_message_over_the_limit_is_told_so_and_closes_the_connection() {
     let server = TestServer::start("[limits]\nframe_bytes_max = 4096\n");
     let mut peer = Peer::connect(server.address, None);
     peer.say_bytes(Bytes::from(vec![0xc4; 5_000]));
-    assert_eq!(peer.hear_end().code, Some(4400));
+    let text = peer.hear_refusal(4400);
+    assert!(text.contains("larger than the limit"), "{text}");
 }
 
 #[test]
@@ -139,6 +140,21 @@ fn e14_e15_an_actor_conflict_is_a_reject_and_what_stands_on_it_too() {
     }
     assert_eq!(anna.hear_answer(10), Err("actor_conflict".into()));
     assert_eq!(anna.hear_answer(11), Err("after_reject".into()));
+}
+
+#[test]
+fn e21_who_sends_bombs_again_and_again_is_closed() {
+    let server = TestServer::start("");
+    let mut attacker = Peer::connect(server.address, None);
+    let room = attacker.open("notes", None).opened.room;
+    let bomb = deflate_bomb();
+    for edit in 0..17 {
+        attacker.edit(room, edit, vec![bomb.clone()]);
+    }
+    for edit in 0..16 {
+        assert_eq!(attacker.hear_answer(edit), Err("limit".into()), "the {edit}th");
+    }
+    attacker.hear_refusal(4409);
 }
 
 /// A deflated change chunk of a few kilobytes that inflates to 16 MiB.

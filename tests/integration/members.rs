@@ -442,6 +442,29 @@ fn e7_a_replica_opened_from_an_acks_cursor_lacks_nothing_of_the_edit() {
 }
 
 #[test]
+fn e18_what_waits_counts_in_all_rooms_of_a_session() {
+    let server = TestServer::start("[limits]\nwaiting_changes_max = 4\n");
+    let mut anna = Peer::connect(server.address, None);
+    let (_, changes) = counted(1, 6);
+    let (one, other) = (anna.open("one", None).opened.room, anna.open("other", None).opened.room);
+    anna.edit(one, 1, changes[1..4].to_vec());
+    assert!(anna.hear_all(one).is_empty(), "they wait before any in the other room");
+    anna.edit(other, 2, changes[1..3].to_vec());
+    assert_eq!(
+        anna.hear_answer(2),
+        Err("missing_deps".into()),
+        "three wait in the other room"
+    );
+    anna.edit(other, 3, changes[1..2].to_vec());
+    anna.edit(one, 4, changes[..1].to_vec());
+    anna.hear_answer(1).expect("what it waited for came");
+    anna.edit(other, 5, changes[2..5].to_vec());
+    anna.edit(other, 6, changes[..1].to_vec());
+    anna.hear_answer(5)
+        .expect("there is space again, and what it waited for came");
+}
+
+#[test]
 fn e18_e19_changes_wait_for_what_they_depend_on_unseen() {
     let server = TestServer::start("[limits]\nwaiting_changes_max = 4\n");
     let (mut anna, mut ben, room) = two(&server);

@@ -90,6 +90,11 @@ impl Peer {
     /// Connects and says nothing.
     pub(crate) fn silent(address: impl std::fmt::Display) -> Self {
         let stream = TcpStream::connect(address.to_string()).expect("a connection");
+        Self::on(stream, address)
+    }
+
+    /// Upgrades a connection that is there, and says nothing.
+    pub(crate) fn on(stream: TcpStream, address: impl std::fmt::Display) -> Self {
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a time-out");
         stream.set_nodelay(true).expect("no delay");
         let (socket, _) = native(&format!("ws://{address}/sync"), stream).expect("a WebSocket");
@@ -137,6 +142,21 @@ impl Peer {
         loop {
             if let Err(ended) = self.hear() {
                 return ended;
+            }
+        }
+    }
+
+    /// Reads until an `error` with this code comes, and with the next message the close with it.
+    pub(crate) fn hear_refusal(&mut self, refused: u16) -> String {
+        loop {
+            match self.hear() {
+                Ok(ServerMessage::Error { code, text }) => {
+                    let end = self.hear().expect_err("the close follows");
+                    assert_eq!((code, end.code), (refused, Some(refused)), "{text}");
+                    return text;
+                }
+                Ok(_) => {}
+                Err(end) => panic!("it ended without an error: {end:?}"),
             }
         }
     }

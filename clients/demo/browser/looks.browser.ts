@@ -49,7 +49,12 @@ async function audit(page: Page, what: string): Promise<void> {
   await page.evaluate(axe.source);
   const found = await page.evaluate(async () => {
     const { violations } = await (globalThis as unknown as { axe: typeof axe }).axe.run();
-    return violations.map(({ id, impact, nodes }) => ({ id, impact, at: nodes.map(({ target }) => target.join(" ")) }));
+    return violations.map(({ id, impact, nodes }) => ({
+      id,
+      impact,
+      at: nodes.map(({ target }) => target.join(" ")),
+      why: nodes.map(({ html, failureSummary }) => `${html.slice(0, 200)} ${failureSummary}`),
+    }));
   });
   const serious = found.filter(({ impact }) => impact === "serious" || impact === "critical");
   expect(serious, what).toEqual([]);
@@ -79,6 +84,23 @@ test("axe-core finds nothing serious, by day and by night, at a desk and on a ph
       await window.saved();
     }
   }
+});
+
+test("axe-core finds nothing serious where the text and the cards are longer than the window", async () => {
+  const long = await Window.open(ann.context, server, "longer");
+  const { page } = long;
+  await page.setViewportSize(PHONE);
+  await long.type(Array.from({ length: 60 }, (_none, line) => `line ${line}`).join("\n"), "end");
+  for (let card = 0; card < 12; card += 1) {
+    await page.getByLabel("Add a card").fill(`Card ${card}`);
+    await page.keyboard.press("Enter");
+  }
+  await long.saved();
+  await audit(page, "a long document");
+  await page.getByRole("button", { name: "History" }).click();
+  await page.getByLabel("The text as it was").getByText("line 59").waitFor();
+  await audit(page, "the history of a long document");
+  await page.close();
 });
 
 test("everything is done with the keyboard alone", async () => {

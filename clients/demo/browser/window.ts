@@ -11,7 +11,7 @@ export const PATIENCE_MS = 120_000;
 /** What the page leaves for the console. */
 interface Console {
   readonly syncline: {
-    readonly client: { readonly figures: { readonly bytesIn: number; readonly bytesOut: number } };
+    readonly client: { readonly session: number | undefined; readonly figures: { readonly bytesIn: number; readonly bytesOut: number } };
     readonly handle: {
       readonly documentId: string;
       readonly isReady: boolean;
@@ -104,6 +104,11 @@ export class Window {
 
   figures(): Promise<{ readonly bytesIn: number; readonly bytesOut: number }> {
     return this.page.evaluate(() => ({ ...(globalThis as unknown as Console).syncline.client.figures }));
+  }
+
+  /** The server's name for the connection. */
+  session(): Promise<number | undefined> {
+    return this.page.evaluate(() => (globalThis as unknown as Console).syncline.client.session);
   }
 
   unsynced(): Promise<number> {

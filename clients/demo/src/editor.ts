@@ -59,7 +59,7 @@ export function makeEditor(handle: DocHandle<Board>, hears: EditorHears): Editor
         EditorView.lineWrapping,
         drawSelection(),
         placeholder("Write something. Everybody who opens this page sees it."),
-        EditorView.contentAttributes.of({ "aria-label": "Shared text", autocapitalize: "sentences", spellcheck: "true" }),
+        EditorView.contentAttributes.of({ "aria-label": "Shared text", autocapitalize: "sentences", spellcheck: "true", tabindex: "0" }),
         writable.of(readOnly(false)),
         carets,
         headings,

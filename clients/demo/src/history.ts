@@ -1,9 +1,13 @@
-/** The document as it was: a slider over its changes, and the text and the cards at its place, to read and to bring back. */
+/**
+ * The document as it was: a slider over its changes, and the text and the cards at its place, to read and to bring back. What it
+ * was, a worker finds out; here it is shown.
+ */
+import { save } from "@automerge/automerge";
 import type { DocHandle } from "@syncline/client";
 import { h, icon, say } from "./dom";
 import { kindOfLine } from "./headings";
-import { bringBack, readCards, readText, type Board } from "./model";
-import { readTimeline, type Timeline } from "./timeline";
+import { bringBack, type Board } from "./model";
+import type { Answer, Past, Question } from "./past";
 
 /** What the history asks of the page. */
 export interface HistoryHears {
@@ -11,6 +15,8 @@ export interface HistoryHears {
   change(write: (board: Board) => void): boolean;
   /** The past is shown, or not any more. */
   toggled(isOpen: boolean): void;
+  /** The past cannot be shown. */
+  failed(): void;
 }
 
 /** The history of one document. */
@@ -28,28 +34,31 @@ export class History {
   readonly #place = h("output", { class: "place" });
   readonly #back = h("button", { class: "small", type: "button", onclick: () => this.#bringBack() }, "Bring back");
   readonly #text = h("div", { class: "past-text", tabindex: 0, role: "region", "aria-label": "The text as it was" });
-  readonly #cards = h("ul", { class: "past-cards", "aria-label": "The cards as they were" });
-  #timeline: Timeline | undefined;
-  #frame = 0;
+  readonly #cards = h("ul", { class: "past-cards", tabindex: 0, "aria-label": "The cards as they were" });
+  /** Reads the past, from the moment when it was asked for. */
+  #worker: Worker | undefined;
+  /** How many changes there are; undefined until they are read. */
+  #length: number | undefined;
+  /** What is shown. */
+  #shown: Past | undefined;
+  /** The worker was asked for a place and has not answered. */
+  #isAsked = false;
   #isReadOnly = false;
 
   constructor(handle: DocHandle<Board>, page: HistoryHears) {
     this.#handle = handle;
     this.#page = page;
-    const toggle = (): void => (this.#timeline === undefined ? this.#open() : this.#close());
+    const toggle = (): void => (this.#worker === undefined ? this.#open() : this.close());
     const attributes = { class: "history-button", type: "button", "aria-pressed": "false", onclick: toggle };
     this.button = h("button", attributes, icon("history"), this.#label);
-    const close = h("button", { class: "small", type: "button", onclick: () => this.#close() }, "Close");
+    const close = h("button", { class: "small", type: "button", onclick: () => this.close() }, "Close");
     const group = { class: "history-bar", role: "group", "aria-label": "History", hidden: true };
     this.bar = h("div", group, this.#range, this.#place, this.#back, close);
     this.past = h("div", { class: "past", hidden: true }, this.#text, this.#cards);
     this.bar.addEventListener("keydown", ({ key }) => {
-      if (key === "Escape") this.#close();
+      if (key === "Escape") this.close();
     });
-    this.#range.addEventListener("input", () => {
-      cancelAnimationFrame(this.#frame);
-      this.#frame = requestAnimationFrame(() => this.#show());
-    });
+    this.#range.addEventListener("input", () => this.#ask());
   }
 
   setReadOnly(isReadOnly: boolean): void {
@@ -57,67 +66,92 @@ export class History {
     this.#allow();
   }
 
-  #open(): void {
-    say(this.#label, "Reading…");
-    // Of many changes it takes a moment, so that is to be seen first.
-    requestAnimationFrame(() => setTimeout(() => this.#read()));
-  }
-
-  #read(): void {
+  /** Shows the present again. */
+  close(): void {
+    if (this.#worker === undefined) return;
+    const wasOpen = this.#length !== undefined;
+    this.#worker.terminate();
+    this.#worker = undefined;
+    this.#length = undefined;
+    this.#shown = undefined;
+    this.#isAsked = false;
     say(this.#label, "History");
-    if (this.#timeline !== undefined || !this.#handle.isReady) return;
-    this.#timeline = readTimeline(this.#handle.doc());
-    this.#range.max = String(this.#timeline.length);
-    this.#range.value = this.#range.max;
-    this.#toggled();
-    this.#show();
-    this.#range.focus();
-  }
-
-  #close(): void {
-    if (this.#timeline === undefined) return;
-    this.#timeline = undefined;
+    if (!wasOpen) return;
     this.#toggled();
     this.button.focus();
   }
 
+  #open(): void {
+    if (!this.#handle.isReady) return;
+    say(this.#label, "Reading…");
+    const worker = new Worker(new URL("./past.ts", import.meta.url), { type: "module" });
+    this.#worker = worker;
+    // What one that was let go of still says is nobody's business.
+    const heard = (answer: Answer): void => void (worker === this.#worker && this.#hear(answer));
+    worker.addEventListener("message", ({ data }: MessageEvent<Answer>) => heard(data));
+    worker.addEventListener("error", ({ message }) => heard({ failed: message }));
+    const saved = save(this.#handle.doc());
+    worker.postMessage({ saved } satisfies Question, [saved.buffer]);
+  }
+
+  #hear(answer: Answer): void {
+    if ("failed" in answer) return this.#fail();
+    if ("past" in answer) return this.#show(answer.past);
+    say(this.#label, "History");
+    this.#length = answer.length;
+    this.#range.max = String(answer.length);
+    this.#range.value = this.#range.max;
+    this.#toggled();
+    this.#ask();
+    this.#range.focus();
+  }
+
+  #fail(): void {
+    this.close();
+    this.#page.failed();
+  }
+
   #toggled(): void {
-    const isOpen = this.#timeline !== undefined;
+    const isOpen = this.#length !== undefined;
     this.bar.hidden = !isOpen;
     this.past.hidden = !isOpen;
     this.button.setAttribute("aria-pressed", String(isOpen));
     this.#page.toggled(isOpen);
   }
 
-  #show(): void {
-    const timeline = this.#timeline;
-    if (timeline === undefined || !this.#handle.isReady) return;
-    const board = this.#handle.view(timeline.heads(this.#range.valueAsNumber));
-    const words = this.#words(timeline);
-    say(this.#place, words);
-    this.#range.setAttribute("aria-valuetext", `Change ${words}`);
-    this.#text.replaceChildren(...lines(readText(board) ?? ""));
-    const cards = readCards(board).map(({ text, done }) => h("li", { class: done ? "card is-done" : "card" }, text));
-    this.#cards.replaceChildren(...cards);
-    this.#allow();
+  /** Asks for the slider's place; where the slider moves on meanwhile, the next question is for where it is then. */
+  #ask(): void {
+    if (this.#worker === undefined || this.#isAsked) return;
+    this.#isAsked = true;
+    this.#worker.postMessage({ count: this.#range.valueAsNumber } satisfies Question);
   }
 
-  #words(timeline: Timeline): string {
-    const count = this.#range.valueAsNumber;
-    const time = timeline.time(count);
-    if (time === undefined) return `${count} of ${timeline.length}`;
+  #show(past: Past): void {
+    this.#isAsked = false;
+    this.#shown = past;
+    const words = this.#words(past);
+    say(this.#place, words);
+    this.#range.setAttribute("aria-valuetext", `Change ${words}`);
+    this.#text.replaceChildren(...lines(past.text));
+    const cards = past.cards.map(({ text, done }) => h("li", { class: done ? "card is-done" : "card" }, text));
+    this.#cards.replaceChildren(...cards);
+    this.#allow();
+    if (past.count !== this.#range.valueAsNumber) this.#ask();
+  }
+
+  #words({ count, time }: Past): string {
+    if (time === undefined) return `${count} of ${this.#length}`;
     const when = new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
-    return `${count} of ${timeline.length} · ${when}`;
+    return `${count} of ${this.#length} · ${when}`;
   }
 
   #allow(): void {
-    this.#back.disabled = this.#isReadOnly || this.#range.valueAsNumber === this.#timeline?.length;
+    this.#back.disabled = this.#isReadOnly || this.#shown === undefined || this.#shown.count === this.#length;
   }
 
   #bringBack(): void {
-    if (this.#timeline === undefined) return;
-    const board = this.#handle.view(this.#timeline.heads(this.#range.valueAsNumber));
-    if (this.#page.change((present) => bringBack(present, board))) this.#close();
+    const past = this.#shown;
+    if (past !== undefined && this.#page.change((present) => bringBack(present, past))) this.close();
   }
 }
 

@@ -66,10 +66,9 @@ export function writeCard(board: Board, id: string, text: string): void {
   splice(board, ["cards", id, "text"], difference(board.cards[id].text, text));
 }
 
-/** Makes the text and the cards what they were in `past`. */
-export function bringBack(board: Board, past: Partial<Board>): void {
-  splice(board, ["text"], difference(readText(board) ?? "", readText(past) ?? ""));
-  const cards = readCards(past);
+/** Makes the text and the cards what they were. */
+export function bringBack(board: Board, { text, cards }: { readonly text: string; readonly cards: readonly PlacedCard[] }): void {
+  splice(board, ["text"], difference(readText(board) ?? "", text));
   for (const { id } of readCards(board)) if (!cards.some((card) => card.id === id)) delete board.cards[id];
   for (const { id, text, done, place } of cards) {
     const card = board.cards[id];

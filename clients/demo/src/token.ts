@@ -1,6 +1,7 @@
 /**
  * The token: it comes with the address or is typed in, is kept as long as the tab, and is asked for when the server does not take
- * it. A token that has run out is not sent again: the client waits until there is another.
+ * it. A token that has run out is not sent again: the client waits until there is another. Whatever gets tokens by itself puts the
+ * next one into `sessionStorage` under `syncline.token` in time, and nobody is asked.
  */
 import { h } from "./dom";
 import { keep, recall } from "./keep";

@@ -87,6 +87,7 @@ class View implements DocumentView {
     this.#history = new History(this.handle, {
       change: (write) => this.#change(write),
       toggled: (isOpen) => this.#toggled(isOpen),
+      failed: () => page.notices.show("past", { text: "The history cannot be read.", tone: "warn", closes: true }),
     });
     this.#drafts = makeDrafts(this.handle, (text) => page.notices.show("draft", { text, tone: "warn", closes: true }));
     this.#wait.append(this.#waitWord, this.#progress);
@@ -106,7 +107,8 @@ class View implements DocumentView {
     this.#isClosed = true;
     for (const end of this.#ends) end();
     this.#editor?.close();
-    for (const name of ["reader", "write", "draft", "shape"]) this.#page.notices.hide(name);
+    this.#history.close();
+    for (const name of ["reader", "write", "draft", "shape", "past"]) this.#page.notices.hide(name);
     // Whatever fails in it was told as an error of the client.
     void this.handle.close().catch(() => undefined);
   }

@@ -69,8 +69,9 @@ test("the past is brought back whole, and what came later stays in the history",
     addCard(board, readCards(past), "c", "c");
   });
   const count = Automerge.getAllChanges(later).length;
-  const back = Automerge.change(later, (board) => bringBack(board, Automerge.view(later, heads)));
-  expect(Automerge.toJS(back)).toEqual(Automerge.toJS(Automerge.view(later, heads)));
+  const then = Automerge.view(later, heads);
+  const back = Automerge.change(later, (board) => bringBack(board, { text: readText(then) ?? "", cards: readCards(then) }));
+  expect(Automerge.toJS(back)).toEqual(Automerge.toJS(then));
   expect(Automerge.getAllChanges(back).length).toBe(count + 1);
 });
 

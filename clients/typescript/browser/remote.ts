@@ -42,8 +42,8 @@ export async function writeAtLast(page: Page, name: string, batch: readonly Stor
   await ask(page, "writeAtLast", id, [...batch]);
 }
 
-/** The tab primitives of a page. */
-export async function tabsIn(page: Page): Promise<Tabs> {
+/** The tab primitives of a page; `scope` stands before all names, so that tests share none. */
+export async function tabsIn(page: Page, scope: string): Promise<Tabs> {
   const ears = new Map<number, (message: unknown) => void>();
   await page.exposeFunction("heard", (id: number, message: unknown) => ears.get(id)?.(message));
   const held = (id: number): Lock => ({ release: () => tell(ask(page, "release", id)) });
@@ -51,12 +51,12 @@ export async function tabsIn(page: Page): Promise<Tabs> {
     channel: (name, hear): Channel => {
       const id = named++;
       ears.set(id, hear);
-      tell(ask(page, "openChannel", id, name));
+      tell(ask(page, "openChannel", id, scope + name));
       return { post: (message) => tell(ask(page, "post", id, message)), close: () => tell(ask(page, "closeChannel", id)) };
     },
     lock: async (name, signal) => {
       const id = named++;
-      const answer = unwrap(ask(page, "lock", id, name));
+      const answer = unwrap(ask(page, "lock", id, scope + name));
       const aborted = (): void => tell(ask(page, "abort", id, String((signal?.reason as Error).message)));
       if (signal?.aborted === true) aborted();
       else signal?.addEventListener("abort", aborted, { once: true });
@@ -65,7 +65,7 @@ export async function tabsIn(page: Page): Promise<Tabs> {
     },
     tryLock: async (name) => {
       const id = named++;
-      return (await unwrap(ask(page, "tryLock", id, name))) ? held(id) : undefined;
+      return (await unwrap(ask(page, "tryLock", id, scope + name))) ? held(id) : undefined;
     },
   };
 }

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll } from "vitest";
-import { tabsContract } from "../test/tabs/contract.js";
+import { tabsContract, type PageUnderTest } from "../test/tabs/contract.js";
 import { launchChromium, type Chromium } from "./chromium.js";
 import { servePages, type Pages } from "./pages.js";
 import { tabsIn } from "./remote.js";
@@ -14,7 +14,14 @@ afterAll(async () => {
   await pages.close();
 });
 
-tabsContract("Chromium", async () => async () => {
+let origins = 0;
+
+tabsContract("Chromium", async () => {
+  const scope = `${origins++}/`;
+  return () => open(scope);
+});
+
+async function open(scope: string): Promise<PageUnderTest> {
   const page = await chromium.context.newPage();
   await page.goto(pages.url);
   const crash = async (): Promise<void> => {
@@ -25,5 +32,5 @@ tabsContract("Chromium", async () => async () => {
     await crashed;
     await page.close();
   };
-  return { tabs: await tabsIn(page), close: () => page.close(), crash };
-});
+  return { tabs: await tabsIn(page, scope), close: () => page.close(), crash };
+}

@@ -17,6 +17,9 @@ pub(crate) const COUNTER_MAX: u32 = i32::MAX as u32;
 /// The longest actor id in bytes.
 const ACTOR_BYTES_MAX: u64 = 64;
 
+/// How far into a deflated change its actor is looked for: behind 10,000 dependencies.
+const ACTOR_WITHIN_BYTES: u64 = 384 << 10;
+
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const DOCUMENT: u8 = 0;
 const CHANGE: u8 = 1;
@@ -39,7 +42,7 @@ pub struct Header {
 /// Reads the chunk: size, type, checksum, header, column metadata, summed run lengths. Expands nothing but a capped inflate.
 ///
 /// # Errors
-/// [`Refusal::Limit`] for what is too large, [`Refusal::Dishonest`] for what no Automerge writes.
+/// [`Refusal::Limit`] and [`Refusal::Inflates`] for what is too large, [`Refusal::Dishonest`] for what no Automerge writes.
 pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
     let (raw, contents) = unframe(bytes, limits)?;
     let hash = checked_hash(&raw, contents)?;
@@ -78,9 +81,20 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
 }
 
 /// Who made a change that [`read`] refuses, if that much of it can be read.
-pub fn actor(bytes: &Bytes, limits: &Limits) -> Option<Bytes> {
-    let (raw, contents) = unframe(bytes.clone(), limits).ok()?;
-    let mut reader = Reader::new(&raw[contents..]);
+pub fn actor(bytes: &Bytes) -> Option<Bytes> {
+    let frame = frame(bytes).ok()?;
+    let mut contents = Vec::new();
+    let contents = match frame.kind {
+        CHANGE => frame.contents,
+        DEFLATED_CHANGE => {
+            let mut beginning = flate2::bufread::DeflateDecoder::new(frame.contents).take(ACTOR_WITHIN_BYTES);
+            // As much as inflates before an error is good enough.
+            let _ = beginning.read_to_end(&mut contents);
+            &contents
+        }
+        _ => return None,
+    };
+    let mut reader = Reader::new(contents);
     read_deps(&mut reader).ok()?;
     Some(Bytes::copy_from_slice(read_actor(&mut reader).ok()?))
 }
@@ -112,12 +126,15 @@ impl Header {
     }
 }
 
-/// The chunk as a plain change, and where its contents begin.
-fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
-    if bytes.len() as u64 > limits.inflated_bytes_max {
-        return Err(Refusal::Limit("the change is larger than this server takes"));
-    }
-    let mut reader = Reader::new(&bytes);
+/// A chunk's outermost layer.
+struct Frame<'a> {
+    checksum: &'a [u8],
+    kind: u8,
+    contents: &'a [u8],
+}
+
+fn frame(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
+    let mut reader = Reader::new(bytes);
     if reader.take(4)? != MAGIC {
         return Err(Refusal::Dishonest("not an Automerge chunk"));
     }
@@ -127,14 +144,30 @@ fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
     if length != reader.len() as u64 {
         return Err(Refusal::Dishonest("the chunk's length does not match the bytes sent"));
     }
-    let contents = bytes.len() - reader.len();
-    match kind {
-        CHANGE => Ok((bytes, contents)),
+    let contents = &bytes[bytes.len() - reader.len()..];
+    Ok(Frame {
+        checksum,
+        kind,
+        contents,
+    })
+}
+
+/// The chunk as a plain change, and where its contents begin.
+fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
+    if bytes.len() as u64 > limits.inflated_bytes_max {
+        return Err(Refusal::Limit("the change is larger than this server takes"));
+    }
+    let frame = frame(&bytes)?;
+    match frame.kind {
+        CHANGE => {
+            let contents = bytes.len() - frame.contents.len();
+            Ok((bytes, contents))
+        }
         DEFLATED_CHANGE => {
-            let inflated = inflate(&bytes[contents..], limits.inflated_bytes_max)?;
+            let inflated = inflate(frame.contents, limits.inflated_bytes_max)?;
             let mut raw = Vec::with_capacity(inflated.len() + 16);
             raw.extend(MAGIC);
-            raw.extend(checksum);
+            raw.extend(frame.checksum);
             raw.push(CHANGE);
             write_unsigned(&mut raw, inflated.len() as u64);
             let contents = raw.len();
@@ -155,7 +188,7 @@ fn inflate(deflated: &[u8], bytes_max: u64) -> Result<Vec<u8>, Refusal> {
         .read_to_end(&mut inflated)
         .map_err(|_| Refusal::Dishonest("the change does not inflate"))?;
     if inflated.len() as u64 > bytes_max {
-        return Err(Refusal::Limit("the change inflates to more than this server takes"));
+        return Err(Refusal::Inflates);
     }
     Ok(inflated)
 }

@@ -34,6 +34,9 @@ pub enum Refusal {
     /// More than the server takes.
     #[error("{0}")]
     Limit(&'static str),
+    /// It inflates past the limit, which is known only when the work is done: it costs the server more than its sender.
+    #[error("the change inflates to more than this server takes")]
+    Inflates,
     /// The actor has another change with this seq.
     #[error("this actor and sequence number already stand for another change; go on under a new actor")]
     ActorConflict,

@@ -215,6 +215,12 @@ impl Room {
         }
     }
 
+    /// There is no memory for an edit: it has to come again.
+    pub(super) fn put_off(&mut self, edit: &AuthorisedEdit, out: &mut Vec<Effect>) {
+        let text = "the server has no memory for further edits; send it again later";
+        self.reject(edit.session(), edit.id(), RejectCode::Unavailable, text, out);
+    }
+
     pub(super) fn probed(&mut self, session: SessionId, edit: EditId, out: &mut Vec<Effect>) {
         if let (Phase::Live(live), true) = (&self.phase, self.members.contains_key(&session)) {
             let ack = ServerMessage::Ack {
@@ -245,10 +251,6 @@ impl Room {
         let RawEdit { id, subject, changes } = edit;
         let (mut headers, mut inflated_bytes) = (Vec::with_capacity(changes.len()), 0);
         for bytes in changes {
-            if inflated_bytes > self.limits.inflated_bytes_max {
-                let refusal = Refusal::Limit("the edit inflates to more than one change may; send its changes apart");
-                return self.refuse(session, id, actors(&headers), &refusal, out);
-            }
             match gate::read(bytes.clone(), &self.limits) {
                 Ok(header) if live.quarantined.contains(&header.hash()) => {
                     self.refuse_actors(session, actors(&[header]));
@@ -257,9 +259,13 @@ impl Room {
                 Ok(header) => {
                     inflated_bytes += header.bytes().len() as u64;
                     headers.push(header);
+                    if inflated_bytes > self.limits.inflated_bytes_max {
+                        let text = "the edit inflates to more than one change may; send its changes apart";
+                        return self.refuse(session, id, actors(&headers), &Refusal::Limit(text), out);
+                    }
                 }
                 Err(refusal) => {
-                    let actors = actors(&headers).into_iter().chain(gate::actor(&bytes, &self.limits));
+                    let actors = actors(&headers).into_iter().chain(gate::actor(&bytes));
                     return self.refuse(session, id, actors.collect(), &refusal, out);
                 }
             }
@@ -273,7 +279,13 @@ impl Room {
         if ops > self.limits.ops_decoded_alone {
             if let Some(member) = self.members.get_mut(&session) {
                 let ticket = self.tickets.draw();
-                member.busy = Some(Busy::Decoding { ticket, id, subject });
+                let bytes = headers.iter().map(|header| header.bytes().len()).sum();
+                member.busy = Some(Busy::Decoding {
+                    ticket,
+                    id,
+                    subject,
+                    bytes,
+                });
                 out.push(Effect::Decode {
                     session,
                     ticket,
@@ -305,6 +317,7 @@ impl Room {
                 ticket: asked,
                 id,
                 subject,
+                ..
             }) if asked == ticket => (id, subject),
             busy => return member.busy = busy,
         };
@@ -447,6 +460,10 @@ impl Room {
         let text = refusal.to_string();
         let code = match refusal {
             Refusal::Limit(_) => RejectCode::Limit,
+            Refusal::Inflates if self.has_inflated_too_often(session) => {
+                return self.disconnect(session, "too many changes inflate past the limit".to_owned(), out);
+            }
+            Refusal::Inflates => RejectCode::Limit,
             Refusal::ActorConflict => RejectCode::ActorConflict,
             Refusal::ForeignActor => RejectCode::ForeignActor,
             Refusal::Dishonest(_) => {
@@ -454,6 +471,10 @@ impl Room {
             }
         };
         self.reject(session, id, code, &text, out);
+    }
+
+    fn has_inflated_too_often(&mut self, session: SessionId) -> bool {
+        self.members.get_mut(&session).is_some_and(Member::inflates_too_often)
     }
 
     fn refuse_actors(&mut self, session: SessionId, actors: Vec<Bytes>) {

@@ -5,6 +5,7 @@ use crate::engine::{
     gate::{Decoded, Header, Refusal, Subject},
     index::Index,
     presence::Person,
+    room::Waits,
     session::{AuthorisedEdit, RepoServer},
     time::Time,
 };
@@ -46,6 +47,8 @@ pub enum Event {
     Joined(Join),
     /// A member with write access sends changes.
     Edited(AuthorisedEdit),
+    /// A member sends changes, and there is no memory for them now.
+    PutOff(AuthorisedEdit),
     /// A member asks for a sign of life by an edit without changes.
     Probed {
         /// Who.
@@ -293,6 +296,8 @@ pub struct Join {
     pub forms: Forms,
     /// Set for a session that speaks the repo dialect.
     pub peer: Option<Box<JoinedPeer>>,
+    /// Counts what waits of the session's edits, in all its rooms.
+    pub(in crate::engine) waits: Arc<Waits>,
 }
 
 /// How a member takes parts besides plain: what both sides named.

@@ -6,6 +6,7 @@ use crate::engine::{
     room::{
         event::{Forms, Join, Source, Ticket},
         peer::Peer,
+        waits::{Hold, Waits},
     },
 };
 use bytes::Bytes;
@@ -19,10 +20,10 @@ use syncline_protocol::{ChangeHash, EditId, Position, SessionId};
 pub(super) const QUEUED_EDITS_MAX: usize = 1_000;
 /// Bytes of those edits.
 pub(super) const QUEUED_BYTES_MAX: usize = 4 << 20;
-/// Bytes of one member's edits that wait for missing dependencies. One more is rejected as `missing_deps`.
-pub(super) const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Actors of one member whose later changes are rejected as `after_reject`; beyond it the first is forgotten.
 const REFUSED_ACTORS_MAX: usize = 64;
+/// Changes of one member that inflate past the limit. One more ends its session.
+const INFLATED_MAX: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -38,8 +39,11 @@ pub(super) struct Member {
     queued: VecDeque<RawEdit>,
     queued_bytes: usize,
     waiting: Vec<Waiting>,
-    waiting_bytes: usize,
+    /// What all that waits of its session takes, here and in other rooms.
+    waits: Arc<Waits>,
     refused_actors: VecDeque<Bytes>,
+    /// Changes of it that inflated past the limit.
+    inflated: u32,
 }
 
 /// How far a member is.
@@ -82,6 +86,8 @@ pub(super) enum Busy {
         ticket: Ticket,
         id: EditId,
         subject: Subject,
+        /// How many they take.
+        bytes: usize,
     },
     /// It reaches beyond the recent graph, or must be proven: the document is being loaded.
     Loading(Candidate),
@@ -110,6 +116,7 @@ pub(super) struct Candidate {
 struct Waiting {
     missing: ChangeHash,
     edit: RawEdit,
+    _hold: Hold,
 }
 
 impl RawEdit {
@@ -119,6 +126,10 @@ impl RawEdit {
 }
 
 impl Candidate {
+    fn bytes(&self) -> usize {
+        self.changes.iter().map(|change| change.bytes().len()).sum()
+    }
+
     /// The edit as it came, to be looked at again later without holding the decoded form meanwhile.
     fn raw(self) -> RawEdit {
         let changes = self.changes.iter().map(|change| change.bytes().clone()).collect();
@@ -137,13 +148,14 @@ impl Member {
             forms: join.forms,
             shown_up_to: None,
             peer: join.peer.as_ref().map(|peer| Box::new(Peer::new(&join, peer))),
+            waits: join.waits.clone(),
             standing: Standing::Joining(join),
             busy: None,
             queued: VecDeque::new(),
             queued_bytes: 0,
             waiting: Vec::new(),
-            waiting_bytes: 0,
             refused_actors: VecDeque::new(),
+            inflated: 0,
         }
     }
 
@@ -200,6 +212,17 @@ impl Member {
         self.queued_bytes
     }
 
+    /// About how much memory all edits take that are not settled.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let busy = match &self.busy {
+            Some(Busy::Loading(edit) | Busy::Proving(_, edit)) => edit.bytes(),
+            Some(Busy::Decoding { bytes, .. }) => *bytes,
+            None => 0,
+        };
+        let waiting: usize = self.waiting.iter().map(|waiting| waiting.edit.bytes()).sum();
+        self.queued_bytes + waiting + busy
+    }
+
     /// The next edit to look at, unless one is being looked at.
     pub(super) fn next_edit(&mut self) -> Option<RawEdit> {
         if self.busy.is_some() {
@@ -213,13 +236,14 @@ impl Member {
     /// Keeps an edit until `missing` comes; gives it back when too many wait already.
     pub(super) fn wait_for(&mut self, missing: ChangeHash, edit: Candidate, changes_max: usize) -> Result<(), EditId> {
         let edit = edit.raw();
-        let changes: usize = self.waiting.iter().map(|waiting| waiting.edit.changes.len()).sum();
-        let bytes = edit.bytes();
-        if changes + edit.changes.len() > changes_max || self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+        let Some(hold) = self.waits.hold(edit.changes.len(), edit.bytes(), changes_max) else {
             return Err(edit.id);
-        }
-        self.waiting_bytes += bytes;
-        self.waiting.push(Waiting { missing, edit });
+        };
+        self.waiting.push(Waiting {
+            missing,
+            edit,
+            _hold: hold,
+        });
         Ok(())
     }
 
@@ -231,9 +255,7 @@ impl Member {
         self.waiting = kept;
         let released: Vec<Waiting> = released;
         for waiting in released.into_iter().rev() {
-            let bytes = waiting.edit.bytes();
-            self.waiting_bytes -= bytes;
-            self.queued_bytes += bytes;
+            self.queued_bytes += waiting.edit.bytes();
             self.queued.push_front(waiting.edit);
         }
     }
@@ -252,6 +274,12 @@ impl Member {
             self.refused_actors.pop_front();
         }
         self.refused_actors.push_back(actor);
+    }
+
+    /// Counts a change that inflated past the limit; whether there were too many.
+    pub(super) fn inflates_too_often(&mut self) -> bool {
+        self.inflated += 1;
+        self.inflated > INFLATED_MAX
     }
 
     /// Whether a change of this actor was refused.

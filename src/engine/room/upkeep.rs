@@ -12,8 +12,16 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 const OVERDUE: u64 = 2;
 /// After a merge that could not be tried the next one waits for so long.
 const RETRY_MS: u64 = 5_000;
-/// What Automerge takes per change, whatever it holds: measured, about.
-const DOCUMENT_BYTES_PER_CHANGE: usize = 160;
+/// What a compaction that failed waits for before the next one: full disks get space again.
+const COMPACT_AGAIN_MS: u64 = 300_000;
+/// What Automerge takes for a change of one keystroke: measured, about.
+const DOCUMENT_BYTES_PER_CHANGE: u64 = 160;
+/// Bytes of such a change. What a change has more of are values.
+const PLAIN_CHANGE_BYTES: u64 = 128;
+/// How often a loaded document holds its values, about: once for itself and once for a merge.
+const VALUE_COPIES: u64 = 2;
+/// A document may hold values of so many times what it may take when it is saved, and deflated with that.
+const VALUES_PER_SAVED: u64 = 2;
 
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -36,7 +44,8 @@ pub(super) struct Upkeep {
     snapshot: Option<Snapshot>,
     /// A former snapshot that readers may still need.
     former: Option<u64>,
-    compaction_failed: bool,
+    /// When a compaction failed, the last time.
+    compaction_failed: Option<Time>,
     last_edit: Time,
     reset: Option<Reset>,
 }
@@ -79,7 +88,7 @@ impl Upkeep {
             work: Work::Nothing,
             snapshot,
             former: None,
-            compaction_failed: false,
+            compaction_failed: None,
             last_edit: now,
             reset: None,
         }
@@ -96,10 +105,10 @@ impl Upkeep {
 
     /// About how much memory the document takes.
     pub(super) fn document_bytes(&self) -> usize {
-        let changes = self.document.as_ref().map_or(0, |(_, position)| position.number());
-        usize::try_from(changes)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(DOCUMENT_BYTES_PER_CHANGE)
+        let Some((_, position)) = &self.document else { return 0 };
+        let changes = position.number();
+        let values = value_bytes(changes, self.merged_bytes);
+        usize::try_from(DOCUMENT_BYTES_PER_CHANGE * changes + VALUE_COPIES * values).unwrap_or(usize::MAX)
     }
 
     /// The document and how far it is merged.
@@ -116,9 +125,9 @@ impl Upkeep {
     }
 
     pub(super) fn document_is_full(&self, bytes_max: u64) -> bool {
-        self.snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.bytes >= bytes_max)
+        let saved = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
+        saved >= bytes_max
+            || value_bytes(self.durable.number(), self.durable_bytes) >= bytes_max.saturating_mul(VALUES_PER_SAVED)
     }
 
     /// Asks for the document to be loaded and merged.
@@ -174,6 +183,11 @@ impl Upkeep {
         }
     }
 
+    /// Whether the document is there, and nothing needs it.
+    fn may_let_go(&self) -> bool {
+        self.document.is_some() && self.unmerged() == 0 && !self.wanted
+    }
+
     fn unmerged(&self) -> u64 {
         self.durable.number() - self.merged.number()
     }
@@ -216,6 +230,11 @@ impl Upkeep {
     }
 }
 
+/// What changes hold besides what a keystroke takes, in bytes.
+fn value_bytes(changes: u64, bytes: u64) -> u64 {
+    bytes.saturating_sub(PLAIN_CHANGE_BYTES * changes)
+}
+
 impl Room {
     /// Starts what is due, one piece at a time.
     pub(super) fn keep_up(&mut self, now: Time, out: &mut Vec<Effect>) {
@@ -238,8 +257,10 @@ impl Room {
             .is_some_and(|since| since.plus_ms(tuning.room_idle_ms) <= now)
             && live.pipeline.bytes() == 0;
         let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_close;
-        let compacting = !upkeep.compaction_failed
-            && (upkeep.compaction_is_due(live.log_bytes, tuning) || (closing && worth_a_snapshot));
+        let rests = upkeep
+            .compaction_failed
+            .is_some_and(|failed| now < failed.plus_ms(COMPACT_AGAIN_MS));
+        let compacting = !rests && (upkeep.compaction_is_due(live.log_bytes, tuning) || (closing && worth_a_snapshot));
         let current = upkeep
             .document
             .as_ref()
@@ -276,7 +297,7 @@ impl Room {
             return out.push(Effect::Close);
         }
         let idle = upkeep.last_edit.plus_ms(tuning.document_idle_ms) <= now;
-        if idle && upkeep.unmerged() == 0 && !upkeep.wanted {
+        if idle && upkeep.may_let_go() {
             upkeep.document = None;
         }
     }
@@ -290,8 +311,7 @@ impl Room {
         let merge = upkeep.merge_is_due_at(tuning);
         let close = self.empty_since.map(|since| since.plus_ms(tuning.room_idle_ms));
         let let_go = upkeep
-            .document
-            .is_some()
+            .may_let_go()
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
         merge.into_iter().chain(close).chain(let_go).min()
     }
@@ -299,7 +319,7 @@ impl Room {
     /// Whether so much is unmerged that the room must not take further edits.
     pub(super) fn merge_is_overdue(&self, live: &Live) -> bool {
         let (upkeep, tuning) = (&live.upkeep, &self.tuning);
-        upkeep.work != Work::Nothing
+        (upkeep.work != Work::Nothing || upkeep.failed.is_some())
             && (upkeep.unmerged() >= OVERDUE * tuning.merge_changes
                 || upkeep.unmerged_bytes() >= OVERDUE * tuning.merge_bytes)
     }
@@ -347,7 +367,7 @@ impl Room {
         }
     }
 
-    pub(super) fn compacted(&mut self, snapshot: Option<Snapshot>) {
+    pub(super) fn compacted(&mut self, now: Time, snapshot: Option<Snapshot>) {
         let Phase::Live(live) = &mut self.phase else { return };
         let upkeep = &mut live.upkeep;
         upkeep.work = Work::Nothing;
@@ -356,9 +376,10 @@ impl Room {
                 live.log_start = snapshot.log_start;
                 upkeep.former = upkeep.snapshot.take().map(|former| former.generation);
                 upkeep.snapshot = Some(snapshot);
+                upkeep.compaction_failed = None;
             }
-            // The log is untouched, so nothing is lost; the next try is the next room's.
-            None => upkeep.compaction_failed = true,
+            // The log is untouched, so nothing is lost.
+            None => upkeep.compaction_failed = Some(now),
         }
     }
 

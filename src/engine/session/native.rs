@@ -5,7 +5,7 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Forms, Join},
+    room::{self, Forms, Join, Waits},
     time::Time,
 };
 use bytes::Bytes;
@@ -42,6 +42,8 @@ enum State {
 struct Live {
     grant: Grant,
     person: Arc<Person>,
+    /// What waits of its edits for others, in all its rooms.
+    waits: Arc<Waits>,
     expires: Option<Time>,
     forms: Forms,
     rooms: BTreeMap<RoomNumber, Membership>,
@@ -214,6 +216,7 @@ impl Live {
         Self {
             grant,
             person: Arc::new(person),
+            waits: Arc::default(),
             expires,
             forms,
             rooms: BTreeMap::new(),
@@ -290,6 +293,7 @@ impl Live {
             heads: open.heads,
             forms: self.forms,
             peer: None,
+            waits: self.waits.clone(),
         };
         out.push(Effect::Join {
             document: open.document,

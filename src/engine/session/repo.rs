@@ -8,7 +8,7 @@ use crate::engine::{
     grant::Grant,
     presence::Person,
     rate::Bucket,
-    room::{self, Forms, Join, JoinedPeer, Told},
+    room::{self, Forms, Join, JoinedPeer, Told, Waits},
     time::Time,
 };
 use bytes::Bytes;
@@ -78,6 +78,8 @@ struct Live {
     follows: Arc<BTreeSet<String>>,
     grant: Grant,
     person: Arc<Person>,
+    /// What waits of its edits for others, in all its rooms.
+    waits: Arc<Waits>,
     expires: Option<Time>,
     documents: BTreeMap<DocumentId, Opened>,
     edits: Bucket,
@@ -280,6 +282,7 @@ impl Live {
             follows: Arc::default(),
             grant,
             person: Arc::new(person),
+            waits: Arc::default(),
             expires,
             documents: BTreeMap::new(),
             edits: Bucket::new(limits.edits_per_second, limits.edits_burst, now),
@@ -416,6 +419,7 @@ impl Live {
                 follows: self.follows.clone(),
                 again,
             })),
+            waits: self.waits.clone(),
         };
         Effect::Join { document, join }
     }

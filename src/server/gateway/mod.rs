@@ -10,6 +10,7 @@ mod stream;
 pub mod tls;
 mod upgrade;
 
+pub use slots::Counted;
 pub use stream::Stream;
 
 use crate::server::{
@@ -19,13 +20,7 @@ use crate::server::{
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slots::{Slot, Slots};
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::Write, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tls::Certificate;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -80,7 +75,13 @@ async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, slots: &A
         server.metrics.connections.inc();
         match slots.take(peer.ip()) {
             Ok(slot) => {
-                tokio::spawn(serve_connection(tcp, peer, acceptor.clone(), slot, Arc::clone(server)));
+                tokio::spawn(serve_connection(
+                    (tcp, peer),
+                    acceptor.clone(),
+                    slot,
+                    Arc::clone(slots),
+                    Arc::clone(server),
+                ));
             }
             Err(reason) => {
                 server.metrics.refuse(reason);
@@ -105,15 +106,15 @@ fn turn_away(tcp: TcpStream, is_tls: bool) {
 
 /// The whole life of a connection. It holds its slot to the end, so that a draining server can wait for all slots.
 async fn serve_connection(
-    tcp: TcpStream,
-    peer: SocketAddr,
+    (tcp, peer): (TcpStream, SocketAddr),
     acceptor: Option<TlsAcceptor>,
     _slot: Slot,
+    slots: Arc<Slots>,
     server: Arc<Server>,
 ) {
     let _open = Held::new(&server.metrics.connections_open);
     // Boxed, so that the state of TLS and HTTP handshakes is freed before the long life of the WebSocket.
-    let upgraded = Box::pin(shake_hands(tcp, peer.ip(), acceptor, &server)).await;
+    let upgraded = Box::pin(shake_hands(tcp, Link::new(peer.ip(), slots), acceptor, &server)).await;
     if let Some((socket, admission)) = upgraded {
         let _open = Held::new(&server.metrics.websockets_open);
         connection::run(socket, admission, Arc::clone(&server)).await;
@@ -123,11 +124,10 @@ async fn serve_connection(
 /// TLS if configured, then HTTP, to the upgrade or the end.
 async fn shake_hands(
     tcp: TcpStream,
-    peer: IpAddr,
+    link: Link,
     acceptor: Option<TlsAcceptor>,
     server: &Arc<Server>,
 ) -> Option<(connection::Socket, connection::Admission)> {
-    let link = Link::new(peer, server.clock.monotonic_ms());
     // Fails only for a socket that is gone, which the first read tells.
     let _ = tcp.set_nodelay(true);
     let stream = match acceptor {

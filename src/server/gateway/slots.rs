@@ -29,9 +29,15 @@ pub(super) struct Slots {
 /// A place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
-    slots: Arc<Slots>,
-    counted: Option<IpAddr>,
+    _counted: Option<Counted>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// One of the places of an address, until it is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    slots: Arc<Slots>,
+    address: IpAddr,
 }
 
 impl Slots {
@@ -50,19 +56,25 @@ impl Slots {
         let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Refused::Full)?;
         let peer = peer.to_canonical();
         let is_counted = !peer.is_loopback() && !self.uncounted.iter().any(|network| network.contains(peer));
-        let counted = is_counted.then(|| machine(peer));
-        if let Some(address) = counted {
-            let mut taken = self.taken();
-            let count = taken.entry(address).or_default();
-            if *count >= self.per_address_max {
-                return Err(Refused::FullForAddress);
-            }
-            *count += 1;
-        }
+        let counted = is_counted.then(|| self.count(peer)).transpose()?;
         Ok(Slot {
-            slots: Arc::clone(self),
-            counted,
+            _counted: counted,
             _permit: permit,
+        })
+    }
+
+    /// One of the places of an address: that of a peer, or what a trusted proxy says of its client.
+    pub(super) fn count(self: &Arc<Self>, address: IpAddr) -> Result<Counted, Refused> {
+        let address = machine(address.to_canonical());
+        let mut taken = self.taken();
+        let count = taken.entry(address).or_default();
+        if *count >= self.per_address_max {
+            return Err(Refused::FullForAddress);
+        }
+        *count += 1;
+        Ok(Counted {
+            slots: Arc::clone(self),
+            address,
         })
     }
 
@@ -77,14 +89,13 @@ impl Slots {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let Some(address) = self.counted else { return };
         let mut taken = self.slots.taken();
-        match taken.get_mut(&address) {
+        match taken.get_mut(&self.address) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
-                taken.remove(&address);
+                taken.remove(&self.address);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! From an HTTP request to a WebSocket: who may, in which dialect, and the raw stream out of HTTP's hands.
 
-use super::{Stream, address, http::text, origin::OriginPolicy};
+use super::{Stream, address, http::text, origin::OriginPolicy, slots::Slots};
 use crate::server::{
     Server,
     connection::{Admission, Dialect, Socket},
@@ -39,15 +39,15 @@ const WRITE_BUFFER_BYTES: usize = 16 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     peer: IpAddr,
-    accepted_at_ms: u64,
+    slots: Arc<Slots>,
     granted: Arc<Mutex<Option<(OnUpgrade, Admission)>>>,
 }
 
 impl Link {
-    pub(super) fn new(peer: IpAddr, accepted_at_ms: u64) -> Self {
+    pub(super) fn new(peer: IpAddr, slots: Arc<Slots>) -> Self {
         Self {
             peer,
-            accepted_at_ms,
+            slots,
             granted: Arc::default(),
         }
     }
@@ -107,6 +107,7 @@ pub(super) async fn accept(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     NotReady,
+    FullForAddress,
     Origin,
     NotWebSocket,
     Version,
@@ -120,6 +121,7 @@ impl Refusal {
     fn reason(self) -> Refused {
         match self {
             Self::NotReady => Refused::NotReady,
+            Self::FullForAddress => Refused::FullForAddress,
             Self::Origin => Refused::Origin,
             _ => Refused::Upgrade,
         }
@@ -132,6 +134,10 @@ impl IntoResponse for Refusal {
             Self::NotReady => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the server is starting or stopping; come back\n",
+            ),
+            Self::FullForAddress => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this address has too many connections; close one first\n",
             ),
             Self::Origin => (
                 StatusCode::FORBIDDEN,
@@ -160,7 +166,7 @@ impl IntoResponse for Refusal {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
-            Self::NotReady => {
+            Self::NotReady | Self::FullForAddress => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -210,10 +216,15 @@ fn admit(server: &Server, link: &Link, request: &Request) -> Result<(Admission, 
     } else {
         return Err(Refusal::Subprotocol);
     };
+    let address = address::client(link.peer, headers, &config.trusted_proxies);
+    // The peer itself was counted when it connected.
+    let is_forwarded = address != link.peer.to_canonical();
+    let counted = is_forwarded.then(|| link.slots.count(address)).transpose();
     let admission = Admission {
-        address: address::client(link.peer, headers, &config.trusted_proxies),
+        address,
+        counted: counted.map_err(|_| Refusal::FullForAddress)?,
         token: token(request, config.auth.cookie.as_deref(), &config.limits)?,
-        accepted_at_ms: link.accepted_at_ms,
+        upgraded_at_ms: server.clock.monotonic_ms(),
         dialect,
     };
     Ok((admission, switch_protocols(key, dialect)))

@@ -12,7 +12,6 @@ pub mod workers;
 use crate::{
     engine::{
         room::{Effect, Event, Join, Room},
-        session::AuthorisedEdit,
         time::Time,
     },
     server::{
@@ -35,7 +34,7 @@ use std::{
 };
 use syncline_protocol::{
     DocumentId, Position, RoomNumber, SessionId,
-    native::{ClosedCode, RejectCode, ServerMessage},
+    native::{ClosedCode, ServerMessage},
 };
 use tokio::sync::mpsc;
 use turns::Turns;
@@ -45,6 +44,8 @@ use work::Work;
 pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
+/// So long a room looks at mail before it lets others of its thread have a turn, in milliseconds.
+const TURN_MS: u64 = 5;
 /// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
 const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
@@ -234,7 +235,7 @@ impl Task {
                 self.perform(next.into_iter().collect());
             }
             self.mail.extend(received.drain(..));
-            while !self.room.is_saturated() {
+            while !self.room.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
                 let Some(mail) = self.mail.pop_front() else { break };
                 self.grown_bytes += mail.bytes();
                 self.receive(now, mail);
@@ -246,6 +247,10 @@ impl Task {
                 self.work.forget_pieces();
             }
             self.report(now);
+            if !self.mail.is_empty() {
+                // Whoever shares the thread comes in between.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -285,23 +290,10 @@ impl Task {
                     self.handle(now, Event::Drained { session });
                 }
             }
-            Mail::Event(Event::Edited(edit)) if self.hub.memory().is_full() => self.put_off(&edit),
+            Mail::Event(Event::Edited(edit)) if self.hub.memory().is_full() => self.handle(now, Event::PutOff(edit)),
             Mail::Event(event) => self.handle(now, event),
             Mail::Stop => self.stage = Stage::Stopping,
         }
-    }
-
-    /// There is no memory for an edit: it has to come again.
-    fn put_off(&self, edit: &AuthorisedEdit) {
-        let code = RejectCode::Unavailable;
-        self.hub.metrics().reject(&code, 1);
-        let reject = ServerMessage::Reject {
-            room: self.number,
-            id: edit.id(),
-            code,
-            text: "the server has no memory for further edits; send it again later".to_owned(),
-        };
-        self.with(edit.session(), |outbox| outbox.push(reject.encode()));
     }
 
     fn handle(&mut self, now: Time, event: Event) {

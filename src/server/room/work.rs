@@ -31,6 +31,8 @@ type Snapshots = Arc<Mutex<Vec<SnapshotMeta>>>;
 
 /// What a merge takes for each change besides the document that it begins with: a clone of that, about.
 const MERGE_BYTES_PER_CHANGE: u64 = 160;
+/// How much of that a compaction takes.
+const COMPACTION_COPIES: u64 = 2;
 /// What it takes when the document has to be loaded first: the peak while Automerge loads, about.
 const LOAD_BYTES_PER_CHANGE: u64 = 1_000;
 
@@ -223,7 +225,10 @@ impl Work {
                 needed_from,
                 ..
             } => {
+                // It is saved, and loaded back to be compared.
+                let bytes = COMPACTION_COPIES * merge_bytes(true, position);
                 self.run(Kind::Merge, Event::Compacted(None), move |storage, workers| {
+                    let _share = workers.memory.take(bytes);
                     let commit = |batch| workers.commit(batch);
                     let kept = workers.log_kept.at_least_from(position, needed_from);
                     let result = storage.compact(&document, position, generation, kept, &commit);

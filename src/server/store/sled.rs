@@ -16,7 +16,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use crate::server::switches::Switch;
@@ -410,8 +410,11 @@ fn check_log(directory: &Path) -> Result<usize, StoreError> {
     }
 }
 
-/// Where the store lies: which files these are, and when one that nobody has reason to touch was last touched. Whatever way a
-/// copy is made or put back, at least one of these differs; only a snapshot of the whole disk keeps all.
+/// Where the store lies: which files these are, when one that nobody writes to was made and when it was last written to. A copy
+/// that is put back differs in one of these, but for two ways that the operator has to tell: a snapshot of the whole disk, and a
+/// copy that writes over the files that are there and keeps their times (`cp -p` into a directory that was not emptied). The time
+/// of the last change of any kind would tell that one, but it also changes with owners and permissions, which some set anew at
+/// every start.
 #[cfg(unix)]
 fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
     use std::os::unix::fs::MetadataExt as _;
@@ -420,10 +423,21 @@ fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
         origin => origin?,
     };
     let log = std::fs::metadata(directory.join(LOG_FILE))?;
+    let made = origin
+        .created()
+        .ok()
+        .and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    // Not every file system knows when a file was made.
+    let (made_s, made_ns) = match made {
+        Some(made) => (made.as_secs(), made.subsec_nanos().into()),
+        None => (origin.ctime().cast_unsigned(), origin.ctime_nsec().cast_unsigned()),
+    };
     let numbers = [
         origin.ino(),
-        origin.ctime().cast_unsigned(),
-        origin.ctime_nsec().cast_unsigned(),
+        made_s,
+        made_ns,
+        origin.mtime().cast_unsigned(),
+        origin.mtime_nsec().cast_unsigned(),
         log.ino(),
     ];
     Ok(Some(numbers.map(u64::to_be_bytes).concat()))

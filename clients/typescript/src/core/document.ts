@@ -79,7 +79,10 @@ export class Document {
   /** The change that an empty document begins with. */
   readonly initial: Content | undefined;
   readonly inFlight = new Map<number, InFlight>();
-  readonly tickets = new Map<number, Ticket>();
+  /** What is on its way to the storage. */
+  readonly tickets = new Map<number, { readonly ticket: Ticket; readonly writes: readonly StorageWrite[] }>();
+  /** The own changes that are in the storage, by key. */
+  readonly queued = new Set<string>();
   /** Own changes that are not on their way to the storage yet. */
   unsaved: Pending[] = [];
   /** Own changes that stand on what the document lacks, since what was stored could not be read. */
@@ -378,7 +381,7 @@ export class Document {
   /** Gives a batch to the storage. What the replica is made of can come from the server again: it may wait. */
   store(site: Site, ticket: Ticket, writes: readonly StorageWrite[]): void {
     const number = site.nextNumber();
-    this.tickets.set(number, ticket);
+    this.tickets.set(number, { ticket, writes });
     site.out.push({ type: "store", document: this.id, ticket: number, writes, mayWait: ticket.of === "replica" });
   }
 

@@ -4,7 +4,7 @@ import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
 import type { Document, Gone, SiblingContent } from "./document.js";
-import { draftWrite, editKey, editWrite, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
+import { draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
 import type { Content, Pending } from "./pending.js";
 import { rename } from "./remake.js";
 import { byValue } from "./rejoin.js";
@@ -83,9 +83,13 @@ function writeOf(pending: Pending): StorageWrite {
  * told of what is stored only: what they put on it would stand on nothing if both pages were gone.
  */
 export function stored(document: Document, site: Site, number: number, failed: boolean): void {
-  const ticket = document.tickets.get(number);
-  if (ticket === undefined) return;
-  if (!failed) document.tickets.delete(number);
+  const given = document.tickets.get(number);
+  if (given === undefined) return;
+  const { ticket, writes } = given;
+  if (!failed) {
+    document.tickets.delete(number);
+    written(document, writes);
+  }
   if (ticket.of === "replica" && !failed) {
     const cursor = document.keeper.stored(site.now);
     if (cursor === undefined) return;
@@ -96,10 +100,20 @@ export function stored(document: Document, site: Site, number: number, failed: b
   // Not earlier: a page that opens meanwhile may still read what was there before.
   if (!failed) tellGone(document, site, ticket.gone);
   const open = ticket.changes.filter((pending) => document.replica.pending.get(pending.hash) === pending);
+  // What takes the place of changes that are still in the storage waits: this page may go, and the next one would find these.
+  if (failed && writes.some((write) => "remove" in write && document.queued.has(write.remove))) return;
   for (const pending of open) document.replica.pending.store(pending, failed ? "failed" : "yes");
   if (failed || open.length === 0) return;
   const changes = open.map(({ bytes }) => bytes);
   site.out.push({ type: "post", document: document.id, message: { type: "edits", page: site.page, changes } });
+}
+
+function written({ id, queued }: Document, writes: readonly StorageWrite[]): void {
+  const queues = queuesPrefix(id);
+  for (const write of writes) {
+    if ("remove" in write) queued.delete(write.remove);
+    else if (write.put.startsWith(queues)) queued.add(write.put);
+  }
 }
 
 export function acked(document: Document, site: Site, id: number, cursor: Cursor): void {
@@ -320,6 +334,7 @@ export function adopt(document: Document, site: Site, page: string, { edits, dra
   for (const pending of left) replica.pending.abandon(pending);
   const news: Pending[] = [];
   for (const edit of edits) {
+    document.queued.add(edit.key);
     const content = readable(document, site, edit);
     if (content === undefined) continue;
     replica.actors.add(content.actor);

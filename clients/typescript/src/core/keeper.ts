@@ -78,8 +78,10 @@ export class Keeper {
     }
     // A bundle is no form of storage ([O28]): the document is stored as a snapshot then.
     if (chunks.some(holdsBundle)) this.replaced();
-    else this.#unkept.push(...chunks);
-    this.#unkeptBytes += chunks.reduce((bytes, chunk) => bytes + chunk.length, 0);
+    if (!this.#snapshotDue) {
+      this.#unkept.push(...chunks);
+      this.#unkeptBytes += chunks.reduce((bytes, chunk) => bytes + chunk.length, 0);
+    }
     this.#due(now, this.#unkeptBytes > this.#limits.unkeptBytesMax);
   }
 
@@ -125,6 +127,11 @@ export class Keeper {
   due(now: number, replica: Replica): StorageWrite[] | undefined {
     if (this.#dueAt === undefined || this.#dueAt > now || this.#writing !== undefined) return undefined;
     this.#dueAt = undefined;
+    if (replica.pending.brought > 0) {
+      // They stand in the stored replica under the former cursor, and nowhere else: as long as the server may lack them, both stay.
+      this.#due(now);
+      return undefined;
+    }
     const writes = this.#replicaWrites(replica);
     const cursor = writes.length > 0 ? this.#reached : undefined;
     const stored = cursor ?? this.#stored;

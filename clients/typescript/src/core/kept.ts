@@ -60,8 +60,13 @@ export function documentPrefix(document: string): string {
   return `d/${encodeURIComponent(document)}/`;
 }
 
+/** What the keys of all queues begin with. */
+export function queuesPrefix(document: string): string {
+  return `${documentPrefix(document)}q/`;
+}
+
 export function queuePrefix(document: string, page: string): string {
-  return `${documentPrefix(document)}q/${page}/`;
+  return `${queuesPrefix(document)}${page}/`;
 }
 
 export function editKey(document: string, page: string, number: number): string {
@@ -110,7 +115,7 @@ export function draftWrite(document: string, draft: KeptDraft): StorageWrite {
 
 /** The pages that have something in the queue. */
 export function queuedPages(document: string, entries: ReadonlyArray<[string, Uint8Array]>): Set<string> {
-  const prefix = `${documentPrefix(document)}q/`;
+  const prefix = queuesPrefix(document);
   return new Set(entries.filter(([key]) => key.startsWith(prefix)).map(([key]) => pageOf(key)));
 }
 

@@ -65,6 +65,7 @@ export class PendingChanges {
   #mine = 0;
   #mineBytes = 0;
   #siblings = 0;
+  #brought = 0;
   #sent = 0;
   #unstored = 0;
 
@@ -89,6 +90,11 @@ export class PendingChanges {
 
   get siblings(): number {
     return this.#siblings;
+  }
+
+  /** How many the server had, and has lost. */
+  get brought(): number {
+    return this.#brought;
   }
 
   get size(): number {
@@ -197,6 +203,7 @@ export class PendingChanges {
       return;
     }
     this.#mine += by;
+    if (pending.origin === "brought") this.#brought += by;
     this.#mineBytes += by * pending.bytes.length;
     if (pending.edit !== undefined) this.#sent += by;
     if (pending.stored !== "yes") this.#unstored += by;

@@ -47,6 +47,8 @@ function merge(document: Document, site: Site, opened: Opened, chunks: Uint8Arra
     }
     if (otherLife) bring(document, site, opened.heads);
   }
+  // The whole document came: it is stored as such, not behind what is stored.
+  if (otherLife) document.keeper.replaced();
   document.keeper.took(site.now, [chunks], end);
   document.changed(site, "remote", step);
   place(document, site, end);

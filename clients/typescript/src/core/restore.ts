@@ -27,6 +27,7 @@ export function restore(document: Document, site: Site, kept: Kept): void {
 function queue(document: Document, site: Site, kept: Kept): void {
   const { replica } = document;
   const own = kept.own.flatMap((edit) => {
+    document.queued.add(edit.key);
     const content = readable(document, site, edit);
     return content === undefined ? [] : [ownOf(content, edit, site)];
   });

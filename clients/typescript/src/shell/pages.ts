@@ -10,6 +10,7 @@ import {
   draftsPrefix,
   editWrite,
   queuePrefix,
+  queuesPrefix,
   queuedPages,
   readDraft,
   readEdit,
@@ -150,7 +151,7 @@ export class Pages {
   /** Watches all pages that have something in the queue. */
   async #lookAround(): Promise<void> {
     const { document } = this.#options;
-    const entries = await this.#list(`${documentPrefix(document)}q/`);
+    const entries = await this.#list(queuesPrefix(document));
     for (const other of queuedPages(document, entries)) this.#watch(other);
   }
 
@@ -235,7 +236,7 @@ export class Pages {
 
   #heldIn(entries: ReadonlyArray<[string, Uint8Array]>): string[] {
     const user = this.#options.user();
-    const queues = `${documentPrefix(this.#options.document)}q/`;
+    const queues = queuesPrefix(this.#options.document);
     const edits = readable(entries.filter(([key]) => key.startsWith(queues)), readEdit);
     return user === null ? [] : edits.filter((edit) => edit.user !== null && edit.user !== user).map(({ key }) => key);
   }

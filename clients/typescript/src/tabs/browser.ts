@@ -26,8 +26,17 @@ class BrowserTabs implements Tabs {
     if (this.#locks === undefined) return PAGE_LOCKS.lock(name, signal);
     const locks = this.#locks;
     return new Promise((held, failed) => {
+      const aborted = (): void => failed(signal?.reason);
+      if (signal?.aborted === true) return aborted();
+      signal?.addEventListener("abort", aborted, { once: true });
       const options = signal === undefined ? {} : { signal };
-      locks.request(name, options, () => hold(held)).catch(failed);
+      const granted = (): Promise<void> | undefined => {
+        // Chromium looks up first whether a page may have locks, and forgets an abort that comes meanwhile.
+        if (signal?.aborted === true) return undefined;
+        signal?.removeEventListener("abort", aborted);
+        return hold(held);
+      };
+      locks.request(name, options, granted).catch(failed);
     });
   }
 

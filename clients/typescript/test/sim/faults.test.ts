@@ -223,3 +223,87 @@ it("a replica that is too large for the storage holds up no edit", async () => {
   await all.run(1_000);
   expect(next.doc().text).toBe("sent and kept");
 });
+
+it("a storage that is full while changes are made anew: they wait until it has let the former ones go, so a page that dies doubles nothing", async () => {
+  for (let ms = 0; ms < 400; ms += 50) {
+    const { world: all, origin } = world();
+    const elsewhere = open(new Origin(all).page());
+    const one = origin.page();
+    const a = open(one);
+    await all.run(1_000);
+    type(elsewhere, "bad;");
+    await all.run(500);
+    const bad = all.server.length("notes") - 1;
+    type(a, "mine;");
+    await all.run(120);
+    expect(a.safety).toBe("durable");
+    origin.full = true;
+    all.server.quarantine("notes", bad);
+    await all.run(100 + ms);
+    one.kill();
+    origin.full = false;
+    const next = origin.page();
+    const b = open(next);
+    await all.run(10_000);
+    expect([ms, all.server.document<Notes>("notes").text.split("mine;").length - 1 + b.drafts.list().length]).toEqual([ms, 1]);
+    expect(b.safety).toBe("durable");
+  }
+});
+
+it("a server that was put back: a page that dies before it has brought back what is missing leaves that to the next one", async () => {
+  const { world: all, origin } = world();
+  const one = origin.page();
+  const a = open(one);
+  await all.run(1_000);
+  type(a, "kept");
+  await all.run(2_000);
+  all.server.crash();
+  all.server.restore("notes", 1);
+  all.server.refuse = { code: "unavailable", left: 1_000 };
+  all.cut();
+  await all.run(3_000);
+  expect([a.doc().text, all.server.document<Notes>("notes").text]).toEqual(["kept", ""]);
+  one.kill();
+  all.server.refuse.left = 0;
+  const next = origin.page();
+  const b = open(next);
+  await all.run(5_000);
+  expect([b.doc().text, b.safety, all.server.document<Notes>("notes").text]).toEqual(["kept", "durable", "kept"]);
+  expect([...one.errors, ...next.errors]).toEqual([]);
+});
+
+it.each([
+  ["no MessagePack", [0xc1]],
+  ["a message that is cut off", [0x93, 0x10, 0x01]],
+  ["an unknown message", [0x91, 0x63]],
+])("a server that sends %s: the app is told, and the client goes on on another connection with all that was typed", async (_, frame) => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  const former = page.client.session!;
+  type(handle, "kept");
+  all.server.send(former, new Uint8Array(frame));
+  await all.run(5_000);
+  expect(page.errors.map((error) => error.split(":")[0])).toEqual(["protocol"]);
+  expect([page.client.status.state, page.client.session === former]).toEqual(["connected", false]);
+  expect([handle.safety, all.server.document<Notes>("notes").text]).toEqual(["durable", "kept"]);
+});
+
+it("a storage that never takes anything: what is made anew after a reset is sent all the same", async () => {
+  const { world: all, origin } = world();
+  origin.full = true;
+  const elsewhere = open(new Origin(all).page());
+  const handle = open(origin.page());
+  await all.run(1_000);
+  type(elsewhere, "bad;");
+  await all.run(500);
+  const bad = all.server.length("notes") - 1;
+  type(handle, "mine;");
+  await all.run(500);
+  all.server.quarantine("notes", bad);
+  await all.run(10_000);
+  type(handle, "more;");
+  await all.run(2_000);
+  expect([handle.safety, all.server.document<Notes>("notes").text.split(";").sort()]).toEqual(["durable", ["", "bad", "mine", "more"]]);
+});

@@ -21,3 +21,17 @@ describe("a page without Web Locks and BroadcastChannel", () => {
     again?.release();
   });
 });
+
+describe("a browser that forgets an abort", () => {
+  it("ends the wait at once all the same, and lets go of the lock when it comes", async () => {
+    const waiting: Array<() => unknown> = [];
+    const request = (_name: string, _options: object, granted: () => unknown): Promise<unknown> =>
+      new Promise((done) => waiting.push(() => done(granted())));
+    vi.stubGlobal("navigator", { locks: { request } });
+    const abort = new AbortController();
+    const given = browserTabs().lock("l", abort.signal);
+    abort.abort(new Error("enough"));
+    await expect(given).rejects.toThrow("enough");
+    expect(waiting.map((grant) => grant())).toEqual([undefined]);
+  });
+});

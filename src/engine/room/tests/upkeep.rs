@@ -5,6 +5,7 @@ use crate::engine::{
     document::{Document, Merge},
     room::{Effect, Event, Merged, Snapshot, Source, Tuning},
 };
+use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use syncline_protocol::{CloseCode, Limits, Position, SessionId};
 
@@ -155,7 +156,12 @@ fn a_former_snapshot_goes_when_nobody_reads_it() {
 #[test]
 fn a_compaction_that_fails_is_not_tried_again_and_again() {
     let changes = typed(1, 8);
-    let mut bench = bench();
+    let kept = Tuning {
+        document_idle_ms: 600_000,
+        ..tuning()
+    };
+    let mut bench = Bench::open_with(Limits::default(), kept);
+    bench.join(1);
     bench.edit(1, 1, &changes);
     bench.store();
     bench.feed(Event::Merged(merged(&changes)));
@@ -164,6 +170,73 @@ fn a_compaction_that_fails_is_not_tried_again_and_again() {
     bench.feed(Event::Compacted(None));
     bench.settle();
     assert!(work(&mut bench).is_empty());
+    bench.pass(299_000);
+    assert!(work(&mut bench).is_empty());
+    bench.pass(1_000);
+    assert_eq!(work(&mut bench), ["compact"], "a full disk has space again by now");
+}
+
+#[test]
+fn a_room_whose_merges_fail_sleeps_between_them() {
+    let changes = typed(1, 5);
+    let mut bench = bench();
+    bench.edit(1, 1, &changes[..4]);
+    bench.store();
+    bench.feed(Event::Merged(merged(&changes[..4])));
+    bench.edit(1, 2, &changes[4..]);
+    bench.store();
+    work(&mut bench);
+    bench.pass(Tuning::default().document_idle_ms + 30_000);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.feed(Event::Merged(Merged::Failed));
+    bench.settle();
+    assert!(
+        bench.room.next_wakeup() > Some(bench.now),
+        "{:?}",
+        bench.room.next_wakeup()
+    );
+}
+
+#[test]
+fn e21_a_document_full_of_values_takes_no_more_however_small_it_is_saved() {
+    let limits = Limits {
+        document_bytes_max: 5_000,
+        ..Limits::default()
+    };
+    let mut document = Automerge::new().with_actor(ActorId::from([1]));
+    for number in 0..3 {
+        let mut transaction = document.transaction();
+        transaction
+            .put(ROOT, format!("{number}"), "x".repeat(6_000))
+            .expect("a put");
+        transaction.commit();
+    }
+    let changes: Vec<_> = document
+        .get_changes(&[])
+        .iter()
+        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+        .collect();
+    let mut bench = Bench::open_with(limits, tuning());
+    bench.join(1);
+    bench.told(1);
+    for number in 0..3 {
+        bench.edit(1, number as u64, &changes[number..=number]);
+        bench.store();
+    }
+    let told = bench.told(1);
+    assert!(told.contains(&"ack 1 at 2".to_owned()), "{told:?}");
+    assert!(told.contains(&"reject 2 limit".to_owned()), "{told:?}");
+}
+
+#[test]
+fn what_a_room_holds_is_accounted_values_and_waiting_edits_too() {
+    let mut bench = bench();
+    let empty = bench.room.memory_bytes();
+    assert!(empty >= 8 << 10, "a room takes something by itself");
+    let changes = typed(1, 2);
+    bench.edit(1, 1, &changes[1..]);
+    let waiting = bench.room.memory_bytes() - empty;
+    assert!(waiting >= changes[1].len(), "{waiting}");
 }
 
 #[test]

@@ -41,6 +41,17 @@ fn o27_a_store_that_was_put_back_from_a_copy_leads_another_life() {
     assert_eq!(begin(&data), Ok(Life::default()), "a restart");
     copy(&data, &backup);
     assert_eq!(begin(&data), Ok(Life::default()), "a copy was made, and nothing more");
+    if std::fs::metadata(&data).unwrap().created().is_ok() {
+        for file in std::fs::read_dir(&data).unwrap() {
+            let file = file.unwrap();
+            std::fs::set_permissions(file.path(), file.metadata().unwrap().permissions()).unwrap();
+        }
+        assert_eq!(
+            begin(&data),
+            Ok(Life::default()),
+            "permissions were set again, as some do at every start"
+        );
+    }
 
     std::fs::remove_dir_all(&data).unwrap();
     copy(&backup, &data);
