@@ -9,7 +9,7 @@ use super::{
     node::{Leaf, Link},
     segment::{Ending, Kind, Message, Piece, SEGMENT_BYTES, piece, pieces},
 };
-use crate::server::store::{StoreError, key::Key, record::unseal};
+use crate::server::store::{StoreError, key::Key, record::unseal, sled::FOREIGN_KEYS};
 use std::{collections::BTreeMap, io, ops::Range, os::unix::fs::FileExt};
 
 /// Behind all keys.
@@ -57,7 +57,8 @@ pub(in super::super) fn carve(log: &LogFile, synced: Option<u64>, put: &mut Put<
             Some(range) => carved.doubts.push(range),
             None => carved.unplaced += 1,
         }
-        for (key, value) in &content.values {
+        // Behind a damaged node changes may be read with the wrong beginning of their keys; then all is in doubt, and said to be.
+        for (key, value) in content.values.iter().filter(|(key, _)| Key::parse(key).is_some()) {
             put(key, value)?;
             carved.keys += 1;
         }
@@ -235,8 +236,15 @@ impl Content {
             .bounds
             .as_ref()
             .is_some_and(|(lo, hi)| lo.is_empty() && hi.is_empty());
-        let mut keys = self.values.keys();
-        keys.any(|key| Key::parse(key).is_none()) || (is_whole_tree && self.values.is_empty())
+        let are_others = || {
+            let mut keys = self.values.keys();
+            keys.all(|key| FOREIGN_KEYS.iter().any(|foreign| key == foreign.as_bytes()))
+        };
+        if self.values.is_empty() {
+            is_whole_tree
+        } else {
+            are_others()
+        }
     }
 
     fn range(&self) -> Option<Range<Vec<u8>>> {
@@ -283,6 +291,7 @@ impl Content {
             return None;
         };
         if self.bounds.as_ref().is_some_and(|(lo, _)| lo != leaf.lo) {
+            self.is_doubtful_anywhere |= is_synced;
             return None;
         }
         let before = std::mem::take(self);
