@@ -122,6 +122,13 @@ bench-repo: $(PACKAGES)
 	$(CARGO) build --locked --profile trials --bin syncline
 	cd clients && $(NPM) run bench -w interop
 
+# samod's clients against the server: a crate outside the workspace, so that nothing else builds what samod brings along.
+.PHONY: samod
+
+samod:
+	$(CARGO) build --locked --bin syncline
+	$(CARGO) test --locked --manifest-path clients/interop/samod/Cargo.toml --target-dir target/samod
+
 # What other servers lose when they are killed, beside Syncline, see benches/README.md: `make compare-durability`, or with
 # `REPETITIONS=3 SEED=7`. Nothing else installs their packages.
 REPETITIONS ?= 20

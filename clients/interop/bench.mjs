@@ -1,21 +1,31 @@
 /**
  * What an edit costs the server: Syncline and automerge-repo's own sync server, one after the other, with the same unmodified
  * clients on the same document: `make bench-repo`. One writer, five readers; edits one after another, then at once.
+ *
+ * RUNS, EDITS, MINUTES and PATIENCE_S bound it; DOCUMENT (empty, paper) and SERVER (syncline, sync-server) name one of each.
+ * It ends by itself: a server that does not bring everybody there in time is given up, and no run begins past the time for all.
  */
 import { Repo } from "@automerge/automerge-repo";
 import { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket";
 import * as Automerge from "@automerge/automerge";
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { loadavg, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { gunzipSync } from "node:zlib";
 
 const READERS = 5;
-const EDITS = Number(process.env.EDITS ?? 20);
-const BINARY = process.env.SYNCLINE_BIN ?? new URL("../../target/trials/syncline", import.meta.url).pathname;
+const EDITS = Number(process.env.EDITS ?? 50);
+const RUNS = Number(process.env.RUNS ?? 3);
+/** No run begins later, and nothing is waited for longer. */
+const MINUTES = Number(process.env.MINUTES ?? 20);
+const PATIENCE_MS = Number(process.env.PATIENCE_S ?? 120) * 1_000;
+/** What was put off, merges and snapshots, is over by then. */
+const QUIET_MS = 5_000;
+const TARGET = new URL("../../target", import.meta.url).pathname;
+const BINARY = process.env.SYNCLINE_BIN ?? join(TARGET, "trials/syncline");
 const TRACES = process.env.SYNCLINE_TRACES ?? new URL("../../../shared/traces", import.meta.url).pathname;
 
 /** The recorded writing of a paper, a change for each keystroke; where the recording is missing, one that is made up. */
@@ -24,14 +34,19 @@ function paper() {
   const transactions = existsSync(path)
     ? JSON.parse(gunzipSync(readFileSync(path))).txns
     : Array.from({ length: 260_000 }, (_, place) => ({ patches: [[place, 0, "x"]] }));
+  const keystrokes = Math.min(transactions.length, Number(process.env.KEYSTROKES ?? transactions.length));
+  const kept = join(TARGET, "bench", `${existsSync(path) ? "paper" : "made-up"}-${keystrokes}.automerge`);
+  if (existsSync(kept)) return readFileSync(kept);
   let document = Automerge.from({ text: "" });
-  const keystrokes = Number(process.env.KEYSTROKES ?? transactions.length);
   for (const { patches } of transactions.slice(0, keystrokes)) {
     document = Automerge.change(document, (draft) => {
       for (const [place, removed, inserted] of patches) Automerge.splice(draft, ["text"], place, removed, inserted);
     });
   }
-  return Automerge.save(document);
+  const saved = Automerge.save(document);
+  mkdirSync(dirname(kept), { recursive: true });
+  writeFileSync(kept, saved);
+  return saved;
 }
 
 async function freePort() {
@@ -42,27 +57,28 @@ async function freePort() {
   return port;
 }
 
-/** The processor time of a process and its threads, in microseconds. */
-function processorUs(pid) {
-  const threads = readdirSync(`/proc/${pid}/task`);
-  const ns = threads.map((thread) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0]));
-  return ns.reduce((sum, one) => sum + one, 0) / 1_000;
+/** The processor time of a process, its ended threads included, in milliseconds: exact to ten. */
+function processorMs(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 async function until(condition, what) {
-  const deadline = Date.now() + 600_000;
+  const deadline = Date.now() + PATIENCE_MS;
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
+    if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS / 1_000} s: ${what}`);
+    await pause(2);
   }
 }
 
 const SERVERS = {
-  async syncline(port, directory) {
+  syncline(port, directory) {
     const child = spawn(BINARY, ["serve", "--dev", "--listen", `127.0.0.1:${port}`, "--data", directory], { stdio: "ignore" });
     return { child, url: `ws://127.0.0.1:${port}/sync` };
   },
-  async "automerge-repo-sync-server"(port, directory) {
+  "sync-server"(port, directory) {
     const main = createRequire(import.meta.url).resolve("@automerge/automerge-repo-sync-server");
     const env = { ...process.env, PORT: String(port), DATA_DIR: directory };
     const child = spawn(process.execPath, [main], { cwd: dirname(main), env, stdio: "ignore" });
@@ -70,64 +86,147 @@ const SERVERS = {
   },
 };
 
+/** A client whose first try fails leaves sockets behind, which then fail unheard: so nobody tries before the server listens. */
+async function listens(url) {
+  const { hostname, port } = new URL(url);
+  const connects = () =>
+    new Promise((resolve) => {
+      const socket = connect(Number(port), hostname);
+      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+      socket.once("connect", () => socket.destroy());
+    });
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!(await connects())) {
+    if (Date.now() > deadline) throw new Error("the server does not listen");
+    await pause(50);
+  }
+}
+
+/** Long: a busy client is not to connect again and again. */
+const RETRY_MS = 60_000;
+
+/** Counts what comes from the server. */
+class CountingAdapter extends WebSocketClientAdapter {
+  bytesIn = 0;
+
+  receiveMessage(bytes) {
+    this.bytesIn += bytes.byteLength;
+    super.receiveMessage(bytes);
+  }
+}
+
 /** One server, one document: the figures. */
 async function measure(name, saved) {
   const directory = mkdtempSync(join(tmpdir(), "syncline-bench-"));
-  const { child, url } = await SERVERS[name](await freePort(), directory);
+  const { child, url } = SERVERS[name](await freePort(), directory);
   const repos = [];
-  const open = () => {
-    const repo = new Repo({ network: [new WebSocketClientAdapter(url, 200)] });
+  const readers = [];
+  const figures = {};
+  const open = async () => {
+    const adapter = new CountingAdapter(url, RETRY_MS);
+    const repo = new Repo({ network: [adapter] });
     repos.push(repo);
-    return repo;
+    await until(() => Object.keys(repo.peerMetadataByPeerId).length > 0, "the server answers");
+    return { repo, adapter };
+  };
+  const during = async (what, edits) => {
+    const [cpu, time] = [processorMs(child.pid), performance.now()];
+    const result = await what();
+    return { result, cpu: (processorMs(child.pid) - cpu) / edits, time: (performance.now() - time) / edits };
   };
   try {
-    const writer = open();
-    await until(() => Object.keys(writer.peerMetadataByPeerId).length > 0, "the server answers");
-    const mine = writer.import(saved);
-    const readers = [];
-    const joined = performance.now();
-    while (readers.length < READERS) {
-      const repo = open();
-      await until(() => Object.keys(repo.peerMetadataByPeerId).length > 0, "the server answers a reader");
-      for (;;) {
-        const handle = await repo.find(mine.url).catch(() => undefined);
-        if (handle !== undefined && handle.heads().join() === mine.heads().join()) {
-          readers.push(handle);
-          break;
-        }
-        await new Promise((resolve) => setTimeout(resolve, 200));
-      }
+    await listens(url);
+    // All are connected before the import: while that is being made ready, this process answers nobody.
+    const clients = [];
+    while (clients.length <= READERS) clients.push(await open());
+    const [writer, first, ...others] = clients;
+    const imported = await during(async () => {
+      const mine = writer.repo.import(saved);
+      readers.push(await findSoon(first.repo, mine));
+      return mine;
+    }, 1);
+    const mine = imported.result;
+    await pause(QUIET_MS);
+    for (const { repo, adapter } of others) {
+      const bytesBefore = adapter.bytesIn;
+      const join = await during(async () => readers.push(await findSoon(repo, mine)), 1);
+      figures["join ms"] ??= join.time;
+      figures["join CPU ms"] ??= join.cpu;
+      figures["join bytes"] ??= adapter.bytesIn - bytesBefore;
     }
-    const joinMs = (performance.now() - joined) / READERS;
+    figures["import CPU ms"] = imported.cpu;
     const all = () => readers.every((reader) => reader.heads().join() === mine.heads().join());
-    // What was put off, merges and snapshots, is over before the edits are counted.
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    const figures = { name, joinMs };
-    for (const [kind, atOnce] of [["apart", 1], ["together", EDITS]]) {
-      const [cpu, time] = [processorUs(child.pid), performance.now()];
-      for (let edit = 0; edit < EDITS; edit += atOnce) {
-        for (let one = 0; one < atOnce; one += 1) {
-          mine.change((draft) => Automerge.splice(draft, ["text"], 0, 0, "y"));
-        }
-        await until(all, "all readers have the edit");
+    const type = () => mine.change((draft) => Automerge.splice(draft, ["text"], 0, 0, "y"));
+    await pause(QUIET_MS);
+    const apart = await during(async () => {
+      for (let edit = 0; edit < EDITS; edit += 1) {
+        type();
+        await until(all, "all readers have an edit");
       }
-      figures[kind] = { cpuUs: (processorUs(child.pid) - cpu) / EDITS, ms: (performance.now() - time) / (EDITS / atOnce) };
-    }
-    return figures;
+    }, EDITS);
+    const together = await during(async () => {
+      for (let edit = 0; edit < EDITS; edit += 1) type();
+      await until(all, "all readers have all edits");
+    }, EDITS);
+    const later = await during(() => pause(QUIET_MS), 1);
+    figures["one by one: CPU µs per edit and reader"] = (apart.cpu * 1_000) / READERS;
+    figures["one by one: ms until all have it"] = apart.time;
+    figures["at once: CPU µs per edit and reader"] = (together.cpu * 1_000) / READERS;
+    figures["at once: ms until all have all"] = together.time * EDITS;
+    figures["CPU ms in the 5 s after"] = later.cpu;
+  } catch (error) {
+    figures.failed = error.message;
   } finally {
     for (const repo of repos) repo.networkSubsystem.disconnect();
     child.kill("SIGKILL");
     rmSync(directory, { recursive: true, force: true });
   }
+  return figures;
 }
 
+async function findSoon(repo, mine) {
+  const deadline = Date.now() + PATIENCE_MS;
+  for (;;) {
+    const handle = await repo.find(mine.url).catch(() => undefined);
+    if (handle !== undefined) {
+      await until(() => handle.heads().join() === mine.heads().join(), "a reader has the document");
+      return handle;
+    }
+    if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS / 1_000} s: the document is found`);
+    await pause(50);
+  }
+}
+
+function median(values) {
+  const sorted = values.toSorted((one, other) => one - other);
+  return sorted[Math.floor(sorted.length / 2)];
+}
+
+const begun = Date.now();
 const documents = { empty: Automerge.save(Automerge.from({ text: "" })), paper: paper() };
-for (const [document, saved] of Object.entries(documents)) {
-  for (const name of Object.keys(SERVERS)) {
-    const { apart, together, joinMs } = await measure(name, saved);
-    const part = (kind, { cpuUs, ms }) =>
-      `${kind}: ${cpuUs.toFixed(0)} µs of processor per edit (${(cpuUs / READERS).toFixed(0)} per reader), ${ms.toFixed(0)} ms until all have it`;
-    console.log(`${document}, ${name}: join ${joinMs.toFixed(0)} ms; ${part("apart", apart)}; ${part("together", together)}`);
+const chosen = process.env.DOCUMENT === undefined ? Object.keys(documents) : [process.env.DOCUMENT];
+const load = () => loadavg().map((one) => one.toFixed(1)).join(" ");
+console.log(`paper: ${Automerge.getAllChanges(Automerge.load(documents.paper)).length} changes, ${documents.paper.byteLength} bytes saved`);
+console.log(`${RUNS} runs, ${EDITS} edits each way, ${READERS} readers; load at the beginning ${load()}`);
+const results = new Map();
+for (let run = 0; run < RUNS; run += 1) {
+  for (const document of chosen) {
+    for (const name of Object.keys(SERVERS).filter((name) => [undefined, name].includes(process.env.SERVER))) {
+      if (Date.now() - begun > MINUTES * 60_000) continue;
+      const figures = await measure(name, documents[document]);
+      console.log(JSON.stringify({ run, document, name, ...figures }));
+      results.set(`${document}, ${name}`, [...(results.get(`${document}, ${name}`) ?? []), figures]);
+    }
+  }
+}
+console.log(`load at the end ${load()}; medians, least to most`);
+for (const [what, runs] of results) {
+  console.log(`${what}, ${runs.length} runs`);
+  for (const key of Object.keys(runs[0])) {
+    const values = runs.map((figures) => figures[key]).filter((value) => typeof value === "number");
+    if (values.length > 0) {
+      console.log(`  ${key}: ${median(values).toFixed(0)} (${Math.min(...values).toFixed(0)} to ${Math.max(...values).toFixed(0)})`);
+    }
   }
 }
 process.exit(0);

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use syncline_protocol::{
     ChangeHash,
     repo::{
-        PeerId, PeerMetadata, RepoError, RepoMessage, SyncMessage, encode_again, encode_heads, encode_sync,
-        encode_whole, foreign_payload, split_chunks,
+        Channels, PeerId, PeerMetadata, PresenceMessage, RepoError, RepoMessage, SyncMessage, channels_of,
+        encode_again, encode_channels, encode_heads, encode_sync, encode_whole, split_chunks, to_natives, to_peers,
     },
 };
 
@@ -225,16 +225,97 @@ fn a2_what_is_no_message_is_an_error() {
 }
 
 #[test]
-fn a18_a_foreign_payload_is_an_object_to_whoever_decodes_it() {
+fn a18_a25_natives_bytes_are_the_same_value_to_peers_and_always_an_object() {
     let check = |payload: &[u8], expected: &[u8]| {
         let payload = Bytes::copy_from_slice(payload);
-        assert_eq!(&foreign_payload(&payload)[..], expected);
+        assert_eq!(&to_peers(&payload)[..], expected, "{payload:?}");
     };
     check(b"\xa1\x61x\x01", b"\xa1\x61x\x01");
+    check(b"{\"x\":1}", b"\xa1\x61x\x01");
+    check(b"[-500,null,true,\"a\"]", b"\x84\x39\x01\xf3\xf6\xf5\x61a");
+    check(b"{\"x\":1.5}", b"\xa1\x61x\xfb\x3f\xf8\0\0\0\0\0\0");
     check(b"\x01", b"\x41\x01");
-    check(b"{\"x\":1}", b"\x47{\"x\":1}");
+    check(b"\"a text\"", b"\x48\"a text\"");
+    check(b"{\"x\":1", b"\x46{\"x\":1");
     check(b"\xa1\x61x\x01\x01", b"\x45\xa1\x61x\x01\x01");
     check(b"", b"\x40");
+}
+
+#[test]
+fn a18_a25_peers_values_are_json_to_natives_unless_json_has_them_not() {
+    let check = |item: &[u8], expected: &[u8]| {
+        let item = Bytes::copy_from_slice(item);
+        assert_eq!(&to_natives(&item)[..], expected, "{item:?}");
+    };
+    // As cbor-x writes it: `{ cursor: 7, at: undefined, far: 2 ** 40, half: 0.5 }`.
+    let written =
+        b"\xb9\x00\x04\x66cursor\x07\x62at\xf7\x63far\xfb\x42\x70\0\0\0\0\0\0\x64half\xfb\x3f\xe0\0\0\0\0\0\0";
+    check(
+        written,
+        b"{\"at\":null,\"cursor\":7,\"far\":1099511627776.0,\"half\":0.5}",
+    );
+    check(b"\x82\x39\x01\xf3\xf5", b"[-500,true]");
+    check(b"\xbf\x61x\x9f\x01\xff\xff", b"{\"x\":[1]}");
+    for other in [
+        &b"\xa1\x61x\x41\x01"[..],
+        b"\xfb\x7f\xf8\0\0\0\0\0\0",
+        b"\x01\x01",
+        b"\x61",
+        b"",
+    ] {
+        check(other, other);
+    }
+    check(
+        &[[0x81; 40].as_slice(), b"\x01"].concat(),
+        &[[0x81; 40].as_slice(), b"\x01"].concat(),
+    );
+}
+
+#[test]
+fn a26_the_helpers_messages_are_read_and_written() {
+    let shown = Channels::from([("cursor".to_owned(), Bytes::from_static(b"\x07"))]);
+    let check = |data: &[u8], expected: Option<PresenceMessage>| {
+        assert_eq!(PresenceMessage::decode(data), expected, "{data:?}");
+        if let Some(message) = expected {
+            assert_eq!(PresenceMessage::decode(&message.encode()), Some(message));
+        }
+    };
+    // As cbor-x writes them, with lengths of two bytes.
+    let said = |body: &[u8]| [b"\xb9\x00\x01\x6a__presence", body].concat();
+    check(
+        &said(b"\xb9\x00\x02\x64type\x68snapshot\x65state\xb9\x00\x01\x66cursor\x07"),
+        Some(PresenceMessage::Snapshot(shown.clone())),
+    );
+    check(
+        &said(b"\xb9\x00\x03\x64type\x66update\x67channel\x66cursor\x65value\x81\x07"),
+        Some(PresenceMessage::Update {
+            channel: "cursor".into(),
+            value: Bytes::from_static(b"\x81\x07"),
+        }),
+    );
+    check(
+        &said(b"\xb9\x00\x01\x64type\x69heartbeat"),
+        Some(PresenceMessage::Heartbeat),
+    );
+    check(
+        &said(b"\xb9\x00\x01\x64type\x67goodbye"),
+        Some(PresenceMessage::Goodbye),
+    );
+    for other in [
+        said(b"\xb9\x00\x01\x64type\x68snapshot"),
+        said(b"\xb9\x00\x01\x64type\x63odd"),
+        said(b"\x01"),
+        said(b"\xb9\x00\x01\x64type\x69heartbeat\x01"),
+        b"\xb9\x00\x01\x61x\x01".to_vec(),
+        b"\x82\x61x\x01".to_vec(),
+        Vec::new(),
+    ] {
+        check(&other, None);
+    }
+    assert_eq!(&encode_channels(&shown)[..], b"\xa1\x66cursor\x07");
+    assert_eq!(channels_of(&Bytes::from_static(b"{\"cursor\":7}")), shown);
+    let opaque = Channels::from([("state".to_owned(), Bytes::from_static(b"\x41\x01"))]);
+    assert_eq!(channels_of(&Bytes::from_static(b"\x01")), opaque);
 }
 
 #[test]

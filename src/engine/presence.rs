@@ -43,12 +43,19 @@ struct Shown {
 }
 
 impl Presence {
-    /// A session shows a state, or takes it back with `None`. The state lives for `ttl_ms`.
-    pub fn show(&mut self, now: Time, session: SessionId, person: &Person, state: Option<Bytes>, ttl_ms: u64) {
-        let Some(state) = state else { return self.hide(session) };
+    /// A session shows a state, or takes it back with `None`. The state lives for `ttl_ms`. Whether it is another state than
+    /// before.
+    pub fn show(&mut self, now: Time, session: SessionId, person: &Person, state: Option<Bytes>, ttl_ms: u64) -> bool {
+        let Some(state) = state else {
+            self.hide(session);
+            return true;
+        };
         let expires = now.plus_ms(ttl_ms);
         match self.shown.get_mut(&session) {
-            Some(shown) if shown.state == state => shown.expires = expires,
+            Some(shown) if shown.state == state => {
+                shown.expires = expires;
+                false
+            }
             _ => {
                 self.shown.insert(
                     session,
@@ -59,8 +66,14 @@ impl Presence {
                     },
                 );
                 self.changed.insert(session, person.clone());
+                true
             }
         }
+    }
+
+    /// What a session shows.
+    pub fn state(&self, session: SessionId) -> Option<&Bytes> {
+        self.shown.get(&session).map(|shown| &shown.state)
     }
 
     /// A session's state is gone.
@@ -70,8 +83,8 @@ impl Presence {
         }
     }
 
-    /// Lets expired states go; then, if something changed and the tick allows, the frames that say so.
-    pub fn frames_due(&mut self, now: Time, room: RoomNumber) -> Vec<Bytes> {
+    /// Lets expired states go; then, if something changed and the tick allows, what changed.
+    pub fn due(&mut self, now: Time) -> Vec<PresenceEntry> {
         let expired: Vec<SessionId> = self
             .shown
             .iter()
@@ -84,13 +97,10 @@ impl Presence {
         }
         self.last_frame = Some(now);
         let changed = std::mem::take(&mut self.changed);
-        frames(
-            room,
-            changed.into_iter().map(|(session, person)| {
-                let state = self.shown.get(&session).map(|shown| shown.state.clone());
-                entry(session, &person, state)
-            }),
-        )
+        let entries = changed
+            .into_iter()
+            .map(|(session, person)| entry(session, &person, self.state(session).cloned()));
+        entries.collect()
     }
 
     /// One frame of what the sessions behind `after` show, for a session that has come up to date; with the last one in it if
@@ -111,7 +121,7 @@ impl Presence {
         (!entries.is_empty()).then(|| (ServerMessage::Presence { room, entries }.encode(), more))
     }
 
-    /// When `frames_due` has something to do.
+    /// When `due` has something to do.
     pub fn next_wakeup(&self) -> Option<Time> {
         let expiry = self.shown.values().map(|shown| shown.expires).min();
         let tick = (!self.changed.is_empty()).then(|| self.tick().unwrap_or_default());
@@ -123,21 +133,8 @@ impl Presence {
     }
 }
 
-fn entry(session: SessionId, person: &Person, state: Option<Bytes>) -> PresenceEntry {
-    PresenceEntry {
-        session,
-        subject: person.subject.0.to_string(),
-        name: person.name.as_deref().map(str::to_owned),
-        state,
-    }
-}
-
-fn entry_bytes(entry: &PresenceEntry) -> usize {
-    let name = entry.name.as_ref().map_or(0, String::len);
-    ENTRY_BYTES + entry.subject.len() + name + entry.state.as_ref().map_or(0, Bytes::len)
-}
-
-fn frames(room: RoomNumber, entries: impl Iterator<Item = PresenceEntry>) -> Vec<Bytes> {
+/// The frames that say what changed.
+pub fn frames(room: RoomNumber, entries: Vec<PresenceEntry>) -> Vec<Bytes> {
     let mut frames = Vec::new();
     let (mut open, mut bytes) = (Vec::new(), 0);
     for entry in entries {
@@ -160,6 +157,20 @@ fn frames(room: RoomNumber, entries: impl Iterator<Item = PresenceEntry>) -> Vec
     frames
 }
 
+fn entry(session: SessionId, person: &Person, state: Option<Bytes>) -> PresenceEntry {
+    PresenceEntry {
+        session,
+        subject: person.subject.0.to_string(),
+        name: person.name.as_deref().map(str::to_owned),
+        state,
+    }
+}
+
+fn entry_bytes(entry: &PresenceEntry) -> usize {
+    let name = entry.name.as_ref().map_or(0, String::len);
+    ENTRY_BYTES + entry.subject.len() + name + entry.state.as_ref().map_or(0, Bytes::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +183,10 @@ mod tests {
             subject: Subject(name.into()),
             name: None,
         }
+    }
+
+    fn frames_due(presence: &mut Presence, now: Time) -> Vec<Bytes> {
+        frames(ROOM, presence.due(now))
     }
 
     fn states(frames: &[Bytes]) -> Vec<(u64, Option<Bytes>)> {
@@ -191,14 +206,14 @@ mod tests {
         let mut presence = Presence::default();
         let at = Time::from_ms;
         presence.show(at(0), anna, &person("anna"), Some("a1".into()), 1_000);
-        assert_eq!(states(&presence.frames_due(at(0), ROOM)), [(1, Some("a1".into()))]);
+        assert_eq!(states(&frames_due(&mut presence, at(0))), [(1, Some("a1".into()))]);
         presence.show(at(10), anna, &person("anna"), Some("a2".into()), 1_000);
         presence.show(at(20), anna, &person("anna"), Some("a3".into()), 1_000);
         presence.show(at(30), ben, &person("ben"), Some("b1".into()), 1_000);
-        assert!(presence.frames_due(at(50), ROOM).is_empty(), "the tick is not over");
+        assert!(frames_due(&mut presence, at(50)).is_empty(), "the tick is not over");
         assert_eq!(presence.next_wakeup(), Some(at(100)));
         assert_eq!(
-            states(&presence.frames_due(at(100), ROOM)),
+            states(&frames_due(&mut presence, at(100))),
             [(1, Some("a3".into())), (2, Some("b1".into()))]
         );
         let (frame, more) = presence.slice(ROOM, None).expect("two states");
@@ -230,13 +245,13 @@ mod tests {
         let mut presence = Presence::default();
         let at = Time::from_ms;
         presence.show(at(0), anna, &person("anna"), Some("a".into()), 1_000);
-        presence.frames_due(at(0), ROOM);
+        frames_due(&mut presence, at(0));
         presence.show(at(600), anna, &person("anna"), Some("a".into()), 1_000);
         assert!(
-            presence.frames_due(at(1_500), ROOM).is_empty(),
+            frames_due(&mut presence, at(1_500)).is_empty(),
             "the same state again is no news, but it lives on"
         );
-        assert_eq!(states(&presence.frames_due(at(1_600), ROOM)), [(1, None)]);
+        assert_eq!(states(&frames_due(&mut presence, at(1_600))), [(1, None)]);
         assert_eq!(presence.next_wakeup(), None);
     }
 }

@@ -10,7 +10,7 @@ use std::{thread::sleep, time::Duration};
 use syncline::server::clock::Clock;
 use syncline_protocol::native::{Capability, ClientMessage, ClosedCode, ServerMessage};
 
-const SECRET: &str = "a secret of the tests that is long enough";
+pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 /// Seconds that nothing here outlives.
 const LONG_S: i64 = 600;
 /// What anything may take: five times the second that the rules name.

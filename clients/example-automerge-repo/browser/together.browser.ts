@@ -46,6 +46,7 @@ test("what one adds the other sees, and ticks off, also over a restart of the se
   await add(mine, "Change one URL");
   const his = await open(bo, new URL(mine.url()).hash);
   await his.getByText("Change one URL").waitFor();
+  await Promise.all([mine, his].map((page) => page.getByText("Others here: 1").waitFor()));
   await his.getByRole("checkbox").first().check();
   await mine.locator("input[type=checkbox]:checked").waitFor();
   await server.end("SIGTERM");

@@ -1,6 +1,6 @@
 /** A list of tasks, shared by whoever opens the same address. */
 import type { AutomergeUrl } from "@automerge/automerge-repo";
-import { useDocument } from "@automerge/automerge-repo-react-hooks";
+import { useDocHandle, useDocument, usePresence } from "@automerge/automerge-repo-react-hooks";
 import { useState, type FormEvent } from "react";
 
 export interface TaskList {
@@ -26,6 +26,7 @@ export function Tasks({ url }: { url: AutomergeUrl }) {
   return (
     <main>
       <h1>Tasks</h1>
+      <Others url={url} />
       <ul>
         {list.tasks.map((task, number) => (
           <li key={number}>
@@ -41,4 +42,11 @@ export function Tasks({ url }: { url: AutomergeUrl }) {
       </form>
     </main>
   );
+}
+
+/** How many others have the list open. */
+function Others({ url }: { url: AutomergeUrl }) {
+  const handle = useDocHandle<TaskList>(url, { suspense: true });
+  const { peerStates } = usePresence({ handle, initialState: {} });
+  return <p>Others here: {Object.keys(peerStates.value).length}</p>;
 }

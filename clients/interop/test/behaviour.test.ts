@@ -4,7 +4,7 @@ import * as Automerge from "@automerge/automerge";
 import { execFile, spawn } from "node:child_process";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { BINARY, TestServer } from "./server.js";
-import { Peers, findSoon, until, type Notes } from "./peers.js";
+import { Peers, VERSIONS, findSoon, until, type Notes } from "./peers.js";
 import { memory } from "./storage.js";
 
 let server: TestServer;
@@ -101,6 +101,20 @@ test("an import of many changes, some of actors that the server has not seen, ar
   const his = await findSoon<Notes>(peers.open(server.url), mine.url);
   await until(() => his.doc().text?.length === 3_000, "bob has all of it");
   expect(his.heads()).toEqual(mine.heads());
+});
+
+test("a document of 260,000 operations goes to clients of both versions, who go on writing", async () => {
+  let imported = Automerge.from<Notes & Record<string, unknown>>({ items: {}, text: "" });
+  for (let number = 0; number < 260; number += 1) {
+    imported = Automerge.change(imported, (notes) => Automerge.splice(notes, ["text"], number, 0, "x".repeat(1_000)));
+  }
+  const mine = peers.open(server.url).import<Notes>(Automerge.save(imported));
+  for (const version of VERSIONS) {
+    const his = await findSoon<Notes>(peers.openVersion(version, server.url), mine.url);
+    await until(() => his.doc().text?.length === 260_000, `${version} has all of it`);
+    his.change((notes) => (notes.items[version] = "was here"));
+    await until(() => mine.doc().items[version] === "was here", `ada sees what ${version} wrote`);
+  }
 });
 
 test("a native client watches what an automerge-repo client writes", async () => {

@@ -1,8 +1,8 @@
 /** Two and three clients on one document: both ways, late, offline, over restarts. */
-import type { AutomergeUrl } from "@automerge/automerge-repo";
+import type { AutomergeUrl, PeerId } from "@automerge/automerge-repo";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Peers, VERSIONS, findSoon, until, type Notes } from "./peers.js";
-import { TestServer } from "./server.js";
+import { OfficialServer, TestServer } from "./server.js";
 
 let server: TestServer;
 let peers: Peers;
@@ -44,6 +44,38 @@ test("clients of two versions share a document", async () => {
   const other = await findSoon<Notes>(newer, one.url);
   other.change((notes) => (notes.items["newer"] = "2"));
   await until(() => one.doc().items["newer"] === "2", "the older one sees the newer one's edit");
+});
+
+test("a8 find of a document that nobody has fails as it does with their own server", async () => {
+  const official = await OfficialServer.start();
+  try {
+    const reasons = [];
+    for (const url of [official.url, server.url]) {
+      const find = peers.open(url).find("automerge:2j9knpCseyhnK8izDmLpGP5WMdZQ" as AutomergeUrl);
+      reasons.push(await find.then(String, (error: Error) => `${error.name}: ${error.message}`));
+    }
+    expect(reasons[0]).toContain("unavailable");
+    expect(reasons[1]).toBe(reasons[0]);
+  } finally {
+    await official.remove();
+  }
+});
+
+test("a6 a second socket with one peer id takes the first one's place", async () => {
+  const peerId = "one-tab" as PeerId;
+  const never = 1_000_000;
+  const first = peers.open(server.url, { peerId }, never);
+  const mine = first.create<Notes>({ items: {} });
+  const his = await findSoon<Notes>(peers.open(server.url), mine.url);
+  let ended = false;
+  first.networkSubsystem.on("peer-disconnected", () => (ended = true));
+  const second = await findSoon<Notes>(peers.open(server.url, { peerId }), mine.url);
+  await until(() => ended, "the first one's connection ends");
+  second.change((notes) => (notes.items["second"] = "1"));
+  await until(() => his.doc().items["second"] === "1", "bob sees what the second one writes");
+  his.change((notes) => (notes.items["bob"] = "2"));
+  await until(() => second.doc().items["bob"] === "2", "the second one sees what bob writes");
+  expect(mine.doc().items).toEqual({});
 });
 
 test("a document that nobody has is unavailable, and is there once somebody makes it", async () => {

@@ -24,8 +24,8 @@ export class Peers {
   #repos: Repo[] = [];
 
   /** A client of the current version. */
-  open(url: string, config: RepoConfig = {}): Repo {
-    const repo = new Repo({ network: [new WebSocketClientAdapter(url, RETRY_MS)], ...config });
+  open(url: string, config: RepoConfig = {}, retryMs = RETRY_MS): Repo {
+    const repo = new Repo({ network: [new WebSocketClientAdapter(url, retryMs)], ...config });
     this.#repos.push(repo);
     return repo;
   }

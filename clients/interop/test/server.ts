@@ -1,8 +1,10 @@
 /** A server in a process of its own, on a free port with a directory of its own; it can be killed and started again. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 
 /** The server under test. */
@@ -67,4 +69,42 @@ export class TestServer {
     await this.end("SIGKILL");
     await rm(this.directory, { recursive: true, force: true });
   }
+}
+
+/** automerge-repo's own sync server, to compare with. */
+export class OfficialServer {
+  private constructor(
+    readonly url: string,
+    readonly child: ChildProcess,
+    readonly directory: string,
+  ) {}
+
+  static async start(): Promise<OfficialServer> {
+    const directory = await mkdtemp(join(tmpdir(), "sync-server-"));
+    const port = await freePort();
+    const main = createRequire(import.meta.url).resolve("@automerge/automerge-repo-sync-server");
+    const env = { ...process.env, PORT: String(port), DATA_DIR: directory };
+    const child = spawn(process.execPath, [main], { cwd: dirname(main), env, stdio: ["ignore", "pipe", "ignore"] });
+    for await (const line of createInterface({ input: child.stdout })) {
+      if (line.startsWith("Listening")) return new OfficialServer(`ws://127.0.0.1:${port}`, child, directory);
+    }
+    throw new Error("the sync server ended before it listened");
+  }
+
+  /** Ends the process and removes its directory. */
+  async remove(): Promise<void> {
+    const ended = new Promise((resolve) => this.child.once("exit", resolve));
+    this.child.kill("SIGKILL");
+    await ended;
+    await rm(this.directory, { recursive: true, force: true });
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("a listening server has a port");
+  return address.port;
 }

@@ -6,7 +6,7 @@
 use super::RepoError;
 
 /// How deep items that are passed over may nest.
-const DEPTH_MAX: usize = 32;
+pub(super) const DEPTH_MAX: usize = 32;
 
 /// What one head says, with the contents of strings.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +95,32 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The pairs of a map whose head was read, the values whole and unread; keys that are no text are passed over.
+    pub(super) fn pairs(&mut self, count: Option<u64>) -> Result<Vec<(&'a str, &'a [u8])>, RepoError> {
+        let (mut pairs, mut left) = (Vec::new(), count);
+        while left != Some(0) {
+            let key = self.item()?;
+            if key == Item::Break && left.is_none() {
+                return Ok(pairs);
+            }
+            left = left.map(|left| left - 1);
+            if let Item::Text(key) = key {
+                pairs.push((key, self.whole_item()?));
+            } else {
+                self.skip(key)?;
+                self.whole_item()?;
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn whole_item(&mut self) -> Result<&'a [u8], RepoError> {
+        let before = self.rest;
+        let item = self.item()?;
+        self.skip(item)?;
+        Ok(&before[..before.len() - self.rest.len()])
     }
 
     /// Reads the items of an array whose head was read.
@@ -248,6 +274,29 @@ impl Writer {
 
     pub(super) fn number(&mut self, number: u64) -> &mut Self {
         self.head(0, number)
+    }
+
+    pub(super) fn signed(&mut self, number: i64) -> &mut Self {
+        match u64::try_from(number) {
+            Ok(number) => self.head(0, number),
+            Err(_) => self.head(1, !number as u64),
+        }
+    }
+
+    pub(super) fn float(&mut self, number: f64) -> &mut Self {
+        self.out.push(0xfb);
+        self.raw(&number.to_be_bytes())
+    }
+
+    pub(super) fn null(&mut self) -> &mut Self {
+        self.out.push(0xf6);
+        self
+    }
+
+    /// An item that is encoded already.
+    pub(super) fn raw(&mut self, item: &[u8]) -> &mut Self {
+        self.out.extend_from_slice(item);
+        self
     }
 
     pub(super) fn bool(&mut self, value: bool) -> &mut Self {

@@ -7,10 +7,14 @@ mod cbor;
 mod decode;
 mod encode;
 mod heads;
+mod presence;
 mod sync;
+mod values;
 
 pub use heads::encode_heads;
+pub use presence::{Channels, PresenceMessage, channels_of, encode_channels};
 pub use sync::{Have, SyncMessage, encode_again, encode_sync, encode_whole, split_chunks};
+pub use values::{to_natives, to_peers};
 
 use bytes::Bytes;
 use std::{fmt, sync::Arc};
@@ -200,15 +204,4 @@ pub enum RepoError {
     /// Not a sync message within the limits.
     #[error("malformed sync message: {0}")]
     Sync(&'static str),
-}
-
-/// What natives' signals carry into this dialect: the payload itself if it is one CBOR map, else the payload as a CBOR byte
-/// string, so that whoever decodes it always gets an object.
-pub fn foreign_payload(payload: &Bytes) -> Bytes {
-    if cbor::is_map(payload) {
-        return payload.clone();
-    }
-    let mut writer = cbor::Writer::with_capacity(payload.len() + 9);
-    writer.bytes(payload);
-    writer.finish().into()
 }

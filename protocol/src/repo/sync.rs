@@ -34,6 +34,8 @@ pub struct SyncMessage {
     pub changes: Vec<Bytes>,
     /// Chunks that hold whole documents.
     pub documents: Vec<Bytes>,
+    /// Whether a section of flags follows: who sends none is too old to read messages of version 2.
+    pub has_flags: bool,
 }
 
 /// What a sender says that it has.
@@ -77,7 +79,7 @@ impl SyncMessage {
             let length = reader.number()?;
             message.take_chunks(data, reader.take(length)?)?;
         }
-        // What is left is a section of flags, of which none matters here.
+        message.has_flags = !reader.rest.is_empty();
         Ok(message)
     }
 

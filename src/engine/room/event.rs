@@ -348,6 +348,8 @@ pub struct Told {
     pub is_request: bool,
     /// Whether it knows nothing of what we last said that we share.
     pub is_reset: bool,
+    /// Whether it reads a saved document, not only changes.
+    pub reads_whole: bool,
 }
 
 impl Told {
@@ -365,6 +367,7 @@ impl Told {
             need: message.need,
             is_request,
             is_reset,
+            reads_whole: message.has_flags,
         }
     }
 }

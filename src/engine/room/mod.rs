@@ -7,6 +7,7 @@
 //! The room is not the Automerge document: for its daily work it needs the op index and the log's end, and the document
 //! itself only for merging, compaction and what reaches beyond the recent graph.
 
+mod across;
 mod admission;
 mod catchup;
 mod event;
@@ -16,13 +17,17 @@ mod peer;
 mod upkeep;
 mod waits;
 
+pub use across::NATIVE_PEER_PREFIX;
 pub use event::{
     Append, BundleOf, Effect, Entry, Event, Forms, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice,
     Snapshot, Source, Ticket, Told,
 };
-pub use peer::NATIVE_PEER_PREFIX;
 
-use crate::engine::{presence::Presence, time::Time};
+use crate::engine::{
+    presence::{self, Presence},
+    time::Time,
+};
+use across::Across;
 use admission::Pipeline;
 use bytes::Bytes;
 use catchup::{LastBatches, LastPart};
@@ -99,8 +104,7 @@ pub struct Room {
     /// Members with edits that are to be looked at again.
     released: BTreeSet<SessionId>,
     tally: Tally,
-    /// Native members' signals that peers of the repo dialect were sent.
-    signals: u64,
+    across: Across,
     gossip: Gossip,
     /// The time of the last event.
     now: Time,
@@ -184,7 +188,7 @@ impl Room {
             tickets: Ticket::default(),
             released: BTreeSet::new(),
             tally: Tally::default(),
-            signals: 0,
+            across: Across::default(),
             gossip: Gossip::default(),
             now,
             empty_since: Some(now),
@@ -202,7 +206,7 @@ impl Room {
             Event::Edited(edit) => self.edited(now, &edit, out),
             Event::PutOff(edit) => self.put_off(&edit, out),
             Event::Probed { session, edit } => self.probed(session, edit, out),
-            Event::Shown { session, state } => self.shown(now, session, state),
+            Event::Shown { session, state } => self.shown(now, session, state, out),
             Event::Signalled { session, payload } => self.signalled(session, payload, out),
             Event::Synced { session, told, edits } => self.synced(session, *told, edits, out),
             Event::Followed { session, storages } => self.followed(session, storages, out),
@@ -410,10 +414,13 @@ impl Room {
         }
     }
 
-    fn shown(&mut self, now: Time, session: SessionId, state: Option<Bytes>) {
+    fn shown(&mut self, now: Time, session: SessionId, state: Option<Bytes>, out: &mut Vec<Effect>) {
         if let Some(member) = self.members.get(&session) {
-            self.presence
-                .show(now, session, &member.person, state, self.limits.presence_ttl_ms);
+            let ttl_ms = self.limits.presence_ttl_ms;
+            let is_news = self.presence.show(now, session, &member.person, state, ttl_ms);
+            if !is_news {
+                self.native_lives(session, out);
+            }
         }
     }
 
@@ -423,7 +430,9 @@ impl Room {
             Phase::Live(live) => Some(live.durable),
             Phase::Loading | Phase::Closed(_) => None,
         };
-        for frame in self.presence.frames_due(now, self.number) {
+        let entries = self.presence.due(now);
+        self.show_to_peers(&entries, out);
+        for frame in presence::frames(self.number, entries) {
             let to = self.audience();
             out.push(Effect::Broadcast {
                 to,

@@ -6,6 +6,7 @@
 
 use super::{
     Effect, Entry, Join, JoinedPeer, Live, Phase, Room, Slice, Source, Told,
+    across::Showing,
     member::{Member, Standing, Stream},
 };
 use crate::engine::{session::RepoServer, time::Time};
@@ -13,14 +14,10 @@ use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
 use syncline_protocol::{
     ChangeHash, Cursor, DocumentId, Position, SessionId,
-    native::{Access, RejectCode, ServerMessage},
-    repo::{
-        Ephemeral, PeerId, RepoMessage, Sync, encode_again, encode_sync, encode_whole, foreign_payload, split_chunks,
-    },
+    native::{Access, ClosedCode, RejectCode},
+    repo::{PeerId, RepoMessage, Sync, encode_again, encode_sync, encode_whole, split_chunks},
 };
 
-/// The peer id under which a native member's signals appear begins so.
-pub const NATIVE_PEER_PREFIX: &str = "native-";
 /// The first pause before a peer is asked for changes that could not be taken; doubled each time.
 const ASK_AGAIN_MS: u64 = 1_000;
 /// How often in a row it is asked for them.
@@ -38,6 +35,8 @@ pub(super) struct Peer {
     pub(super) storage_id: Option<String>,
     /// The storages that it follows.
     pub(super) follows: Arc<BTreeSet<String>>,
+    /// What it shows of itself, once it has said that it takes part in that.
+    pub(super) showing: Option<Showing>,
     access: Access,
     /// The member alone, as `Broadcast` takes it.
     pub(super) audience: Arc<[SessionId]>,
@@ -91,6 +90,7 @@ impl Peer {
             host: peer.host.clone(),
             storage_id: peer.storage_id.clone(),
             follows: peer.follows.clone(),
+            showing: None,
             access: join.access,
             audience: [join.session].into(),
             told: Told::default(),
@@ -186,8 +186,9 @@ impl Room {
     }
 
     /// A peer says how far it is.
-    pub(super) fn synced(&mut self, session: SessionId, told: Told, edits: u64, out: &mut Vec<Effect>) {
+    pub(super) fn synced(&mut self, session: SessionId, mut told: Told, edits: u64, out: &mut Vec<Effect>) {
         let Some(peer) = self.peer_mut(session) else { return };
+        told.reads_whole |= peer.told.reads_whole;
         peer.told = told;
         peer.edits += edits;
         peer.is_due = true;
@@ -292,6 +293,9 @@ impl Room {
             return;
         };
         let Some(peer) = member.peer.as_mut() else { return };
+        if peer.is_whole && !peer.told.reads_whole {
+            return self.dismiss(session, ClosedCode::Unavailable, out);
+        }
         let heads: Vec<ChangeHash> = live.heads.iter().copied().collect();
         let collected = std::mem::take(&mut peer.collected);
         let data = if peer.is_whole {
@@ -326,6 +330,12 @@ impl Room {
         let mut by_parts = Vec::new();
         for (session, member) in self.members.iter_mut().filter(|(_, member)| member.is_live()) {
             let Some(peer) = member.peer.as_mut() else { continue };
+            let all_its_own = authors.len() == 1 && authors.contains(session);
+            if all_its_own && peer.edits > entries.len() as u64 {
+                // Nothing in it is news to the peer, and more of its message is on the way to the disk.
+                peer.owes_answer = true;
+                continue;
+            }
             let data = if authors.contains(session) {
                 encode(Some(*session))
             } else {
@@ -376,67 +386,7 @@ impl Room {
         peers.filter_map(|peer| peer.ask_again).min()
     }
 
-    /// An ephemeral message goes to the other peers as it is, and to native members as a signal.
-    pub(super) fn broadcast(&mut self, session: SessionId, ephemeral: &Ephemeral, out: &mut Vec<Effect>) {
-        if !self.is_peer(session) {
-            return;
-        }
-        self.pass_on(session, ephemeral, out);
-        if ephemeral.data.len() as u64 <= self.limits.presence_bytes_max {
-            let signal = ServerMessage::Signal {
-                room: self.number,
-                session,
-                payload: ephemeral.data.clone(),
-            };
-            out.push(Effect::Broadcast {
-                to: self.audience(),
-                except: Some(session),
-                frame: signal.encode(),
-                begins: None,
-            });
-        }
-    }
-
-    /// A native member's signal appears to peers as an ephemeral message of a peer that is named after its session.
-    pub(super) fn signal_peers(&mut self, session: SessionId, payload: &Bytes, out: &mut Vec<Effect>) {
-        if self.members.values().all(|member| member.peer.is_none()) {
-            return;
-        }
-        let Ok(sender) = PeerId::new(&format!("{NATIVE_PEER_PREFIX}{session}")) else {
-            return;
-        };
-        self.signals += 1;
-        let ephemeral = Ephemeral {
-            sender,
-            target: None,
-            document: self.document.to_string(),
-            session: self.number.to_string(),
-            count: self.signals,
-            data: foreign_payload(payload),
-        };
-        self.pass_on(session, &ephemeral, out);
-    }
-
-    fn pass_on(&self, from: SessionId, ephemeral: &Ephemeral, out: &mut Vec<Effect>) {
-        for (session, member) in &self.members {
-            let Some(peer) = member.peer.as_ref() else { continue };
-            if *session == from || !member.is_live() {
-                continue;
-            }
-            let ephemeral = Ephemeral {
-                target: Some(peer.id.clone()),
-                ..ephemeral.clone()
-            };
-            out.push(Effect::Broadcast {
-                to: peer.audience.clone(),
-                except: None,
-                frame: RepoMessage::Ephemeral(ephemeral).encode(),
-                begins: None,
-            });
-        }
-    }
-
-    fn peer_mut(&mut self, session: SessionId) -> Option<&mut Peer> {
+    pub(super) fn peer_mut(&mut self, session: SessionId) -> Option<&mut Peer> {
         self.members.get_mut(&session)?.peer.as_deref_mut()
     }
 }
@@ -446,7 +396,11 @@ impl Live {
     /// change of the log that is none of them. A replica of which nothing is known to be ours gets the whole document.
     fn way_for(&self, told: &Told) -> Source {
         let graph = self.pipeline.index.graph();
-        let from_nothing = || self.way_from(None, &[]).0;
+        let has_all = self.log_start == Position::new(0);
+        let from_nothing = || match self.way_from(None, &[]).0 {
+            Source::Snapshot { .. } if has_all && !told.reads_whole => Source::log(self.log_start),
+            source => source,
+        };
         let mut known = told.heads.iter().chain(&told.shared);
         if !known.clone().any(|hash| graph.position(hash).is_some()) {
             return from_nothing();

@@ -12,6 +12,9 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 const OVERDUE: u64 = 2;
 /// After a merge that could not be tried the next one waits for so long.
 const RETRY_MS: u64 = 5_000;
+/// While edits come, the next snapshot waits so many times as long as the last one took: each costs as much as the document
+/// is long, and many changes may come at once.
+const COMPACTION_RESTS: u64 = 10;
 /// What a compaction that failed waits for before the next one: full disks get space again.
 const COMPACT_AGAIN_MS: u64 = 300_000;
 /// What Automerge takes for a change of one keystroke: measured, about.
@@ -46,6 +49,8 @@ pub(super) struct Upkeep {
     former: Option<u64>,
     /// When a compaction failed, the last time.
     compaction_failed: Option<Time>,
+    /// While edits keep coming, no snapshot is made before.
+    compaction_rests_until: Time,
     last_edit: Time,
     reset: Option<Reset>,
 }
@@ -58,7 +63,9 @@ enum Work {
     Merging {
         bytes: u64,
     },
-    Compacting,
+    Compacting {
+        since: Time,
+    },
 }
 
 /// A reset under way.
@@ -89,6 +96,7 @@ impl Upkeep {
             snapshot,
             former: None,
             compaction_failed: None,
+            compaction_rests_until: now,
             last_edit: now,
             reset: None,
         }
@@ -223,6 +231,12 @@ impl Upkeep {
         (self.durable.number() - position, log_bytes.saturating_sub(bytes))
     }
 
+    /// When edits have ceased, or after a rest.
+    fn compaction_may_begin_at(&self, tuning: &Tuning) -> Time {
+        let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
+        self.compaction_rests_until.min(quiet)
+    }
+
     fn compaction_is_due(&self, log_bytes: u64, tuning: &Tuning) -> bool {
         let (changes, bytes) = self.after_snapshot(log_bytes);
         let snapshot_bytes = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
@@ -260,7 +274,8 @@ impl Room {
         let rests = upkeep
             .compaction_failed
             .is_some_and(|failed| now < failed.plus_ms(COMPACT_AGAIN_MS));
-        let compacting = !rests && (upkeep.compaction_is_due(live.log_bytes, tuning) || (closing && worth_a_snapshot));
+        let due = upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_may_begin_at(tuning) <= now;
+        let compacting = !rests && (due || (closing && worth_a_snapshot));
         let current = upkeep
             .document
             .as_ref()
@@ -281,7 +296,7 @@ impl Room {
             && let Some((document, position)) = upkeep.base()
             && position > snapshot_position
         {
-            upkeep.work = Work::Compacting;
+            upkeep.work = Work::Compacting { since: now };
             let former = upkeep.snapshot.as_ref().map(|snapshot| snapshot.generation);
             let generation = former.unwrap_or(0) + 1;
             return out.push(Effect::Compact {
@@ -313,7 +328,9 @@ impl Room {
         let let_go = upkeep
             .may_let_go()
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
-        merge.into_iter().chain(close).chain(let_go).min()
+        let may_begin = upkeep.compaction_may_begin_at(tuning);
+        let compact = (may_begin > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(may_begin);
+        merge.into_iter().chain(close).chain(let_go).chain(compact).min()
     }
 
     /// Whether so much is unmerged that the room must not take further edits.
@@ -370,7 +387,10 @@ impl Room {
     pub(super) fn compacted(&mut self, now: Time, snapshot: Option<Snapshot>) {
         let Phase::Live(live) = &mut self.phase else { return };
         let upkeep = &mut live.upkeep;
-        upkeep.work = Work::Nothing;
+        if let Work::Compacting { since } = std::mem::replace(&mut upkeep.work, Work::Nothing) {
+            let rest_ms = now.ms_since(since) * COMPACTION_RESTS;
+            upkeep.compaction_rests_until = now.plus_ms(rest_ms);
+        }
         match snapshot {
             Some(snapshot) => {
                 live.log_start = snapshot.log_start;

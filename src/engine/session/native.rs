@@ -426,3 +426,38 @@ fn welcome(session: SessionId, limits: &Limits, forms: Forms) -> Bytes {
     })
     .encode()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Session, *};
+
+    #[test]
+    fn h12_a_session_wakes_when_its_token_expires_and_closes() {
+        let (now, expires) = (Time::from_ms(1_000), Time::from_ms(3_000));
+        let mut session = Session::new(SessionId::new(1), Arc::default(), now);
+        let hello = Hello {
+            version: VERSION,
+            token: Some("a token".to_owned()),
+            client: String::new(),
+            capabilities: Vec::new(),
+        };
+        let mut out = Vec::new();
+        session.handle(now, Event::Received(ClientMessage::Hello(hello).encode()), &mut out);
+        let grant = Grant::development();
+        let admitted = Event::Admitted {
+            grant,
+            expires: Some(expires),
+        };
+        session.handle(now, admitted, &mut out);
+        assert_eq!(session.next_wakeup(), Some(expires), "not a moment later");
+        out.clear();
+        session.handle(Time::from_ms(2_999), Event::Woke, &mut out);
+        assert!(out.is_empty(), "{out:?}");
+        session.handle(expires, Event::Woke, &mut out);
+        let code = CloseCode::Unauthorized;
+        assert!(
+            matches!(&out[..], [Effect::Send(_), Effect::Close { code: closed, .. }] if *closed == code),
+            "{out:?}"
+        );
+    }
+}

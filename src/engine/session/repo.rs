@@ -320,8 +320,9 @@ impl Live {
                     text: "left".to_owned(),
                 });
             }
-            // Nobody speaks for another; a second join and what only a server says mean nothing here.
-            _ => {}
+            // Nobody speaks for another; a second join and what only a server says mean nothing here. Clients send every
+            // ephemeral message back that they get.
+            _ => out.extend(self.answers.take(now).map(|until| Effect::Pause { until })),
         }
         Ok(())
     }

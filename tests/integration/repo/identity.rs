@@ -2,15 +2,18 @@
 
 use super::peer::{Ended, Peer, Replica};
 use crate::{
-    identity::{guarded, token},
+    identity::{SECRET, guarded, token},
     running::TestServer,
 };
+use syncline::server::clock::Clock;
 use syncline_protocol::{
     ChangeHash,
     repo::{PeerId, PeerMetadata, RepoMessage, encode_sync},
 };
 
 const LONG_S: i64 = 600;
+/// What anything may take.
+const SOON_MS: u64 = 30_000;
 
 fn query(subject: &str, docs: &[(&str, &str)], seconds: i64) -> String {
     format!("?token={}", token(subject, docs, seconds))
@@ -38,6 +41,22 @@ fn a3_without_a_good_token_the_connection_ends() {
         Ended { code: Some(4401) },
         "an expired token ends the connection"
     );
+}
+
+#[test]
+fn a3_the_token_may_come_in_a_header_or_in_the_cookie_of_that_name() {
+    let server = TestServer::start_with(&format!("[auth]\nsecret = '{SECRET}'\ncookie = 'session'\n"));
+    let token = token("ada", &[("**", "write")], LONG_S);
+    let bearer = format!("Bearer {token}");
+    let cookie = format!("theme=dark; session={token}");
+    for header in [("authorization", &bearer), ("cookie", &cookie)] {
+        let mut ada = Peer::silent_with(server.address, header.0, "", Some((header.0, header.1)));
+        ada.say_join();
+        assert!(matches!(ada.hear(), Ok(RepoMessage::Peer { .. })), "{}", header.0);
+    }
+    let other = format!("other={token}");
+    let end = Peer::silent_with(server.address, "bob", "", Some(("cookie", &other))).hear_end();
+    assert_eq!(end.1, Ended { code: Some(4401) });
 }
 
 #[test]
@@ -95,6 +114,27 @@ fn a6_a_peer_id_belongs_to_one_connection_of_one_subject() {
         let mut liar = Peer::silent(server.address, taken, &bob);
         liar.say_join();
         assert_eq!(liar.hear_end().1, Ended { code: Some(4403) }, "{taken}");
+    }
+}
+
+#[test]
+fn a6_a_peer_id_is_free_once_its_connection_ended() {
+    let server = guarded("");
+    let (ada, bob) = (
+        query("ada", &[("**", "write")], LONG_S),
+        query("bob", &[("**", "write")], LONG_S),
+    );
+    drop(Peer::join(server.address, "tab", &ada));
+    let clock = Clock::start();
+    loop {
+        let mut other = Peer::silent(server.address, "tab", &bob);
+        other.say_join();
+        match other.hear() {
+            Ok(RepoMessage::Peer { .. }) => return,
+            // The server has not seen the end of the former connection yet.
+            Ok(RepoMessage::Error { .. }) => assert!(clock.monotonic_ms() < SOON_MS, "the id is never free"),
+            heard => panic!("{heard:?}"),
+        }
     }
 }
 

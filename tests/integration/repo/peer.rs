@@ -7,8 +7,10 @@ use automerge::{
 };
 use bytes::Bytes;
 use std::{io::ErrorKind, net::TcpStream, time::Duration};
-use syncline_protocol::repo::{PeerId, PeerMetadata, RepoMessage, Sync};
-use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket, protocol::WebSocketConfig};
+use syncline_protocol::repo::{Ephemeral, PeerId, PeerMetadata, RepoMessage, Sync};
+use tokio_tungstenite::tungstenite::{
+    self, Error, Message, WebSocket, client::IntoClientRequest, protocol::WebSocketConfig,
+};
 
 /// No message takes longer: five times what any test expects.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,6 +37,8 @@ pub(crate) struct Replica {
     pub(crate) name: String,
     pub(crate) document: Automerge,
     state: State,
+    /// Whether its sync messages are those of an Automerge that knew no flags.
+    is_old: bool,
     /// Bytes of the sync messages that it took.
     pub(crate) bytes_in: usize,
     pub(crate) messages_in: usize,
@@ -43,13 +47,27 @@ pub(crate) struct Replica {
 impl Peer {
     /// Connects with this query and says nothing.
     pub(crate) fn silent(address: impl std::fmt::Display, id: &str, query: &str) -> Self {
+        Self::silent_with(address, id, query, None)
+    }
+
+    /// Connects with this query and this header and says nothing.
+    pub(crate) fn silent_with(
+        address: impl std::fmt::Display,
+        id: &str,
+        query: &str,
+        header: Option<(&'static str, &str)>,
+    ) -> Self {
         let stream = TcpStream::connect(address.to_string()).expect("a connection");
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a time-out");
         stream.set_nodelay(true).expect("no delay");
         let url = format!("ws://{address}/sync{query}");
+        let mut request = url.into_client_request().expect("a request");
+        if let Some((name, value)) = header {
+            let value = value.parse().expect("a header's value");
+            request.headers_mut().insert(name, value);
+        }
         let config = WebSocketConfig::default();
-        let (socket, _) =
-            tungstenite::client::client_with_config(url.as_str(), stream, Some(config)).expect("a WebSocket");
+        let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config)).expect("a WebSocket");
         let id = PeerId::new(id).expect("a peer id");
         let server = None;
         Self { socket, id, server }
@@ -99,6 +117,29 @@ impl Peer {
             data: data.into(),
         };
         self.say(&RepoMessage::Sync(sync));
+    }
+
+    /// Broadcasts something in a document, the `count`-th time in this run.
+    pub(crate) fn say_ephemeral(&mut self, document: &str, count: u64, data: &[u8]) {
+        self.say(&RepoMessage::Ephemeral(Ephemeral {
+            sender: self.id.clone(),
+            target: None,
+            document: document.to_owned(),
+            session: "a run".to_owned(),
+            count,
+            data: Bytes::copy_from_slice(data),
+        }));
+    }
+
+    /// The next ephemeral message; others are dropped.
+    pub(crate) fn hear_ephemeral(&mut self) -> Ephemeral {
+        loop {
+            match self.hear() {
+                Ok(RepoMessage::Ephemeral(heard)) => return heard,
+                Ok(_) => {}
+                Err(ended) => panic!("the connection ended: {ended:?}"),
+            }
+        }
     }
 
     /// The next message, or how the connection ended.
@@ -174,9 +215,12 @@ impl Peer {
 
     /// Says what the replica has to say.
     pub(crate) fn offer(&mut self, replica: &mut Replica) {
-        let Some(message) = replica.document.generate_sync_message(&mut replica.state) else {
+        let Some(mut message) = replica.document.generate_sync_message(&mut replica.state) else {
             return;
         };
+        if replica.is_old {
+            message.flags = None;
+        }
         let sync = Sync {
             sender: self.id.clone(),
             target: None,
@@ -205,8 +249,17 @@ impl Replica {
             name: name.to_owned(),
             document: Automerge::new(),
             state: State::new(),
+            is_old: false,
             bytes_in: 0,
             messages_in: 0,
+        }
+    }
+
+    /// A replica whose sync messages have no section of flags, and which reads changes only.
+    pub(crate) fn old(name: &str) -> Self {
+        Self {
+            is_old: true,
+            ..Self::new(name)
         }
     }
 
@@ -243,6 +296,7 @@ impl Replica {
     fn take(&mut self, data: &[u8]) {
         self.bytes_in += data.len();
         self.messages_in += 1;
+        assert!(!self.is_old || data[0] == 0x42, "it comes change by change");
         let message = SyncMessage::decode(data).expect("a sync message");
         assert!(message.flags.is_none(), "the server announces nothing");
         self.document

@@ -3,8 +3,9 @@
 
 use super::{document, empty};
 use crate::engine::{
+    gate::{self, Subject},
     grant::Grant,
-    room::{Effect, Event, ReadFailure, Room, Slice, Source, Tuning},
+    room::{Effect, Event, ReadFailure, Room, Slice, Snapshot, Source, Tuning},
     session::{self, RepoServer, Session},
     time::Time,
 };
@@ -19,7 +20,7 @@ use std::{
     sync::Arc,
 };
 use syncline_protocol::{
-    Limits, RoomNumber, SessionId,
+    Limits, Position, RoomNumber, SessionId,
     native::Packing,
     repo::{PeerId, PeerMetadata, REPO_VERSION, RepoMessage, Sync},
 };
@@ -340,7 +341,8 @@ impl World {
                         Some(_) | None => self.send(session, frame),
                     }
                 }
-                Effect::Dismiss { .. } | Effect::Disconnect { .. } | Effect::Close => panic!("nobody is sent away"),
+                Effect::Dismiss { session, frame } => self.send(session, frame),
+                Effect::Disconnect { .. } | Effect::Close => panic!("nobody is sent away"),
                 _ => {}
             }
         }
@@ -349,7 +351,14 @@ impl World {
     /// A piece of the log that ends anywhere, also within a change.
     fn read(&mut self, from: Source, to: u64) -> Result<Slice, ReadFailure> {
         let Source::Log { from, offset } = from else {
-            return Err(ReadFailure::Gone);
+            let bytes = Bytes::from(self.log.concat());
+            return Ok(Slice {
+                packing: Packing::Plain,
+                plain_bytes: bytes.len() as u64,
+                bytes,
+                log_bytes_before: 0,
+                next: Source::log(Position::new(to)),
+            });
         };
         let first = from.number() as usize + usize::from(self.mutation == Mutation::SkipFirstRead && offset == 0);
         let whole: Vec<u8> = self.log[first.min(to as usize)..to as usize].concat()[offset as usize..].to_vec();
@@ -369,7 +378,7 @@ impl World {
         }
         let position = if self.mutation == Mutation::SkipFirstRead && bytes.len() == whole.len() {
             left = 0;
-            syncline_protocol::Position::new(to)
+            Position::new(to)
         } else {
             position
         };
@@ -473,6 +482,68 @@ fn a11_a13_a14_a22_a24_random_histories_end_where_automerges_own_sync_ends() {
         let ended = run(seed, Mutation::None);
         assert_eq!(ended, Ok(()), "seed {seed}");
     }
+}
+
+/// A peer that knows no flags asks for a document of which all is in the snapshot and the log begins here: what it is told.
+fn what_an_old_peer_is_told(log_start: u64) -> RepoMessage {
+    let mut document = Automerge::new().with_actor(ActorId::from([1; 16]));
+    let mut transaction = document.transaction();
+    transaction.put(ROOT, "key", 1).unwrap();
+    transaction.commit();
+    let change = Bytes::copy_from_slice(document.get_changes(&[])[0].raw_bytes());
+    let mut world = World::new(1, Mutation::None);
+    let mut loaded = empty();
+    let header = gate::read(change.clone(), &world.limits).unwrap();
+    loaded
+        .index
+        .admit(&gate::decode(header).unwrap(), &Subject("ada".into()));
+    loaded.snapshot = Some(Snapshot {
+        generation: 1,
+        position: Position::new(1),
+        bytes: 1,
+        log_bytes: 1,
+        log_start: Position::new(log_start),
+    });
+    loaded.log_start = Position::new(log_start);
+    world.due = [Event::Loaded(Box::new(loaded))].into();
+    world.log = vec![change];
+    world.tell_room();
+    world.connect(0);
+    let link = world.clients[0].link.unwrap();
+    for _ in 0..ROUNDS_MAX {
+        let link = world.links.get_mut(&link).unwrap();
+        // What the client says, without the section of flags that ends it.
+        for frame in &mut link.to_server {
+            if let Ok(RepoMessage::Request(mut sync)) = RepoMessage::decode(frame) {
+                let mut message = Message::decode(&sync.data).unwrap();
+                message.flags = None;
+                sync.data = message.encode().into();
+                *frame = RepoMessage::Request(sync).encode();
+            }
+        }
+        let heard = link.to_client.iter().map(|frame| RepoMessage::decode(frame).unwrap());
+        let answer = heard
+            .into_iter()
+            .find(|message| !matches!(message, RepoMessage::Peer { .. }));
+        if let Some(answer) = answer {
+            return answer;
+        }
+        world.deliver_to_server(0);
+        world.tell_room();
+    }
+    panic!("no answer");
+}
+
+#[test]
+fn a12_a_peer_that_knows_no_flags_gets_the_log_or_nothing() {
+    match what_an_old_peer_is_told(0) {
+        RepoMessage::Sync(sync) => assert_eq!(sync.data[0], 0x42, "change by change"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        what_an_old_peer_is_told(1),
+        RepoMessage::DocUnavailable { .. }
+    ));
 }
 
 #[test]

@@ -153,6 +153,45 @@ fn a_former_snapshot_goes_when_nobody_reads_it() {
     assert_eq!(work(&mut bench), ["discard"]);
 }
 
+/// A room that has made a snapshot in one second, and has merged as many changes again: when the next one begins, in ms.
+fn next_snapshot_after(merge_quiet_ms: u64) -> Option<u64> {
+    let changes = typed(1, 16);
+    let tuning = Tuning {
+        merge_quiet_ms,
+        ..tuning()
+    };
+    let mut bench = Bench::open_with(Limits::default(), tuning);
+    bench.join(1);
+    bench.edit(1, 1, &changes[..8]);
+    bench.store();
+    bench.feed(Event::Merged(merged(&changes[..8])));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["merge", "compact"]);
+    bench.pass(1_000);
+    bench.feed(Event::Compacted(Some(snapshot(1, 8))));
+    bench.edit(1, 2, &changes[8..]);
+    bench.store();
+    bench.feed(Event::Merged(merged(&changes)));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["merge"]);
+    let wakes = bench.room.next_wakeup().map(|at| at.ms_since(bench.now));
+    bench.pass(wakes.unwrap_or(0) - 1);
+    assert!(work(&mut bench).is_empty());
+    bench.pass(1);
+    assert_eq!(work(&mut bench), ["compact"]);
+    wakes
+}
+
+#[test]
+fn snapshots_rest_while_edits_come_and_no_longer() {
+    assert_eq!(
+        next_snapshot_after(40_000),
+        Some(10_000),
+        "ten times as long as the last one took"
+    );
+    assert_eq!(next_snapshot_after(2_000), Some(2_000), "when it is quiet");
+}
+
 #[test]
 fn a_compaction_that_fails_is_not_tried_again_and_again() {
     let changes = typed(1, 8);

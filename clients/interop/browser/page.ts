@@ -1,0 +1,102 @@
+/** Unmodified automerge-repo clients of two ages in a page, for the tests to drive. */
+import { Presence, Repo, type AutomergeUrl, type DocHandle } from "@automerge/automerge-repo";
+import { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket";
+import { Repo as OlderRepo } from "automerge-repo-older";
+import { WebSocketClientAdapter as OlderAdapter } from "automerge-repo-network-websocket-older";
+
+interface Notes {
+  items: Record<string, string>;
+}
+
+/** How soon a client that lost its server tries again: their default. Chromium keeps sockets waiting that come faster. */
+const RETRY_MS = 5_000;
+
+/** What a test may ask of a page. */
+export class Tab {
+  #repo: Repo | undefined;
+  #handles: DocHandle<Notes>[] = [];
+  #presence: Presence<{ cursor: number }> | undefined;
+  #heard: unknown[] = [];
+
+  open(version: string, server: string): void {
+    this.#repo =
+      version === "2.0.8"
+        ? (new OlderRepo({ network: [new OlderAdapter(server, RETRY_MS)] }) as unknown as Repo)
+        : new Repo({ network: [new WebSocketClientAdapter(server, RETRY_MS)] });
+  }
+
+  /** Makes documents; the first one is what the rest is about. */
+  create(count: number): AutomergeUrl[] {
+    const made = Array.from({ length: count }, () => this.#theRepo.create<Notes>({ items: {} }));
+    made.forEach((handle) => this.#take(handle));
+    return made.map((handle) => handle.url);
+  }
+
+  /** Asks for documents once; says why it was in vain. */
+  async find(urls: AutomergeUrl[]): Promise<string> {
+    try {
+      const found = await Promise.all(urls.map((url) => this.#theRepo.find<Notes>(url)));
+      found.forEach((handle) => this.#take(handle));
+      return "found";
+    } catch (error) {
+      return String(error);
+    }
+  }
+
+  put(key: string, value: string): void {
+    for (const handle of this.#handles) handle.change((notes) => (notes.items[key] = value));
+  }
+
+  /** What stands in all documents alike, or `undefined`. */
+  items(): Record<string, string> | undefined {
+    const sorted = this.#handles.map((handle) => {
+      const { items } = handle.doc();
+      return Object.fromEntries(Object.keys(items).sort().map((key) => [key, items[key] ?? ""]));
+    });
+    const [first] = sorted;
+    return sorted.every((one) => JSON.stringify(one) === JSON.stringify(first)) ? first : undefined;
+  }
+
+  broadcast(message: unknown): void {
+    this.#handles[0]?.broadcast(message);
+  }
+
+  heard(): unknown[] {
+    return this.#heard;
+  }
+
+  show(cursor: number): void {
+    const handle = this.#handles[0];
+    if (handle === undefined) throw new Error("no document is open");
+    if (this.#presence === undefined) {
+      this.#presence = new Presence({ handle });
+      this.#presence.start({ initialState: { cursor } });
+    } else {
+      this.#presence.broadcast("cursor", cursor);
+    }
+  }
+
+  hide(): void {
+    this.#presence?.stop();
+  }
+
+  seen(): unknown[] {
+    return Object.values(this.#presence?.getPeerStates().value ?? {}).map((peer) => peer.value);
+  }
+
+  get #theRepo(): Repo {
+    if (this.#repo === undefined) throw new Error("open() comes first");
+    return this.#repo;
+  }
+
+  #take(handle: DocHandle<Notes>): void {
+    this.#handles.push(handle);
+    handle.on("ephemeral-message", ({ message }) => this.#heard.push(message));
+  }
+}
+
+declare global {
+  var tab: Tab;
+}
+
+globalThis.tab = new Tab();
