@@ -4,12 +4,13 @@
 //! Otherwise an older value of the same key is taken, if such a key never gets another value, and where it is not even known
 //! which key it was, the range of keys that may lack something is told.
 
+use super::super::sled::FOREIGN_KEYS;
 use super::{
     LogFile, count, leaf, link,
     node::{Leaf, Link},
     segment::{Ending, Kind, Message, Piece, SEGMENT_BYTES, piece, pieces},
 };
-use crate::server::store::{StoreError, key::Key, record::unseal, sled::FOREIGN_KEYS};
+use crate::server::store::{StoreError, key::Key, record::unseal};
 use std::{collections::BTreeMap, io, ops::Range, os::unix::fs::FileExt};
 
 /// Behind all keys.
