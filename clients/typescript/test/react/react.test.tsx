@@ -102,6 +102,21 @@ describe("useDocument", () => {
     await waitFor(() => expect(shown()).toBe("empty (live)"));
   });
 
+  it("begins each document as the render says that first names it", async () => {
+    function Begun(props: { id: string }): ReactNode {
+      const [doc] = useDocument<Note>(props.id, { initial: { text: `begun as ${props.id}` } });
+      return <p data-testid="text">{doc?.text ?? "nothing"}</p>;
+    }
+    const server = new TestServer();
+    const mine = client(server);
+    const { rerender } = render(<StrictMode>{inside(mine, <Begun id="one" />)}</StrictMode>);
+    await waitFor(() => expect(shown()).toBe("begun as one"));
+    rerender(<StrictMode>{inside(mine, <Begun id="two" />)}</StrictMode>);
+    await waitFor(() => expect(server.members("two")).toBe(1));
+    await waitFor(() => expect(shown()).not.toBe("nothing"));
+    expect(shown()).toBe("begun as two");
+  });
+
   it("renders only when something has changed", async () => {
     const server = new TestServer();
     let change: ChangeDocument<Note> = () => undefined;
