@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
-import { act, cleanup, configure, render, screen, waitFor } from "@testing-library/react";
+import * as A from "@automerge/automerge";
+import { act, cleanup, configure, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { Component, StrictMode, useEffect, type ReactNode } from "react";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Client } from "../../src/client.js";
@@ -115,6 +116,25 @@ describe("useDocument", () => {
     await waitFor(() => expect(server.members("two")).toBe(1));
     await waitFor(() => expect(shown()).not.toBe("nothing"));
     expect(shown()).toBe("begun as two");
+  });
+
+  it("keeps what two people type into one input at the same time", async () => {
+    // As README.md has it.
+    function Field(props: { as: string }): ReactNode {
+      const [doc, change] = useDocument<Note>("note", { initial: { ...EMPTY } });
+      const write = (text: string): void => change((note) => A.updateText(note, ["text"], text));
+      return doc === undefined ? null : <input data-testid={props.as} value={doc.text} onChange={(event) => write(event.target.value)} />;
+    }
+    const server = new TestServer();
+    const [ann, bob] = [client(server), client(server)];
+    render([inside(ann, <Field as="ann" />), inside(bob, <Field as="bob" />)].map((each, key) => <div key={key}>{each}</div>));
+    const field = (as: string): HTMLInputElement => screen.getByTestId(as);
+    await waitFor(() => expect([field("ann").value, field("bob").value]).toEqual(["empty", "empty"]));
+    act(() => [ann, bob].forEach((each) => each.goOffline()));
+    fireEvent.change(field("ann"), { target: { value: "not empty" } });
+    fireEvent.change(field("bob"), { target: { value: "empty at all" } });
+    act(() => [ann, bob].forEach((each) => each.goOnline()));
+    await waitFor(() => expect([field("ann").value, field("bob").value]).toEqual(["not empty at all", "not empty at all"]));
   });
 
   it("renders only when something has changed", async () => {
