@@ -64,10 +64,14 @@ function splice(board: Board, changes: ChangeSet): void {
   });
 }
 
-/** The document may be further on than the change that is told of: more of them follow. */
+/**
+ * The document may be further on than the change that is told of: more of them follow. Where there are no splices to follow, the
+ * whole text is compared; behind splices its length tells whether they have led to the document's.
+ */
 function follow(view: EditorView, change: Change<Board>): void {
   const changes = change.origin === "replaced" ? undefined : fromPatches(change.patches, view.state.doc.length);
-  if (changes !== undefined && !changes.empty) view.dispatch({ changes, ...REMOTE });
+  if (changes === undefined) return show(view, change.doc);
+  if (!changes.empty) view.dispatch({ changes, ...REMOTE });
   if (view.state.doc.length !== (readText(change.doc) ?? "").length) show(view, change.doc);
 }
 

@@ -4,6 +4,7 @@
  */
 import { type Client, type ClientError, type ConnectionStatus } from "@syncline/client";
 import { h, icon } from "./dom";
+import { makeGuard } from "./guard";
 import { keep, recall } from "./keep";
 import { makeNotices } from "./notices";
 import type { Self } from "./people";
@@ -29,6 +30,7 @@ export function showPage(root: HTMLElement, client: Client, desk: TokenDesk): vo
 class Page {
   readonly #client: Client;
   readonly #desk: TokenDesk;
+  readonly #storageFailed: () => void;
   readonly #notices = makeNotices();
   readonly #figures = makeFigures();
   readonly #network = makeNetwork((isOnline) => this.#set(isOnline));
@@ -51,6 +53,7 @@ class Page {
   constructor(root: HTMLElement, client: Client, desk: TokenDesk) {
     this.#client = client;
     this.#desk = desk;
+    this.#storageFailed = makeGuard(client, () => this.#notices.hide("storage"));
     const brand = h("a", { class: "brand", href: `#${FIRST_DOCUMENT}`, title: "Syncline" }, icon("wave"), h("h1", {}, "Syncline"));
     const where = h(
       "form",
@@ -136,8 +139,7 @@ class Page {
         return this.#notices.show("held", { text, tone, actions: [adopt], closes: true });
       }
       case "storage":
-        // Elsewhere what is not sent yet is kept, so nobody need be held up who leaves.
-        this.#client.guardUnload();
+        this.#storageFailed();
         return this.#notices.show("storage", {
           text: "This browser does not keep what you write. It is sent all the same; stay until it is saved.",
           tone,

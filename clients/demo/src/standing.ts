@@ -2,11 +2,12 @@
 import type { ConnectionStatus, Figures, Safety } from "@syncline/client";
 import { h, icon, say } from "./dom";
 
+/** What another window of this browser has not sent yet is shown here too, but is for the light of that window to tell. */
 const SAFE: Record<Safety, { readonly word: string; readonly meaning: string }> = {
-  unstored: { word: "Writing", meaning: "Some changes are not stored in this browser yet" },
-  local: { word: "Only here", meaning: "Some changes are in this browser only" },
-  sent: { word: "Sending", meaning: "All changes are on their way to the server" },
-  durable: { word: "Saved", meaning: "Every change is on the server's disk" },
+  unstored: { word: "Writing", meaning: "Some of your changes in this window are not stored in this browser yet" },
+  local: { word: "Only here", meaning: "Some of your changes in this window are in this browser only" },
+  sent: { word: "Sending", meaning: "All your changes in this window are on their way to the server" },
+  durable: { word: "Saved", meaning: "All your changes in this window are on the server's disk" },
 };
 
 /** The light. */

@@ -14,7 +14,10 @@ export class TokenDesk {
   readonly source: (() => Promise<string>) | undefined;
 
   readonly #given: () => void;
-  readonly #waiting = new Set<(token: string) => void>();
+  /** Whoever asked last waits for it; the client asks again after a while and has then forgotten that it had. */
+  #answer: ((token: string) => void) | undefined;
+  /** Who has said "Later" is not asked again by the dialog, which takes the keys from whatever is being written. */
+  #isPutOff = false;
   readonly #field = h("textarea", {
     id: "token",
     rows: 4,
@@ -38,15 +41,16 @@ export class TokenDesk {
     this.element = h("div", { class: "notices", role: "status" }, this.#line, this.#dialog);
   }
 
-  /** Asks for a token. */
+  /** Asks for a token; whoever has put that off sees the line only. */
   ask(why: string): void {
     this.#why.textContent = why;
     this.#line.hidden = false;
-    if (!this.#dialog.open) this.#dialog.showModal();
+    if (!this.#dialog.open && !this.#isPutOff) this.#dialog.showModal();
   }
 
   /** A token was accepted: nothing is asked any more. */
   settle(): void {
+    this.#isPutOff = false;
     this.#line.hidden = true;
     this.#dialog.close();
   }
@@ -56,7 +60,7 @@ export class TokenDesk {
     const expiresAt = readClaims(token).expiresAt ?? Infinity;
     if (token !== undefined && expiresAt > Date.now()) return token;
     this.ask("Your token has run out. What you write meanwhile is kept in this browser.");
-    return new Promise((resolve) => this.#waiting.add(resolve));
+    return new Promise((resolve) => (this.#answer = resolve));
   }
 
   #take(event: SubmitEvent): void {
@@ -65,17 +69,20 @@ export class TokenDesk {
     if (token === "") return;
     keep("tab", "token", token);
     this.#field.value = "";
+    this.#isPutOff = false;
     this.#dialog.close();
-    for (const resolve of this.#waiting) resolve(token);
-    this.#waiting.clear();
+    this.#answer?.(token);
+    this.#answer = undefined;
     this.#given();
   }
 
   #makeDialog(): HTMLDialogElement {
-    const later = h("button", { type: "button", onclick: () => this.#dialog.close() }, "Later");
+    const putOff = (): void => void (this.#isPutOff = true);
+    const later = h("button", { type: "button", onclick: () => (putOff(), this.#dialog.close()) }, "Later");
     return h(
       "dialog",
-      { class: "dialog", "aria-labelledby": "token-title", "aria-describedby": "token-why" },
+      // The key Escape is another way to say "Later".
+      { class: "dialog", "aria-labelledby": "token-title", "aria-describedby": "token-why", oncancel: putOff },
       h(
         "form",
         { onsubmit: (event: SubmitEvent) => this.#take(event) },

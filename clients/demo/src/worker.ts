@@ -1,7 +1,8 @@
 /**
  * The service worker: keeps the files of the page, so that it opens without a network too. Documents are none of its business;
  * the client keeps them. Files whose names carry a hash come from what is kept; the page itself from the server, as long as it
- * answers.
+ * answers. A window that still shows the version before has its files until it is loaded anew, or until the version after this one:
+ * the server does not have them any more.
  */
 
 /** The build puts both in front of this file. */
@@ -29,7 +30,8 @@ const PATIENCE_MS = 4000;
 
 const scope = self as unknown as WorkerScope;
 const root = scope.registration.scope;
-const kept = `syncline-page-${PAGE_VERSION}`;
+const PREFIX = "syncline-page-";
+const kept = `${PREFIX}${PAGE_VERSION}`;
 const addresses = new Set(PAGE_FILES.map((file) => new URL(file, root).href));
 
 scope.addEventListener("install", (event) => {
@@ -43,7 +45,7 @@ scope.addEventListener("activate", (event) => {
 scope.addEventListener("fetch", (event) => {
   const { request } = event;
   const address = request.url.split(/[?#]/)[0] ?? "";
-  if (request.method !== "GET" || !addresses.has(address)) return;
+  if (request.method !== "GET" || !(addresses.has(address) || address.startsWith(`${root}assets/`))) return;
   event.respondWith(address === root ? page(request) : file(address, request));
 });
 
@@ -52,10 +54,11 @@ async function keepFiles(): Promise<void> {
   await cache.addAll([...addresses].map((address) => new Request(address, { cache: "no-cache" })));
 }
 
+/** Of the former versions the last one stays. */
 async function dropFormer(): Promise<void> {
   const names = await caches.keys();
-  const former = names.filter((name) => name.startsWith("syncline-page-") && name !== kept);
-  await Promise.all(former.map((name) => caches.delete(name)));
+  const former = names.filter((name) => name.startsWith(PREFIX) && name !== kept);
+  await Promise.all(former.slice(0, -1).map((name) => caches.delete(name)));
 }
 
 async function page(request: Request): Promise<Response> {
@@ -72,8 +75,10 @@ async function page(request: Request): Promise<Response> {
   return file(root, request);
 }
 
+/** This version's file goes before one of the same name that was kept by the version before. */
 async function file(address: string, request: Request): Promise<Response> {
-  return (await caches.match(address)) ?? fetch(request);
+  const cache = await caches.open(kept);
+  return (await cache.match(address)) ?? (await caches.match(address)) ?? fetch(request);
 }
 
 export {};

@@ -1,8 +1,11 @@
 /** Automerge's patches, as the editor takes them: whatever two people write, the editor shows what the document holds. */
 import * as Automerge from "@automerge/automerge";
-import { Text } from "@codemirror/state";
-import { expect, test } from "vitest";
-import { fromPatches } from "../src/binding";
+import { EditorState, Text, type TransactionSpec } from "@codemirror/state";
+import type { EditorView } from "@codemirror/view";
+import { Client, type Change, type DocHandle } from "@syncline/client";
+import { expect, test, vi } from "vitest";
+import { TestServer } from "../../typescript/test/server/server";
+import { bindText, fromPatches } from "../src/binding";
 import { EMPTY, type Board } from "../src/model";
 
 type Doc = Automerge.Doc<Board>;
@@ -50,4 +53,54 @@ test("patches of other places change nothing, and those that are no splices are 
   expect(fromPatches([{ action: "put", path: ["text"], value: "" }], 3)).toBeUndefined();
   expect(fromPatches([{ action: "splice", path: ["text", 4], value: "x" }], 3)).toBeUndefined();
   expect(fromPatches([{ action: "del", path: ["text", 2], length: 2 }], 3)).toBeUndefined();
+});
+
+/** As much of an editor as a binding needs to show a text. */
+function makeView(): EditorView {
+  let state = EditorState.create();
+  const view = {
+    get state() {
+      return state;
+    },
+    dispatch: (spec: TransactionSpec) => void (state = state.update(spec).state),
+  };
+  return view as unknown as EditorView;
+}
+
+test("a refused edit that was as long as what it took the place of leaves the editor too", { timeout: 60_000 }, async () => {
+  const server = new TestServer();
+  const client = new Client({ url: "ws://test", transport: server.transport(), groupMs: 0 });
+  const handle = client.open<Board>("board", { initial: EMPTY });
+  await handle.whenReady();
+  const view = makeView();
+  bindText(handle, () => undefined).attach(view);
+  handle.change((board) => Automerge.splice(board, ["text"], 0, 0, "abc"));
+  await handle.whenDurable();
+
+  client.goOffline();
+  handle.change((board) => Automerge.splice(board, ["text"], 1, 1, "X"));
+  expect(view.state.doc.toString()).toBe("aXc");
+  server.judge = () => "forbidden";
+  client.goOnline();
+  await vi.waitFor(() => expect(handle.drafts.list().length).toBe(1), { timeout: 50_000 });
+  expect(handle.doc().text).toBe("abc");
+  expect(view.state.doc.toString()).toBe("abc");
+  await client.close();
+});
+
+test("what the patches do not say as splices is compared, however long it is", () => {
+  let hear: (change: Change<Board>) => void = () => undefined;
+  const handle = { isReady: true, doc: () => ({ ...EMPTY, text: "abc" }), on: (_event: string, hears: typeof hear) => (hear = hears) };
+  const view = makeView();
+  bindText(handle as unknown as DocHandle<Board>, () => undefined).attach(view);
+  const told = (text: string, patches: Automerge.Patch[]): string => {
+    hear({ doc: { ...EMPTY, text }, patches, origin: "remote" } as unknown as Change<Board>);
+    return view.state.doc.toString();
+  };
+  expect(told("xyz", [{ action: "put", path: ["text"], value: "xyz" }])).toBe("xyz");
+  const pieces = Array.from({ length: 150 }, (): Automerge.Patch[] => [
+    { action: "del", path: ["text", 0] },
+    { action: "splice", path: ["text", 2], value: "." },
+  ]);
+  expect(told("...", pieces.flat())).toBe("...");
 });

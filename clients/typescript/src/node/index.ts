@@ -1,3 +1,3 @@
 /** What only Node has: everything that `@syncline/client/node` exports. */
 export { fileStorage } from "./storage.js";
-export { nodeTransport } from "./transport.js";
+export { nodeTransport, type NodeTransportOptions } from "./transport.js";

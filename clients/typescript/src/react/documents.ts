@@ -58,7 +58,9 @@ export class Documents {
 
   #begin(documentId: string): UsedDocument {
     const open = (initial: unknown): DocHandle<unknown> => this.#client.open<unknown>(documentId, initial === undefined ? {} : { initial });
-    const document = new UsedDocument(open, () => this.#used.delete(documentId));
+    const document = new UsedDocument(open, () => {
+      if (this.#used.get(documentId) === document) this.#used.delete(documentId);
+    });
     this.#used.set(documentId, document);
     return document;
   }
@@ -95,6 +97,8 @@ class UsedDocument {
   readonly #users = new Set<User>();
   #handle: DocHandle<unknown> | undefined;
   #shown: unknown;
+  /** Nobody may join any more. */
+  #hasEnded = false;
   #ends: Array<() => void> = [];
 
   constructor(open: (initial: unknown) => DocHandle<unknown>, closed: () => void) {
@@ -144,8 +148,10 @@ class UsedDocument {
     handle.whenReady().then(look, look);
   }
 
+  /** Asked for by each last leave: one that was followed by a return is in vain, and of two only one ends it. */
   #end(): void {
-    if (this.#users.size > 0) return;
+    if (this.#users.size > 0 || this.#hasEnded) return;
+    this.#hasEnded = true;
     for (const end of this.#ends.splice(0)) end();
     this.#closed();
     // What could not be stored has been told as an error of the client.

@@ -94,10 +94,10 @@ export function useSyncStatus(): SyncStatus {
 /** Keeps the document in use while the component is mounted, and renders anew when what `read` gives has changed. */
 function useUsed<View>(documentId: string, initial: unknown, read: () => View): View {
   const client = useClient();
-  // How the document begins is asked once, at the first mount: an object written in place is another one at each render.
-  const first = useRef(initial);
+  // Each document begins as the render says that first names it. `initial` is no reason to use it anew: an object written in place
+  // is another one at each render.
   const subscribe = useCallback(
-    (changed: () => void) => documentsOf(client).use(documentId, first.current, changed),
+    (changed: () => void) => documentsOf(client).use(documentId, initial, changed),
     [client, documentId],
   );
   return useSyncExternalStore(subscribe, read, read);

@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
-import { act, cleanup, configure, render, screen, waitFor } from "@testing-library/react";
+import * as A from "@automerge/automerge";
+import { act, cleanup, configure, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { Component, StrictMode, useEffect, type ReactNode } from "react";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Client } from "../../src/client.js";
@@ -100,6 +101,40 @@ describe("useDocument", () => {
     rerender(inside(mine, <Text id="two" />));
     await waitFor(() => expect([server.members("one"), server.members("two")]).toEqual([0, 1]));
     await waitFor(() => expect(shown()).toBe("empty (live)"));
+  });
+
+  it("begins each document as the render says that first names it", async () => {
+    function Begun(props: { id: string }): ReactNode {
+      const [doc] = useDocument<Note>(props.id, { initial: { text: `begun as ${props.id}` } });
+      return <p data-testid="text">{doc?.text ?? "nothing"}</p>;
+    }
+    const server = new TestServer();
+    const mine = client(server);
+    const { rerender } = render(<StrictMode>{inside(mine, <Begun id="one" />)}</StrictMode>);
+    await waitFor(() => expect(shown()).toBe("begun as one"));
+    rerender(<StrictMode>{inside(mine, <Begun id="two" />)}</StrictMode>);
+    await waitFor(() => expect(server.members("two")).toBe(1));
+    await waitFor(() => expect(shown()).not.toBe("nothing"));
+    expect(shown()).toBe("begun as two");
+  });
+
+  it("keeps what two people type into one input at the same time", async () => {
+    // As README.md has it.
+    function Field(props: { as: string }): ReactNode {
+      const [doc, change] = useDocument<Note>("note", { initial: { ...EMPTY } });
+      const write = (text: string): void => change((note) => A.updateText(note, ["text"], text));
+      return doc === undefined ? null : <input data-testid={props.as} value={doc.text} onChange={(event) => write(event.target.value)} />;
+    }
+    const server = new TestServer();
+    const [ann, bob] = [client(server), client(server)];
+    render([inside(ann, <Field as="ann" />), inside(bob, <Field as="bob" />)].map((each, key) => <div key={key}>{each}</div>));
+    const field = (as: string): HTMLInputElement => screen.getByTestId(as);
+    await waitFor(() => expect([field("ann").value, field("bob").value]).toEqual(["empty", "empty"]));
+    act(() => [ann, bob].forEach((each) => each.goOffline()));
+    fireEvent.change(field("ann"), { target: { value: "not empty" } });
+    fireEvent.change(field("bob"), { target: { value: "empty at all" } });
+    act(() => [ann, bob].forEach((each) => each.goOnline()));
+    await waitFor(() => expect([field("ann").value, field("bob").value]).toEqual(["not empty at all", "not empty at all"]));
   });
 
   it("renders only when something has changed", async () => {
