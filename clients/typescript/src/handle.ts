@@ -225,6 +225,7 @@ export class DocHandle<T> {
       this.#safety = JSON.stringify(safety);
       this.#events.emit("safety", safety);
     }
+    if (this.#waiters.length === 0) return;
     const oldest = this.#shell.core.oldestSerial(this.documentId);
     this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
   }

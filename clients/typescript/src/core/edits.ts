@@ -5,7 +5,7 @@ import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
 import type { Document, Gone, SiblingContent } from "./document.js";
 import { draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
-import type { Content, Pending } from "./pending.js";
+import { oldestOf, type Content, type Pending } from "./pending.js";
 import { rename } from "./remake.js";
 import { byValue } from "./rejoin.js";
 import { contentOf, contentsSince, patchesBetween } from "./replica.js";
@@ -218,7 +218,7 @@ export function putAside(
 /** Whether nothing of the changes was left out. */
 function makeAnew(document: Document, site: Site, remedy: Remedy, own: Pending[], former: A.Doc<unknown>): boolean {
   const { replica } = document;
-  const serial = own[0]!.serial;
+  const serial = oldestOf(own);
   const before = replica.heads;
   switch (remedy) {
     case "draft":
@@ -247,11 +247,11 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   const at = Math.max(0, Math.round(site.epoch + site.now));
   const kept: KeptDraft = { id: site.random.id(), code, reason, at, changes: changes.map(({ bytes }) => bytes) };
   document.drafts.set(kept.id, kept);
-  tellDraft(document, site, kept, changes[0]?.serial ?? 0);
+  tellDraft(document, site, kept, oldestOf(changes));
   return draftWrite(document.id, kept);
 }
 
-/** `serial` is that of the first change in it: whoever waits for one from there on is told, too. */
+/** `serial` is the smallest in it: whoever waits for one from there on is told, too. In one that another page left there is none. */
 function tellDraft(document: Document, site: Site, kept: KeptDraft, serial: number): void {
   const shown = { ...kept, changes: kept.changes.length };
   site.out.push({ type: "notify", notice: { type: "draft", document: document.id, draft: shown, serial } });
@@ -329,7 +329,7 @@ export function split<T extends Content>(document: Document, changes: readonly T
 /** A page is gone, and what it had left in its queue is this page's now. What it never stored is here alone. */
 export function adopt(document: Document, site: Site, page: string, { edits, drafts }: Left): void {
   const { replica } = document;
-  for (const found of drafts) if (document.foundDraft(found)) tellDraft(document, site, found, 0);
+  for (const found of drafts) if (document.foundDraft(found)) tellDraft(document, site, found, Infinity);
   const left = [...replica.pending.values()].filter((pending) => pending.origin === "sibling" && pending.page === page);
   for (const pending of left) replica.pending.abandon(pending);
   const news: Pending[] = [];

@@ -41,6 +41,11 @@ export interface Pending {
 /** A change, before it is known whose it is. */
 export type Content = Pick<Pending, "hash" | "actor" | "seq" | "deps" | "ops" | "bytes">;
 
+/** The smallest serial: what the server has lost and what is made anew stands in front of older ones. */
+export function oldestOf(changes: ReadonlyArray<Pick<Pending, "serial">>): number {
+  return changes.reduce((oldest, { serial }) => Math.min(oldest, serial), Infinity);
+}
+
 /** The checksum of a chunk: the first 32 bits of its change's hash. */
 export function sumOf(chunk: Uint8Array): number {
   return chunk.length < 8 ? -1 : new DataView(chunk.buffer, chunk.byteOffset).getUint32(4);
@@ -193,8 +198,7 @@ export class PendingChanges {
 
   /** The smallest serial of what this page has to bring to the server. */
   oldestSerial(): number {
-    for (const pending of this.#byHash.values()) if (pending.origin !== "sibling") return pending.serial;
-    return Infinity;
+    return oldestOf([...this.#byHash.values()].filter(({ origin }) => origin !== "sibling"));
   }
 
   #count(pending: Pending, by: 1 | -1): void {

@@ -307,3 +307,46 @@ it("a storage that never takes anything: what is made anew after a reset is sent
   await all.run(2_000);
   expect([handle.safety, all.server.document<Notes>("notes").text.split(";").sort()]).toEqual(["durable", ["", "bad", "mine", "more"]]);
 });
+
+it("whenDurable waits for the change it was asked for, also behind others that a server put back from a backup has lost", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  type(handle, "old;");
+  await all.run(2_000);
+  page.client.goOffline();
+  type(handle, "new;");
+  let durable = false;
+  const waiter = handle.whenDurable().then(() => (durable = true));
+  await all.run(1_000);
+  all.server.restore("notes", 1);
+  all.server.refuse = { code: "unavailable", left: 1_000 };
+  page.client.goOnline();
+  await all.run(3_000);
+  expect([handle.status.state, handle.unsyncedChanges, durable]).toEqual(["live", 2, false]);
+  all.server.refuse.left = 0;
+  await all.run(60_000);
+  await waiter;
+  expect(all.server.document<Notes>("notes").text).toBe("old;new;");
+});
+
+it("a draft that another page has left says nothing of this page's changes: who waits for them goes on waiting", async () => {
+  const { world: all, origin } = world();
+  const [one, two] = [origin.page(), origin.page()];
+  const [a, b] = [open(one), open(two)];
+  await all.run(1_000);
+  all.server.refuse = { code: "limit", left: 1 };
+  type(a, "refused;");
+  await all.run(1_000);
+  expect([a.drafts.list().length, b.drafts.list().length]).toEqual([1, 0]);
+  two.client.goOffline();
+  type(b, "mine;");
+  const waiter = b.whenDurable().then(() => "durable", String);
+  one.kill();
+  await all.run(1_000);
+  expect(b.drafts.list()).toHaveLength(1);
+  two.client.goOnline();
+  await all.run(5_000);
+  expect([await waiter, all.server.document<Notes>("notes").text]).toEqual(["durable", "mine;"]);
+});
