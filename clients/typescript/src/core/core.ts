@@ -338,8 +338,9 @@ export class Core {
   #woke(now: number): void {
     const due = this.#connection.woke(now, this.#out);
     if (due === "lost") this.#apart(now);
-    const room = this.#rooms.keys().next().value;
-    if (due !== "probe" || room === undefined) return;
+    if (due !== "probe") return;
+    // Without a room the answer is `not_open` ([O21]), a sign of life all the same.
+    const room = this.#rooms.keys().next().value ?? 0;
     this.#out.push({ type: "send", frame: encodeClient({ type: "edit", room, id: this.#nextNumber++, changes: [] }) });
   }
 
