@@ -103,6 +103,8 @@ export type Notice =
   | { readonly type: "presence"; readonly document: string }
   | { readonly type: "signal"; readonly document: string; readonly session: number; readonly payload: Uint8Array }
   | { readonly type: "draft"; readonly document: string; readonly draft: Draft; readonly serial: number }
+  /** Changes of another user, `serial` the smallest number among them, are not this page's to send any more. */
+  | { readonly type: "held"; readonly document: string; readonly serial: number }
   | { readonly type: "error"; readonly kind: ClientErrorKind; readonly document?: string; readonly text: string; readonly cause?: unknown };
 
 /** Where a document stands. */

@@ -11,10 +11,11 @@ import { decodeServer } from "../wire/decode.js";
 import { encodeClient } from "../wire/encode.js";
 import type { Closed, Cursor, Hash, Opened, ServerMessage } from "../wire/messages.js";
 import type { DocumentState, Effect, Event, Notice } from "./boundary.js";
+import { claim } from "./claim.js";
 import type { Config } from "./config.js";
 import { Connection, defaultServerLimits } from "./connection.js";
 import { Document } from "./document.js";
-import { acked, adopt, change, putAside, rejected, stored } from "./edits.js";
+import { acked, adopt, change, rejected, stored } from "./edits.js";
 import { Keeper } from "./keeper.js";
 import { draftKey, type Kept, type KeptDraft } from "./kept.js";
 import type { Shown } from "./presence.js";
@@ -312,27 +313,11 @@ export class Core {
     for (const document of this.#documents.values()) document.disconnected(site);
   }
 
-  /** What another user has left in the queue is not sent as this one's. */
   #userKnown(now: number, user: string): void {
     if (this.#user === user) return;
     this.#user = user;
     const site = this.#site(now);
-    for (const document of this.#documents.values()) {
-      const foreign = (key: string, of: string | null) => key !== "" && of !== null && of !== user;
-      let held = 0;
-      for (const pending of document.replica.pending.values()) {
-        if (pending.origin !== "own") continue;
-        if (pending.user === null) pending.user = user;
-        else if (foreign(pending.key, pending.user)) held += 1;
-      }
-      if (held === 0) continue;
-      site.error("held", document.id, `${held} changes of another user are kept and not sent; adoptQueues() would send them`);
-      try {
-        putAside(document, site, "held", "", (pending) => foreign(pending.key, pending.user), "hold");
-      } catch (error) {
-        document.faulted(site, error);
-      }
-    }
+    for (const document of this.#documents.values()) claim(document, site, user);
   }
 
   #woke(now: number): void {

@@ -74,7 +74,7 @@ export function storeUnsaved(document: Document, site: Site, more: readonly Stor
   if (writes.length > 0) document.store(site, { of: "edits", changes, gone: left }, writes);
 }
 
-function writeOf(pending: Pending): StorageWrite {
+export function writeOf(pending: Pending): StorageWrite {
   return editWrite({ key: pending.key, user: pending.user, remade: pending.remade, change: pending.bytes });
 }
 

@@ -22,6 +22,16 @@ const writes = (driver: Driver): StorageWrite[] => driver.effects.flatMap((effec
 const changes = (driver: Driver) => driver.notices.filter((notice) => notice.type === "changed");
 const typed = (doc: A.Doc<Notes>, text: string) => A.change(doc, { time: 0 }, (notes) => A.splice(notes, ["text"], 0, 0, text));
 
+/** What a next page finds, of all batches of a driver. */
+function kept(driver: Driver, own = true): Kept {
+  const entries = new Map<string, Uint8Array>();
+  for (const write of writes(driver)) {
+    if ("put" in write) entries.set(write.put, write.value);
+    else entries.delete(write.remove);
+  }
+  return readKept("d", [...entries].sort(([a], [b]) => (a < b ? -1 : 1)), () => own);
+}
+
 describe("local edits", () => {
   it("are shown at once, stored before they are sent, and sent as one edit", () => {
     const { driver } = live();
@@ -287,16 +297,6 @@ describe("what comes", () => {
 });
 
 describe("what is stored", () => {
-  /** What a next page finds, of all batches of a driver. */
-  function kept(driver: Driver, own = true): Kept {
-    const entries = new Map<string, Uint8Array>();
-    for (const write of writes(driver)) {
-      if ("put" in write) entries.set(write.put, write.value);
-      else entries.delete(write.remove);
-    }
-    return readKept("d", [...entries].sort(([a], [b]) => (a < b ? -1 : 1)), () => own);
-  }
-
   it("c7_o4_is_enough_to_go_on_with_and_to_ask_for_what_was_missed_only", () => {
     const { driver, doc } = live();
     const theirs = typed(doc, "x");
@@ -377,6 +377,37 @@ describe("what is stored", () => {
     expect(driver.errors()).toEqual(["held"]);
     expect(driver.text).toBe("hello");
     expect(writes(driver).some((write) => "remove" in write)).toBe(false);
+  });
+});
+
+describe("when another user is at the page", () => {
+  const queue = (driver: Driver) => kept(driver).own.map(({ user }) => user);
+
+  it("what the former one has just made is stored before it is put aside", () => {
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    driver.step({ type: "user", user: "eve" });
+    driver.open({ ...nothingKept, replica: others("hello").all[0], stored: { cursor: [1, 1], generation: 1, keys: [] } });
+    driver.type("eve's ");
+    driver.step({ type: "user", user: "ada" });
+    expect([driver.text, driver.core.state("d")?.unsynced]).toEqual(["hello", 0]);
+    expect(driver.errors()).toEqual(["held"]);
+    expect(queue(driver)).toEqual(["eve"]);
+  });
+
+  it("what was made before anybody was known is the first one's, in the storage too", () => {
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    driver.open(undefined, { text: "" });
+    driver.step({ type: "stop" });
+    driver.type("early ");
+    driver.pass(100);
+    expect(queue(driver)).toEqual([null, null]);
+    driver.type("later ");
+    driver.step({ type: "user", user: "eve" });
+    expect(queue(driver)).toEqual(["eve", "eve", "eve"]);
+    driver.step({ type: "user", user: "ada" });
+    expect([driver.errors(), driver.text]).toEqual([["held"], ""]);
+    // The document begins anew.
+    expect(queue(driver)).toEqual(["eve", "eve", "eve", "ada"]);
   });
 });
 

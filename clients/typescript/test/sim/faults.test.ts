@@ -350,3 +350,23 @@ it("a draft that another page has left says nothing of this page's changes: who 
   await all.run(5_000);
   expect([await waiter, all.server.document<Notes>("notes").text]).toEqual(["durable", "mine;"]);
 });
+
+it("another user in a running page: what the former one waits for is not said to be durable, and is sent when they are back", async () => {
+  const { world: all, origin } = world();
+  let sub = "eve";
+  const page = origin.page({ token: async () => jwt({ sub }) });
+  const handle = open(page);
+  await all.run(1_000);
+  page.client.goOffline();
+  type(handle, "eve's");
+  const waiter = handle.whenDurable().then(() => "durable", () => "not durable");
+  await all.run(1_000);
+  sub = "ada";
+  page.client.goOnline();
+  await all.run(5_000);
+  expect([await waiter, handle.doc().text]).toEqual(["not durable", ""]);
+  page.kill();
+  const back = open(origin.page({ token: jwt({ sub: "eve" }) }));
+  await all.run(5_000);
+  expect([back.safety, all.server.document<Notes>("notes").text]).toEqual(["durable", "eve's"]);
+});
