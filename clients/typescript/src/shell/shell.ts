@@ -20,6 +20,8 @@ import { Writer } from "./writer.js";
 const NAME = "syncline-ts/0.1.0";
 /** Where the storage keeps whose it was last. */
 const USER_KEY = "user";
+/** So many closed documents go on until the server has their changes. */
+const LINGERING_MAX = 32;
 
 export interface ShellOptions {
   readonly url: string;
@@ -126,6 +128,12 @@ export class Shell {
 
   forget(document: OpenDocument): void {
     if (this.#documents.get(document.id) === document) this.#documents.delete(document.id);
+  }
+
+  /** One more document goes on without anybody. If those are too many, the first is closed: its changes stay stored. */
+  lingers(): void {
+    const lingering = this.documents.filter((document) => document.lingers);
+    if (lingering.length > LINGERING_MAX) void lingering[0]!.end();
   }
 
   get documents(): readonly OpenDocument[] {

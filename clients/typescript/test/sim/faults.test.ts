@@ -370,3 +370,57 @@ it("another user in a running page: what the former one waits for is not said to
   await all.run(5_000);
   expect([back.safety, all.server.document<Notes>("notes").text]).toEqual(["durable", "eve's"]);
 });
+
+it("a document that is closed while the server lacks its changes: they count as unsafe, are sent without it, and then it is let go", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  page.client.goOffline();
+  type(handle, "kept");
+  await Promise.all([handle.close(), all.run(1_000)]);
+  expect([page.client.safety, page.client.unsyncedChanges]).toEqual(["local", 1]);
+  const durable = page.client.whenDurable();
+  page.client.goOnline();
+  await Promise.all([durable, all.run(5_000)]);
+  expect(all.server.document<Notes>("notes").text).toBe("kept");
+  expect(page.client.unsyncedChanges).toBe(0);
+  const sent = page.client.figures.bytesIn;
+  const elsewhere = open(new Origin(all).page());
+  await all.run(1_000);
+  type(elsewhere, " elsewhere");
+  await all.run(1_000);
+  expect(all.server.document<Notes>("notes").text).toBe("kept elsewhere");
+  expect(page.client.figures.bytesIn).toBe(sent);
+});
+
+it("a document that is opened again before the server has its changes goes on as it was", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  page.client.goOffline();
+  type(handle, "one;");
+  await Promise.all([handle.close(), all.run(1_000)]);
+  const again = open(page);
+  expect([again.isReady, again.doc().text, again.unsyncedChanges]).toEqual([true, "one;", 1]);
+  type(again, "two;");
+  page.client.goOnline();
+  await all.run(5_000);
+  expect([again.status.state, again.safety, all.server.document<Notes>("notes").text]).toEqual(["live", "durable", "one;two;"]);
+});
+
+it("closed documents without end: the first are let go, and their changes stay stored", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page({ offline: true });
+  for (let number = 0; number < 40; number += 1) {
+    const handle = page.client.open<Notes>(`note-${number}`, { initial });
+    await all.run(100);
+    type(handle, "kept");
+    await Promise.all([handle.close(), all.run(100)]);
+  }
+  await all.run(1_000);
+  expect(page.client.unsyncedChanges).toBe(32 * 2);
+  expect((await origin.storage.list("")).filter(([key]) => key.includes("/q/"))).toHaveLength(40 * 2);
+  await Promise.all([page.client.close(), all.run(1_000)]);
+});
