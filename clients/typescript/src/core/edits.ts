@@ -8,7 +8,7 @@ import { draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type Kept
 import { oldestOf, type Content, type Pending } from "./pending.js";
 import { rename } from "./remake.js";
 import { byValue } from "./rejoin.js";
-import { contentOf, contentsSince, patchesBetween } from "./replica.js";
+import { contentOf, contentsSince, Fault, patchesBetween, type Replica } from "./replica.js";
 import type { Site } from "./site.js";
 
 /** The bytes around one change in an `edit`, at most. */
@@ -21,7 +21,7 @@ export function change(document: Document, site: Site, make: (doc: A.Doc<unknown
   const { replica } = document;
   mayChange(document, site);
   const heads = replica.heads;
-  const { step, made } = replica.change(make);
+  const { step, made } = run(document, site, make);
   const ops = made.reduce((most, content) => Math.max(most, content.ops), 0);
   const bytes = made.reduce((most, content) => Math.max(most, content.bytes.length), 0);
   if (ops > site.limits.ops_per_change_max || bytes + CHANGE_OVERHEAD_BYTES > site.editBytesMax) {
@@ -31,6 +31,20 @@ export function change(document: Document, site: Site, make: (doc: A.Doc<unknown
   }
   keep(document, site, made);
   return made.map(({ hash }) => hash);
+}
+
+/** What the function throws passes; after a panic of Automerge nothing of the change is left, and the document comes anew. */
+function run(document: Document, site: Site, make: (doc: A.Doc<unknown>) => A.Doc<unknown>): ReturnType<Replica["change"]> {
+  const { replica } = document;
+  const heads = replica.heads;
+  try {
+    return replica.change(make);
+  } catch (error) {
+    if (!(error instanceof Fault || error instanceof WebAssembly.RuntimeError)) throw error;
+    replica.withdraw(heads, freshActor(document, site));
+    document.faulted(site, new Fault("Automerge panicked in a change", { cause: error }));
+    throw new ChangeError("not_ready", "Automerge panicked in this change; nothing of it is left, and the document is fetched anew");
+  }
 }
 
 function mayChange(document: Document, site: Site): void {

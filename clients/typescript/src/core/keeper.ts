@@ -173,7 +173,7 @@ export class Keeper {
     if (behind || (sameCursor(cursor, this.#stored) && this.#unkept.length === 0 && !this.#snapshotDue)) return [];
     const many = this.#keys.length >= this.#limits.chunksMax;
     const snapshot = this.#snapshotDue || (many && (replica.pending.size === 0 || this.#keys.length >= this.#limits.chunksMax * 4));
-    const chunk = snapshot ? this.#snapshot(replica) : joined(this.#unkept);
+    const chunk = snapshot ? guarded(() => this.#snapshot(replica)) : joined(this.#unkept);
     this.#unkept = [];
     this.#unkeptBytes = 0;
     this.#snapshotDue = false;
@@ -200,7 +200,7 @@ export class Keeper {
     if (replica.pending.size === 0) return A.save(replica.doc);
     const heads = replica.confirmedHeads();
     if (heads.length === 0) return new Uint8Array();
-    return guarded(() => A.save(A.clone(A.view(replica.doc, heads))));
+    return A.save(A.clone(A.view(replica.doc, heads)));
   }
 }
 

@@ -103,15 +103,25 @@ export class Shell {
   }
 
   change(document: string, make: LocalChange): Hash[] {
-    const { hashes, effects } = this.core.change(this.now, document, make);
+    const { hashes, effects } = this.#tried(() => this.core.change(this.now, document, make));
     this.#do(effects);
     return hashes;
   }
 
   makeDraftAnew(document: string, draft: string): boolean {
-    const { made, effects } = this.core.makeDraftAnew(this.now, document, draft);
+    const { made, effects } = this.#tried(() => this.core.makeDraftAnew(this.now, document, draft));
     this.#do(effects);
     return made;
+  }
+
+  /** What a change that throws has left to do is done all the same. */
+  #tried<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      this.step({ type: "wake" });
+      throw error;
+    }
   }
 
   /** The document, opened if it is not. */

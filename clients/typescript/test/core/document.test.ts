@@ -244,6 +244,39 @@ describe("what comes", () => {
     expect(driver.edits().length).toBeGreaterThan(1);
   });
 
+  it("a panic of Automerge in a local change leaves nothing of that change, and costs the document, not the edits", () => {
+    const { driver, doc, all } = live();
+    driver.type("mine ");
+    driver.pass(50);
+    const panics = (doc: A.Doc<unknown>): A.Doc<unknown> => {
+      typed(doc as A.Doc<Notes>, "half ");
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    expect(() => driver.core.change(driver.now, "d", panics)).toThrow(ChangeError);
+    driver.step({ type: "wake" });
+    expect([driver.text, driver.errors()]).toEqual(["mine hello", ["document"]]);
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null });
+    const theirs = typed(doc, "x");
+    driver.come([...all, A.getLastLocalChange(theirs)!], [1, 2]);
+    expect([...driver.text].sort().join("")).toBe([..."mine xhello"].sort().join(""));
+    driver.type("more ");
+    driver.pass(50);
+    const sent = driver.edits().flatMap((edit) => edit.changes.map((change) => A.decodeChange(change).hash));
+    expect(new Set(sent).size).toBe(2);
+    expect(driver.core.state("d")?.status.state).toBe("live");
+  });
+
+  it("a document that Automerge cannot write any more is fetched anew, and no error leaves the core", () => {
+    const { driver, all } = live();
+    A.free(driver.core.doc("d"));
+    driver.pass(1_000);
+    expect(driver.errors()).toEqual(["document"]);
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null, heads: [] });
+    driver.come(all, [1, 1]);
+    driver.type("mine ");
+    expect(driver.text).toBe("mine hello");
+  });
+
   it("r2_after_a_reset_own_edits_are_made_anew_once_under_a_new_actor", () => {
     const { driver, doc, all } = live();
     const culprit = typed(doc, "BAD ");
