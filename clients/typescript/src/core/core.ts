@@ -169,7 +169,7 @@ export class Core {
         this.#connection.disconnected(now, event.code, this.#out);
         return this.#apart(now);
       case "token":
-        if (this.#connection.token(now, event.token, this.#out)) this.#forgive("forbidden");
+        if (this.#connection.token(now, event.token, this.#out)) this.#renewed(now);
         return;
       case "token-failed":
         this.#notify({ type: "error", kind: "token", text: "the token function failed; it is asked again", cause: event.error });
@@ -303,6 +303,13 @@ export class Core {
   /** What was refused for this reason may be tried again. */
   #forgive(reason: string): void {
     for (const document of this.#documents.values()) if (document.refusal === reason) document.forgive();
+  }
+
+  /** A new token is on its way: it may grant what the former one did not. */
+  #renewed(now: number): void {
+    this.#forgive("forbidden");
+    const site = this.#site(now);
+    for (const document of this.#documents.values()) if (document.access === "read" && document.room !== undefined) document.leave(site);
   }
 
   #apart(now: number): void {

@@ -167,6 +167,8 @@ export function rejected(document: Document, site: Site, id: number, code: strin
       return document.leave(site);
     }
     default:
+      // A renewed token may grant less than the room was opened with ([H13]).
+      if (code === "forbidden") document.access = "read";
       attempt(document, site, () => putAside(document, site, code, text, (change) => refused.has(change.hash)));
   }
 }

@@ -115,7 +115,7 @@ describe("local edits", () => {
     expect(drafts(driver)).toEqual([]);
   });
 
-  it.each(["limit", "forbidden", "after_reject", "x_unknown"])("e17_a_refused_edit_becomes_a_draft_with_what_stands_on_it: %s", (code) => {
+  it.each(["limit", "foreign_actor", "after_reject", "x_unknown"])("e17_a_refused_edit_becomes_a_draft_with_what_stands_on_it: %s", (code) => {
     const { driver } = live();
     driver.type("a");
     driver.pass(50);
@@ -132,6 +132,30 @@ describe("local edits", () => {
     const [draft] = drafts(driver);
     expect(driver.core.makeDraftAnew(driver.now, "d", draft!.id).made).toBe(true);
     expect([...driver.text].sort().join("")).toBe([..."abchello"].sort().join(""));
+  });
+
+  it("h13_a_token_that_grants_reading_only_makes_the_document_read_only_until_another_one_grants_more", () => {
+    const { all } = others("hello");
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    driver.open();
+    driver.step({ type: "start" });
+    driver.step({ type: "token", token: { text: "one", expiresAt: driver.now + 100_000 } });
+    driver.step({ type: "connected" });
+    driver.say({ type: "welcome", session: 7, limits: { ...noLimits, idle_timeout_ms: 1_000_000 }, capabilities: [] });
+    driver.come(all, [1, 1]);
+    driver.type("a");
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "forbidden", text: "" });
+    expect(driver.core.state("d")?.status).toEqual({ state: "live", access: "read" });
+    expect(() => driver.type("b")).toThrow(expect.objectContaining({ kind: "read_only" }));
+    driver.pass(80_000);
+    driver.sent = [];
+    driver.step({ type: "token", token: { text: "two", expiresAt: undefined } });
+    expect(driver.sent.map(({ type }) => type)).toEqual(["auth", "leave", "open"]);
+    driver.come([], [1, 1], { base: "replica", heads: A.getHeads(driver.core.doc("d")) });
+    expect(driver.core.state("d")?.status).toEqual({ state: "live", access: "write" });
+    driver.type("c");
+    expect(driver.text).toBe("chello");
   });
 
   it("e14_an_actor_conflict_is_made_anew_under_another_actor", () => {
