@@ -61,6 +61,8 @@ export type SiblingMessage =
   | { readonly type: "edits"; readonly page: string; readonly changes: readonly Uint8Array[] }
   /** Changes of the page that tells that are not in the document any more: made anew, or refused. */
   | { readonly type: "gone"; readonly page: string; readonly hashes: readonly Hash[]; readonly remade: boolean }
+  /** A draft that is not stored any more: dropped, or made anew. */
+  | { readonly type: "dropped"; readonly page: string; readonly draft: string }
   /** The stored replica covers the log up to there. */
   | { readonly type: "kept"; readonly page: string; readonly cursor: Cursor };
 

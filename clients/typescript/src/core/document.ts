@@ -337,6 +337,8 @@ export class Document {
         return placeSiblings(this, site, message.changes, message.page);
       case "gone":
         return gone(this, site, new Set(message.hashes), message.remade);
+      case "dropped":
+        return void this.dropDraft(message.draft);
       case "kept":
         return this.keeper.keptElsewhere(site.now, message.cursor);
     }

@@ -4,7 +4,7 @@ import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
 import type { Document, Gone, SiblingContent } from "./document.js";
-import { draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
+import { draftsPrefix, draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
 import { oldestOf, type Content, type Pending } from "./pending.js";
 import { rename } from "./remake.js";
 import { byValue } from "./rejoin.js";
@@ -103,6 +103,7 @@ export function stored(document: Document, site: Site, number: number, failed: b
   if (!failed) {
     document.tickets.delete(number);
     written(document, writes);
+    tellDropped(document, site, writes);
   }
   if (ticket.of === "replica" && !failed) {
     const cursor = document.keeper.stored(site.now);
@@ -127,6 +128,16 @@ function written({ id, queued }: Document, writes: readonly StorageWrite[]): voi
   for (const write of writes) {
     if ("remove" in write) queued.delete(write.remove);
     else if (write.put.startsWith(queues)) queued.add(write.put);
+  }
+}
+
+/** Not earlier than it is stored: a page that reads the draft afterwards would not have heard. */
+function tellDropped(document: Document, site: Site, writes: readonly StorageWrite[]): void {
+  const prefix = draftsPrefix(document.id);
+  for (const write of writes) {
+    if (!("remove" in write) || !write.remove.startsWith(prefix)) continue;
+    const message = { type: "dropped", page: site.page, draft: write.remove.slice(prefix.length) } as const;
+    site.out.push({ type: "post", document: document.id, message });
   }
 }
 

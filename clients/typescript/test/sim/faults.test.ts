@@ -424,3 +424,21 @@ it("closed documents without end: the first are let go, and their changes stay s
   expect((await origin.storage.list("")).filter(([key]) => key.includes("/q/"))).toHaveLength(40 * 2);
   await Promise.all([page.client.close(), all.run(1_000)]);
 });
+
+it("a draft that is made anew or dropped on one page is gone on the others", async () => {
+  const { world: all, origin } = world();
+  const one = open(origin.page());
+  await all.run(1_000);
+  all.server.refuse = { code: "limit", left: 1 };
+  type(one, "refused;");
+  await all.run(1_000);
+  const two = open(origin.page());
+  await all.run(1_000);
+  const [draft] = one.drafts.list();
+  expect(two.drafts.list()).toEqual([draft]);
+  expect(one.drafts.makeAnew(draft!.id)).toBe(true);
+  await all.run(1_000);
+  expect([two.drafts.list(), two.drafts.makeAnew(draft!.id)]).toEqual([[], false]);
+  await all.run(1_000);
+  expect(all.server.document<Notes>("notes").text).toBe("refused;");
+});
