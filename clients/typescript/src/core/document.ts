@@ -105,7 +105,7 @@ export class Document {
   /** The last application of diffs was in this step. */
   applied = false;
   /** Own changes that were acknowledged before their diff has come, by checksum. */
-  readonly #acknowledged = new Map<number, Uint8Array>();
+  readonly #acknowledged = new Map<number, { readonly bytes: Uint8Array; readonly position: number }>();
   #applyAt = 0;
   #attempts = 0;
   #waiting: Waiting = { fresh: [], all: [], bytes: 0, cursor: undefined };
@@ -189,6 +189,8 @@ export class Document {
     this.replica.cursor = end;
     this.rejoin = "trusting";
     this.#waiting.cursor = end;
+    // No diff brings what came in parts.
+    for (const [sum, { position }] of this.#acknowledged) if (position <= end[1]) this.#acknowledged.delete(sum);
     this.ready = true;
     this.#attempts = 0;
     placeSiblings(this, site, []);
@@ -217,7 +219,7 @@ export class Document {
     this.#waiting.all.push(chunk);
     this.#waiting.bytes += chunk.length;
     const pending = this.replica.pending.matching(chunk);
-    const known = pending?.bytes ?? this.#acknowledged.get(sumOf(chunk));
+    const known = pending?.bytes ?? this.#acknowledged.get(sumOf(chunk))?.bytes;
     if (known === undefined || !sameBytes(known, chunk)) this.#waiting.fresh.push(chunk);
     if (pending !== undefined) this.confirm(site, pending, cursor);
     else this.#acknowledged.delete(sumOf(chunk));
@@ -227,7 +229,7 @@ export class Document {
   acknowledge(site: Site, pending: Pending, cursor: Cursor): void {
     const { replica, keeper } = this;
     replica.pending.delete(pending.hash);
-    this.#acknowledged.set(sumOf(pending.bytes), pending.bytes);
+    this.#acknowledged.set(sumOf(pending.bytes), { bytes: pending.bytes, position: cursor[1] });
     if (pending.key === "") return;
     if (pending.deps.some((dep) => replica.pending.has(dep))) keeper.confirmed(site.now, pending.key, cursor);
     else keeper.acknowledged(site.now, pending.key, cursor, pending.bytes);

@@ -422,6 +422,33 @@ describe("what is stored", () => {
     expect(next.core.doc("d")).toEqual(theirs);
   });
 
+  it("is a snapshot where too much has come while a batch was stuck", () => {
+    const { doc, all } = others("hello");
+    const driver = new Driver({ limits: { stuckBytesMax: 1_000 } });
+    driver.open();
+    driver.connect();
+    driver.come(all, [1, 1]);
+    driver.storage = "waits";
+    driver.pass(1_000);
+    let theirs = doc;
+    for (let position = 2; position < 30; position += 1) {
+      theirs = typed(theirs, "x");
+      driver.diff([A.getLastLocalChange(theirs)!], [1, position]);
+      driver.pass(100);
+    }
+    const [stuck, ...more] = driver.effects.filter((effect) => effect.type === "store");
+    expect(more).toEqual([]);
+    driver.storage = "works";
+    driver.step({ type: "stored", document: "d", ticket: stuck!.ticket });
+    driver.pass(1_000);
+    const found = kept(driver);
+    expect(found.stored).toMatchObject({ cursor: [1, 29], generation: 2 });
+    expect(found.stored?.keys).toHaveLength(1);
+    const next = new Driver();
+    next.open(found);
+    expect(next.core.doc("d")).toEqual(theirs);
+  });
+
   it("of another user is held back", () => {
     const driver = new Driver({ credentials: { kind: "asked" } });
     const mine = A.getLastLocalChange(typed(others("hello").doc, "eve's "))!;
