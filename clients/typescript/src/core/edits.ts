@@ -177,11 +177,20 @@ export function rejected(document: Document, site: Site, id: number, code: strin
       attempt(document, site, () => putAside(document, site, code, text, (change) => own.has(change.hash)));
       return document.leave(site);
     }
+    case "limit":
+      if (refused.size > 1) return sendAlone(document, site, refused);
+      return attempt(document, site, () => putAside(document, site, code, text, (change) => refused.has(change.hash)));
     default:
       // A renewed token may grant less than the room was opened with ([H13]).
       if (code === "forbidden") document.access = "read";
       attempt(document, site, () => putAside(document, site, code, text, (change) => refused.has(change.hash)));
   }
+}
+
+/** Together they may be above a limit that none of them is ([E21]). In this room all of their actor is refused now ([E15]). */
+function sendAlone(document: Document, site: Site, refused: ReadonlySet<Hash>): void {
+  for (const hash of refused) document.replica.pending.get(hash)!.alone = true;
+  document.leaveAndWait(site);
 }
 
 /** Another page has taken changes back, or made them anew: what this page has put on them is made anew, too. */
@@ -448,7 +457,9 @@ function pack(document: Document, site: Site, carried: ReadonlySet<Pending>): Pe
     const fits = bytes <= site.editBytesMax && (packed.length === 0 || ops <= site.limits.ops_per_change_max);
     const sameActor = packed.length === 0 || packed[0]!.actor === change.actor;
     if (change.stored === "not yet" || change.edit !== undefined || !fits || !sameActor || packed.length === EDIT_CHANGES_MAX) break;
+    if (change.alone === true && packed.length > 0) break;
     packed.push(change);
+    if (change.alone === true) break;
   }
   return packed;
 }

@@ -34,6 +34,8 @@ export interface Pending {
   edit: number | undefined;
   /** Whether it was ever sent by this page: then the server may have it. */
   sent: boolean;
+  /** An edit with it and others was above a limit: it goes alone. */
+  alone?: boolean;
   /** Grows with each change that is made; what is made anew keeps the number of what it replaces. */
   readonly serial: number;
 }

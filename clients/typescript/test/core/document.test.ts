@@ -115,6 +115,23 @@ describe("local edits", () => {
     expect(drafts(driver)).toEqual([]);
   });
 
+  it("e21_what_is_above_a_limit_together_is_sent_one_by_one_before_any_of_it_becomes_a_draft", () => {
+    const { driver } = live();
+    for (const char of "abc") driver.type(char);
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "limit", text: "too much" });
+    expect([driver.text, drafts(driver)]).toEqual(["cbahello", []]);
+    expect(driver.sent.slice(-2).map(({ type }) => type)).toEqual(["leave", "open"]);
+    driver.sent = [];
+    driver.come([], [1, 1], { base: "replica", heads: A.getHeads(others("hello").doc) });
+    expect(driver.edits().map(({ changes }) => changes.length)).toEqual([1, 1, 1]);
+    driver.say({ type: "ack", room: 1, id: driver.edits()[0]!.id, cursor: [1, 2] });
+    driver.say({ type: "reject", room: 1, id: driver.edits()[1]!.id, code: "limit", text: "too much" });
+    driver.say({ type: "reject", room: 1, id: driver.edits()[2]!.id, code: "after_reject", text: "" });
+    expect(driver.text).toBe("ahello");
+    expect(drafts(driver)).toMatchObject([{ code: "limit", changes: 2 }]);
+  });
+
   it.each(["limit", "foreign_actor", "after_reject", "x_unknown"])("e17_a_refused_edit_becomes_a_draft_with_what_stands_on_it: %s", (code) => {
     const { driver } = live();
     driver.type("a");
