@@ -41,6 +41,7 @@ export class Core {
   #user: string | null = null;
   #nextNumber = 1;
   #published = "";
+  #roundTripMs: number | undefined;
   #out: Effect[] = [];
 
   /** A core that does nothing until `start`. `epoch` is what to add to its times for one as of `Date.now()`. */
@@ -142,8 +143,7 @@ export class Core {
 
   /** From an edit to its acknowledgement, the last time in any document. */
   get roundTripMs(): number | undefined {
-    const trips = [...this.#documents.values()].map((document) => document.roundTripMs).filter((ms) => ms !== undefined);
-    return trips.length === 0 ? undefined : Math.min(...trips);
+    return this.#roundTripMs;
   }
 
   #document(id: string): Document {
@@ -281,9 +281,9 @@ export class Core {
 
   #open(now: number, id: string, kept: Kept, initial: Uint8Array | undefined): void {
     const known = this.#documents.get(id);
-    if (known !== undefined) return known.forgive();
-    const keeper = new Keeper(id, this.#config.limits);
     const begin = initial === undefined ? undefined : contentOf(initial);
+    if (known !== undefined) return known.wanted(this.#site(now), begin);
+    const keeper = new Keeper(id, this.#config.limits);
     const document = new Document(id, this.#random.id(), keeper, begin);
     this.#documents.set(id, document);
     restore(document, this.#site(now), kept);
@@ -382,7 +382,9 @@ export class Core {
       case "diff":
         return this.#inRoom(now, message.room, (document, site) => document.diff(site, message));
       case "ack":
-        return this.#inRoom(now, message.room, (document, site) => acked(document, site, message.id, message.cursor));
+        return this.#inRoom(now, message.room, (document, site) => {
+          this.#roundTripMs = acked(document, site, message.id, message.cursor) ?? this.#roundTripMs;
+        });
       case "reject":
         return this.#inRoom(now, message.room, (document, site) => rejected(document, site, message.id, message.code, message.text));
       case "presence":

@@ -14,7 +14,7 @@ import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
 import { sameBytes, sumOf, type Content, type Pending } from "./pending.js";
 import { Presence } from "./presence.js";
-import { join, type Rejoin } from "./rejoin.js";
+import { join, restart, type Rejoin } from "./rejoin.js";
 import { Fault, Replica, type Step } from "./replica.js";
 import type { Site } from "./site.js";
 
@@ -77,7 +77,7 @@ export class Document {
   /** Drafts that were dropped here: the storage may show them once more. */
   readonly #dropped = new Set<string>();
   /** The change that an empty document begins with. */
-  readonly initial: Content | undefined;
+  initial: Content | undefined;
   readonly inFlight = new Map<number, InFlight>();
   /** What is on its way to the storage. */
   readonly tickets = new Map<number, { readonly ticket: Ticket; readonly writes: readonly StorageWrite[] }>();
@@ -101,7 +101,6 @@ export class Document {
   groupAt: number | undefined;
   holdUntil: number | undefined;
   holds = 0;
-  roundTripMs: number | undefined;
   /** The last application of diffs was in this step. */
   applied = false;
   /** Own changes that were acknowledged before their diff has come, by checksum. */
@@ -141,6 +140,15 @@ export class Document {
     const cursor = trusting ? this.replica.cursor : undefined;
     site.send({ type: "open", document: this.id, cursor: cursor ?? null, heads: heads.length > HEADS_MAX ? [] : heads });
     return cursor;
+  }
+
+  /** Opened once more; if an empty one has nothing to begin with yet, with `initial`. */
+  wanted(site: Site, initial: Content | undefined): void {
+    this.forgive();
+    if (this.initial !== undefined || initial === undefined) return;
+    this.initial = initial;
+    const isEmpty = this.phase.at === "live" && this.replica.cursor?.[1] === 0 && this.access === "write" && this.replica.heads.length === 0;
+    if (isEmpty) restart(this, site);
   }
 
   /** The document is wanted again, whatever the server said of it before. */

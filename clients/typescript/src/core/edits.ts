@@ -141,15 +141,16 @@ function tellDropped(document: Document, site: Site, writes: readonly StorageWri
   }
 }
 
-export function acked(document: Document, site: Site, id: number, cursor: Cursor): void {
+/** Gives how long the answer took; undefined if there was no such edit. */
+export function acked(document: Document, site: Site, id: number, cursor: Cursor): number | undefined {
   const edit = document.inFlight.get(id);
-  if (edit === undefined) return;
+  if (edit === undefined) return undefined;
   document.inFlight.delete(id);
   document.holds = 0;
-  document.roundTripMs = site.now - edit.sentAt;
   for (const pending of edit.changes) {
     if (document.replica.pending.get(pending.hash) === pending) document.acknowledge(site, pending, cursor);
   }
+  return site.now - edit.sentAt;
 }
 
 export function rejected(document: Document, site: Site, id: number, code: string, text: string): void {

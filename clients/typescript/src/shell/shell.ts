@@ -48,6 +48,8 @@ export class Shell {
   readonly events: Emitter<ClientEvents>;
   /** Resolves when the client knows whose it was last. */
   readonly started: Promise<void>;
+  /** Nothing is opened any more. */
+  isClosed = false;
   bytesIn = 0;
   bytesOut = 0;
   readonly #options: ShellOptions;
@@ -128,7 +130,9 @@ export class Shell {
   open(id: string, initial: Uint8Array | undefined): OpenDocument {
     const known = this.#documents.get(id);
     if (known !== undefined && known.closing === undefined) {
-      if (known.isOpen) this.step({ type: "open", document: id, kept: nothingKept, initial });
+      const again = () => known.isOpen && this.step({ type: "open", document: id, kept: nothingKept, initial });
+      if (known.isOpen) again();
+      else void known.opened.then(again);
       return known;
     }
     const opened = new OpenDocument(this, id, initial, known?.closing);

@@ -55,6 +55,20 @@ describe("local edits", () => {
     expect(driver.core.state("d")).toMatchObject({ safety: "durable", unsynced: 0 });
   });
 
+  it("tell how long the last answer took, in whichever document", () => {
+    const { driver } = live();
+    driver.step({ type: "open", document: "e", kept: nothingKept, initial: initialChange({ text: "" }) });
+    driver.say({ type: "opened", room: 2, document: "e", access: "write", heads: [], cursor: [1, 0], base: "nothing", bytes: 0 });
+    driver.say({ type: "part", room: 2, packing: "plain", bytes: new Uint8Array(), end: [1, 0] });
+    driver.pass(60);
+    driver.say({ type: "ack", room: 2, id: driver.edits()[0]!.id, cursor: [1, 1] });
+    expect(driver.core.roundTripMs).toBe(10);
+    driver.type("a");
+    driver.pass(80);
+    driver.say({ type: "ack", room: 1, id: driver.edits()[1]!.id, cursor: [1, 2] });
+    expect(driver.core.roundTripMs).toBe(30);
+  });
+
   it("are sent all the same when the storage fails, and the app is told", () => {
     const { driver } = live();
     driver.storage = "waits";
@@ -534,6 +548,21 @@ describe("how a document begins", () => {
     written.pass(50);
     expect(written.edits()).toEqual([]);
     expect(written.text).toBe("");
+  });
+
+  it("may be said by a later handle of a document that is open", () => {
+    const driver = new Driver();
+    driver.open();
+    driver.connect();
+    driver.come([], [1, 0]);
+    driver.step({ type: "open", document: "d", kept: nothingKept, initial: initialChange({ text: "" }) });
+    driver.pass(50);
+    expect(driver.text).toBe("");
+    expect(driver.edits()).toMatchObject([{ changes: [initialChange({ text: "" })] }]);
+    const apart = new Driver();
+    apart.open();
+    apart.step({ type: "open", document: "d", kept: nothingKept, initial: initialChange({ text: "" }) });
+    expect(apart.core.state("d")?.ready).toBe(true);
   });
 
   it("is not there any more when the server refuses it", () => {

@@ -442,3 +442,12 @@ it("a draft that is made anew or dropped on one page is gone on the others", asy
   await all.run(1_000);
   expect(all.server.document<Notes>("notes").text).toBe("refused;");
 });
+
+it("how a document begins may be said by the second of two handles that are opened at once", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page({ offline: true });
+  const [plain, beginning] = [page.client.open<Notes>("notes"), open(page)];
+  await all.run(1_000);
+  expect([plain.isReady, beginning.isReady]).toEqual([true, true]);
+  expect(plain.doc().text).toBe("");
+});
