@@ -451,3 +451,49 @@ it("how a document begins may be said by the second of two handles that are open
   expect([plain.isReady, beginning.isReady]).toEqual([true, true]);
   expect(plain.doc().text).toBe("");
 });
+
+it.each([-86_400_000, 86_400_000])("a time of day that jumps by %i ms: the connection stays, and the token is renewed when it is time", async (skewMs) => {
+  const { world: all, origin } = world();
+  let asked = 0;
+  const token = async () => {
+    asked += 1;
+    return jwt({ sub: "ada", exp: (1_700_000_000_000 + all.now + 600_000) / 1_000 });
+  };
+  const page = origin.page({ token });
+  const handle = open(page);
+  await all.run(60_000);
+  const { session } = page.client;
+  page.skewMs = skewMs;
+  type(handle, "typed");
+  await all.run(400_000);
+  expect([asked, page.client.session, handle.safety]).toEqual([1, session, "durable"]);
+  await all.run(120_000);
+  expect([asked, page.client.session, handle.status.state]).toEqual([2, session, "live"]);
+  expect(page.errors).toEqual([]);
+});
+
+it("a storage that cannot be read when a document is opened: the server's is shown, and what a page has left is sent once it can be", async () => {
+  const { world: all, origin } = world();
+  const one = origin.page();
+  const a = open(one);
+  await all.run(1_000);
+  type(a, "sent;");
+  await all.run(2_000);
+  one.client.goOffline();
+  type(a, "left;");
+  await all.run(1_000);
+  one.kill();
+  origin.unreadable = true;
+  const two = origin.page();
+  const b = open(two);
+  await all.run(2_000);
+  expect([b.status.state, b.doc().text]).toEqual(["live", "sent;"]);
+  expect(two.errors.every((error) => error.startsWith("storage:"))).toBe(true);
+  expect(two.errors.length).toBeGreaterThan(0);
+  type(b, "more;");
+  await all.run(2_000);
+  origin.unreadable = false;
+  await all.run(30_000);
+  expect([b.safety, b.doc()]).toEqual(["durable", all.server.document<Notes>("notes")]);
+  expect([...b.doc().text.split(";")].sort()).toEqual(["", "left", "more", "sent"]);
+});
