@@ -176,6 +176,8 @@ export function rejected(document: Document, site: Site, id: number, code: strin
       const own = new Set([...refused].filter((hash) => pending.get(hash)?.origin === "own"));
       document.rejoin = "reset";
       attempt(document, site, () => putAside(document, site, code, text, (change) => own.has(change.hash)));
+      // Those that were acknowledged once are in no queue any more, and may be shown by pages that had heard of them then.
+      tellGone(document, site, { hashes: [...refused].filter((hash) => !own.has(hash)), remade: false });
       return document.leave(site);
     }
     case "limit":
