@@ -70,6 +70,7 @@ const ROWS: &[&Row] = &[
     &hostile::access::ORIGIN,
     &hostile::tls::ROW,
     &hostile::secrets::ROW,
+    &service::scarce::ROW,
     &service::alarm::COMPACTION,
     &service::alarm::UNSYNCED,
     &service::faults::RESET,

@@ -21,10 +21,9 @@ const COMPACT_AGAIN_MS: u64 = 300_000;
 const DOCUMENT_BYTES_PER_CHANGE: u64 = 160;
 /// Bytes of such a change. What a change has more of are values.
 const PLAIN_CHANGE_BYTES: u64 = 128;
-/// How often a loaded document holds its values, about: once for itself and once for a merge.
-const VALUE_COPIES: u64 = 2;
-/// A document may hold values of so many times what it may take when it is saved, and deflated with that.
-const VALUES_PER_SAVED: u64 = 2;
+/// How often its values are in memory for a loaded document, about: merges and compactions copy and save it, and what they give
+/// back stays with the allocator.
+const VALUE_COPIES: u64 = 4;
 
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -134,8 +133,8 @@ impl Upkeep {
 
     pub(super) fn document_is_full(&self, bytes_max: u64) -> bool {
         let saved = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
-        saved >= bytes_max
-            || value_bytes(self.durable.number(), self.durable_bytes) >= bytes_max.saturating_mul(VALUES_PER_SAVED)
+        // Saved they are deflated, and may look like nothing.
+        saved >= bytes_max || value_bytes(self.durable.number(), self.durable_bytes) >= bytes_max
     }
 
     /// Asks for the document to be loaded and merged.

@@ -38,6 +38,10 @@ const RESERVE_FILE: &str = "reserve";
 const LOCK_FILE: &str = "lock";
 /// In a tree of its own.
 pub(super) const COUNT_KEY: &str = "batches";
+/// Written to in a tree of its own to wake those who wait.
+const WAKE_KEY: &str = "wake";
+/// The keys in other trees than the store's.
+pub(super) const FOREIGN_KEYS: [&str; 2] = [COUNT_KEY, WAKE_KEY];
 /// sled's log: without it there is no store.
 const LOG_FILE: &str = "db";
 /// What it knows of the log up to a place, which is in the name.
@@ -473,9 +477,9 @@ fn wake(open: &RwLock<Option<Open>>) {
     let open = open.read().unwrap_or_else(PoisonError::into_inner);
     let Some(Open { db, .. }) = &*open else { return };
     let write = || {
-        let tree = db.open_tree("wake")?;
-        tree.insert("wake", "")?;
-        tree.remove("wake").map(drop)
+        let tree = db.open_tree(WAKE_KEY)?;
+        tree.insert(WAKE_KEY, "")?;
+        tree.remove(WAKE_KEY).map(drop)
     };
     if let Err(error) = unpanicked(|| write().map_err(kv_error)) {
         tracing::warn!(%error, "a write of the store has failed");

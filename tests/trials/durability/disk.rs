@@ -105,7 +105,8 @@ fn load_until_full(
         let mut last = Author::new(&[b"filler".as_slice(), &salt.to_be_bytes()].concat());
         clock::wait_until(PATIENCE, || {
             answer = large_edit(process, &documents[0], &mut last).unwrap_or_else(|error| error);
-            answer != "ack"
+            // While the store is opened anew with the reserve's space, a document may not be read for a moment.
+            answer != "ack" && !answer.starts_with("closed: unavailable")
         });
         stop.store(true, Ordering::Relaxed);
         Ok(answer)

@@ -5,4 +5,5 @@ pub(crate) mod clocks;
 pub(crate) mod faults;
 pub(crate) mod merging;
 pub(crate) mod restart;
+pub(crate) mod scarce;
 pub(crate) mod storm;

@@ -1,5 +1,5 @@
-//! Peers of the repo dialect against Automerge's own sync: random histories over connections that break, a store that fails
-//! and queues that are full end where Automerge would have brought everybody.
+//! Peers of the repo dialect against Automerge's own sync: random histories over connections that break, a store that fails,
+//! memory that is short and queues that are full end where Automerge would have brought everybody.
 
 use super::{document, empty};
 use crate::engine::{
@@ -289,6 +289,11 @@ impl World {
                         self.tell(Event::Joined(join));
                     }
                     session::Effect::Tell { event, .. } => {
+                        // Now and then there is no memory for an edit.
+                        let event = match event {
+                            Event::Edited(edit) if self.chance(5) => Event::PutOff(edit),
+                            event => event,
+                        };
                         let mut out = Vec::new();
                         self.room.handle(self.now, event, &mut out);
                         self.perform(out);

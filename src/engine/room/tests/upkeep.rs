@@ -263,8 +263,8 @@ fn e21_a_document_full_of_values_takes_no_more_however_small_it_is_saved() {
         bench.store();
     }
     let told = bench.told(1);
-    assert!(told.contains(&"ack 1 at 2".to_owned()), "{told:?}");
-    assert!(told.contains(&"reject 2 limit".to_owned()), "{told:?}");
+    assert!(told.contains(&"ack 0 at 1".to_owned()), "{told:?}");
+    assert!(told.contains(&"reject 1 limit".to_owned()), "{told:?}");
 }
 
 #[test]

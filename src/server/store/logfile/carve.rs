@@ -4,6 +4,7 @@
 //! Otherwise an older value of the same key is taken, if such a key never gets another value, and where it is not even known
 //! which key it was, the range of keys that may lack something is told.
 
+use super::super::sled::FOREIGN_KEYS;
 use super::{
     LogFile, count, leaf, link,
     node::{Leaf, Link},
@@ -52,11 +53,13 @@ pub(in super::super) fn carve(log: &LogFile, synced: Option<u64>, put: &mut Put<
             continue;
         }
         match content.range() {
+            _ if content.is_doubtful_anywhere => carved.unplaced += 1,
             _ if !content.is_doubtful => {}
             Some(range) => carved.doubts.push(range),
             None => carved.unplaced += 1,
         }
-        for (key, value) in &content.values {
+        // Behind a damaged node changes may be read with the wrong beginning of their keys; then all is in doubt, and said to be.
+        for (key, value) in content.values.iter().filter(|(key, _)| Key::parse(key).is_some()) {
             put(key, value)?;
             carved.keys += 1;
         }
@@ -193,8 +196,10 @@ struct Content {
     bounds: Option<(Vec<u8>, Vec<u8>)>,
     prefix: Vec<u8>,
     values: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether something may be missing, wherever.
+    /// Whether something may be missing within the bounds.
     is_doubtful: bool,
+    /// Whether what is missing may lie behind them, since a page may take in its neighbour.
+    is_doubtful_anywhere: bool,
     /// Where else something may be missing.
     doubts: Vec<Range<Vec<u8>>>,
 }
@@ -232,8 +237,15 @@ impl Content {
             .bounds
             .as_ref()
             .is_some_and(|(lo, hi)| lo.is_empty() && hi.is_empty());
-        let mut keys = self.values.keys();
-        keys.any(|key| Key::parse(key).is_none()) || (is_whole_tree && self.values.is_empty())
+        let are_others = || {
+            let mut keys = self.values.keys();
+            keys.all(|key| FOREIGN_KEYS.iter().any(|foreign| key == foreign.as_bytes()))
+        };
+        if self.values.is_empty() {
+            is_whole_tree
+        } else {
+            are_others()
+        }
     }
 
     fn range(&self) -> Option<Range<Vec<u8>>> {
@@ -275,8 +287,12 @@ impl Content {
     /// Takes what a damaged node says, and answers whether all of its keys and values are at least delimited: then what is
     /// not proven lies between two keys that are.
     fn set_what_is_proven(&mut self, body: &[u8], is_synced: bool) -> Option<()> {
-        let leaf = leaf(body)?;
+        let Some(leaf) = leaf(body) else {
+            self.is_doubtful_anywhere |= is_synced;
+            return None;
+        };
         if self.bounds.as_ref().is_some_and(|(lo, _)| lo != leaf.lo) {
+            self.is_doubtful_anywhere |= is_synced;
             return None;
         }
         let before = std::mem::take(self);
@@ -306,8 +322,7 @@ impl Content {
             self.values.insert(key, value);
         }
         if is_open {
-            let hi = if leaf.hi.is_empty() { END } else { leaf.hi };
-            self.doubts.push(last_proven..hi.to_vec());
+            self.doubts.push(last_proven..END.to_vec());
         }
         if !is_synced {
             self.doubts.clear();
@@ -323,13 +338,8 @@ impl Content {
             return Some(());
         }
         self.is_doubtful = before.is_doubtful;
-        if let Some((_, hi)) = before.bounds
-            && let Some((_, end)) = &mut self.bounds
-            && !end.is_empty()
-            && (hi.is_empty() || hi > *end)
-        {
-            *end = hi;
-        }
+        let is_as_before = before.bounds.is_some() && before.bounds == self.bounds;
+        self.is_doubtful_anywhere = before.is_doubtful_anywhere || (is_synced && !is_as_before);
         None
     }
 
