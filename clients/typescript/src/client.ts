@@ -4,7 +4,7 @@ import type { ClientLimits } from "./core/config.js";
 import { DocHandle } from "./handle.js";
 import { systemClock, type Clock } from "./shell/clock.js";
 import { Shell } from "./shell/shell.js";
-import type { ClientEvents, ConnectionStatus, Figures, Safety } from "./status.js";
+import { ChangeError, type ClientEvents, type ConnectionStatus, type Figures, type Safety } from "./status.js";
 import { memoryStorage } from "./storage/memory.js";
 import type { Storage } from "./storage/storage.js";
 import type { Tabs } from "./tabs/tabs.js";
@@ -103,9 +103,10 @@ export class Client {
     }
   }
 
-  /** Opens a document. Opening it again gives another handle of the same document. */
+  /** Opens a document. Opening it again gives another handle of the same document. Throws a `ChangeError` once the client is closed. */
   open<T>(documentId: string, options: OpenOptions<T> = {}): DocHandle<T> {
     if (!isDocumentId(documentId)) throw new RangeError(`${JSON.stringify(documentId)} is not a document id`);
+    if (this.#shell.isClosed) throw new ChangeError("closed", "the client is closed");
     const initial = options.initial === undefined ? undefined : initialChange(options.initial as object);
     return new DocHandle<T>(this.#shell, this.#shell.open(documentId, initial));
   }
@@ -145,6 +146,7 @@ export class Client {
   /** Stores everything, leaves all rooms and lets go of the storage. */
   async close(): Promise<void> {
     for (const unlisten of this.#unlisten) unlisten();
+    this.#shell.isClosed = true;
     await Promise.all(this.#shell.documents.map((document) => document.end()));
     await this.#shell.close();
     await this.#storage.close();

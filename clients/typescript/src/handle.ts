@@ -199,6 +199,10 @@ export class DocHandle<T> {
         this.#settle(({ serial }) => serial > notice.serial, (waiter) => waiter.reject(error));
         return this.#events.emit("draft", notice.draft);
       }
+      case "held": {
+        const error = new Error("changes of another user are kept and not sent");
+        return this.#settle(({ serial }) => serial > notice.serial, (waiter) => waiter.reject(error));
+      }
       case "closed":
         return this.#end();
     }
@@ -225,6 +229,7 @@ export class DocHandle<T> {
       this.#safety = JSON.stringify(safety);
       this.#events.emit("safety", safety);
     }
+    if (this.#waiters.length === 0) return;
     const oldest = this.#shell.core.oldestSerial(this.documentId);
     this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
   }

@@ -93,7 +93,7 @@ export class ClientError extends Error {
 /** Why `change` did not change anything. */
 export type ChangeFault = "closed" | "not_ready" | "read_only" | "too_large" | "queue_full" | "drafts_full";
 
-/** Thrown by `change`, `changeAt` and `merge`; the document is as before. */
+/** Thrown by `change`, `changeAt` and `merge`, the document is as before; and by what needs a handle or client that is closed. */
 export class ChangeError extends Error {
   override readonly name = "ChangeError";
   readonly kind: ChangeFault;

@@ -61,6 +61,8 @@ export type SiblingMessage =
   | { readonly type: "edits"; readonly page: string; readonly changes: readonly Uint8Array[] }
   /** Changes of the page that tells that are not in the document any more: made anew, or refused. */
   | { readonly type: "gone"; readonly page: string; readonly hashes: readonly Hash[]; readonly remade: boolean }
+  /** A draft that is not stored any more: dropped, or made anew. */
+  | { readonly type: "dropped"; readonly page: string; readonly draft: string }
   /** The stored replica covers the log up to there. */
   | { readonly type: "kept"; readonly page: string; readonly cursor: Cursor };
 
@@ -103,6 +105,8 @@ export type Notice =
   | { readonly type: "presence"; readonly document: string }
   | { readonly type: "signal"; readonly document: string; readonly session: number; readonly payload: Uint8Array }
   | { readonly type: "draft"; readonly document: string; readonly draft: Draft; readonly serial: number }
+  /** Changes of another user, `serial` the smallest number among them, are not this page's to send any more. */
+  | { readonly type: "held"; readonly document: string; readonly serial: number }
   | { readonly type: "error"; readonly kind: ClientErrorKind; readonly document?: string; readonly text: string; readonly cause?: unknown };
 
 /** Where a document stands. */

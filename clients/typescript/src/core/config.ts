@@ -49,6 +49,8 @@ export interface ClientLimits {
   readonly keepPauseMs: number;
   /** Bytes of chunks that wait to be stored. Above it they are written at once. */
   readonly unkeptBytesMax: number;
+  /** The same where the batch before is stuck. Above it they are let go, and the document is stored whole. */
+  readonly stuckBytesMax: number;
   /** Stored chunks behind a snapshot after which the next one is written. */
   readonly chunksMax: number;
   readonly backoffFirstMs: number;
@@ -77,6 +79,7 @@ export const defaultLimits: ClientLimits = {
   presencesMax: 10_000,
   keepPauseMs: 500,
   unkeptBytesMax: 256 << 10,
+  stuckBytesMax: 4 << 20,
   chunksMax: 64,
   backoffFirstMs: 100,
   backoffMaxMs: 30_000,

@@ -11,10 +11,11 @@ import { decodeServer } from "../wire/decode.js";
 import { encodeClient } from "../wire/encode.js";
 import type { Closed, Cursor, Hash, Opened, ServerMessage } from "../wire/messages.js";
 import type { DocumentState, Effect, Event, Notice } from "./boundary.js";
+import { claim } from "./claim.js";
 import type { Config } from "./config.js";
 import { Connection, defaultServerLimits } from "./connection.js";
 import { Document } from "./document.js";
-import { acked, adopt, change, putAside, rejected, stored } from "./edits.js";
+import { acked, adopt, change, rejected, stored } from "./edits.js";
 import { Keeper } from "./keeper.js";
 import { draftKey, type Kept, type KeptDraft } from "./kept.js";
 import type { Shown } from "./presence.js";
@@ -40,6 +41,7 @@ export class Core {
   #user: string | null = null;
   #nextNumber = 1;
   #published = "";
+  #roundTripMs: number | undefined;
   #out: Effect[] = [];
 
   /** A core that does nothing until `start`. `epoch` is what to add to its times for one as of `Date.now()`. */
@@ -141,8 +143,7 @@ export class Core {
 
   /** From an edit to its acknowledgement, the last time in any document. */
   get roundTripMs(): number | undefined {
-    const trips = [...this.#documents.values()].map((document) => document.roundTripMs).filter((ms) => ms !== undefined);
-    return trips.length === 0 ? undefined : Math.min(...trips);
+    return this.#roundTripMs;
   }
 
   #document(id: string): Document {
@@ -168,7 +169,7 @@ export class Core {
         this.#connection.disconnected(now, event.code, this.#out);
         return this.#apart(now);
       case "token":
-        if (this.#connection.token(now, event.token, this.#out)) this.#forgive("forbidden");
+        if (this.#connection.token(now, event.token, this.#out)) this.#renewed(now);
         return;
       case "token-failed":
         this.#notify({ type: "error", kind: "token", text: "the token function failed; it is asked again", cause: event.error });
@@ -280,9 +281,9 @@ export class Core {
 
   #open(now: number, id: string, kept: Kept, initial: Uint8Array | undefined): void {
     const known = this.#documents.get(id);
-    if (known !== undefined) return known.forgive();
-    const keeper = new Keeper(id, this.#config.limits);
     const begin = initial === undefined ? undefined : contentOf(initial);
+    if (known !== undefined) return known.wanted(this.#site(now), begin);
+    const keeper = new Keeper(id, this.#config.limits);
     const document = new Document(id, this.#random.id(), keeper, begin);
     this.#documents.set(id, document);
     restore(document, this.#site(now), kept);
@@ -304,6 +305,13 @@ export class Core {
     for (const document of this.#documents.values()) if (document.refusal === reason) document.forgive();
   }
 
+  /** A new token is on its way: it may grant what the former one did not. */
+  #renewed(now: number): void {
+    this.#forgive("forbidden");
+    const site = this.#site(now);
+    for (const document of this.#documents.values()) if (document.access === "read" && document.room !== undefined) document.leave(site);
+  }
+
   #apart(now: number): void {
     if (this.#connection.isOpen) return;
     this.#rooms.clear();
@@ -312,34 +320,19 @@ export class Core {
     for (const document of this.#documents.values()) document.disconnected(site);
   }
 
-  /** What another user has left in the queue is not sent as this one's. */
   #userKnown(now: number, user: string): void {
     if (this.#user === user) return;
     this.#user = user;
     const site = this.#site(now);
-    for (const document of this.#documents.values()) {
-      const foreign = (key: string, of: string | null) => key !== "" && of !== null && of !== user;
-      let held = 0;
-      for (const pending of document.replica.pending.values()) {
-        if (pending.origin !== "own") continue;
-        if (pending.user === null) pending.user = user;
-        else if (foreign(pending.key, pending.user)) held += 1;
-      }
-      if (held === 0) continue;
-      site.error("held", document.id, `${held} changes of another user are kept and not sent; adoptQueues() would send them`);
-      try {
-        putAside(document, site, "held", "", (pending) => foreign(pending.key, pending.user), "hold");
-      } catch (error) {
-        document.faulted(site, error);
-      }
-    }
+    for (const document of this.#documents.values()) claim(document, site, user);
   }
 
   #woke(now: number): void {
     const due = this.#connection.woke(now, this.#out);
     if (due === "lost") this.#apart(now);
-    const room = this.#rooms.keys().next().value;
-    if (due !== "probe" || room === undefined) return;
+    if (due !== "probe") return;
+    // Without a room the answer is `not_open` ([O21]), a sign of life all the same.
+    const room = this.#rooms.keys().next().value ?? 0;
     this.#out.push({ type: "send", frame: encodeClient({ type: "edit", room, id: this.#nextNumber++, changes: [] }) });
   }
 
@@ -389,7 +382,9 @@ export class Core {
       case "diff":
         return this.#inRoom(now, message.room, (document, site) => document.diff(site, message));
       case "ack":
-        return this.#inRoom(now, message.room, (document, site) => acked(document, site, message.id, message.cursor));
+        return this.#inRoom(now, message.room, (document, site) => {
+          this.#roundTripMs = acked(document, site, message.id, message.cursor) ?? this.#roundTripMs;
+        });
       case "reject":
         return this.#inRoom(now, message.room, (document, site) => rejected(document, site, message.id, message.code, message.text));
       case "presence":

@@ -14,7 +14,7 @@ import type { KeptDraft } from "./kept.js";
 import { Loading } from "./loading.js";
 import { sameBytes, sumOf, type Content, type Pending } from "./pending.js";
 import { Presence } from "./presence.js";
-import { join, type Rejoin } from "./rejoin.js";
+import { join, restart, type Rejoin } from "./rejoin.js";
 import { Fault, Replica, type Step } from "./replica.js";
 import type { Site } from "./site.js";
 
@@ -77,7 +77,7 @@ export class Document {
   /** Drafts that were dropped here: the storage may show them once more. */
   readonly #dropped = new Set<string>();
   /** The change that an empty document begins with. */
-  readonly initial: Content | undefined;
+  initial: Content | undefined;
   readonly inFlight = new Map<number, InFlight>();
   /** What is on its way to the storage. */
   readonly tickets = new Map<number, { readonly ticket: Ticket; readonly writes: readonly StorageWrite[] }>();
@@ -101,11 +101,10 @@ export class Document {
   groupAt: number | undefined;
   holdUntil: number | undefined;
   holds = 0;
-  roundTripMs: number | undefined;
   /** The last application of diffs was in this step. */
   applied = false;
   /** Own changes that were acknowledged before their diff has come, by checksum. */
-  readonly #acknowledged = new Map<number, Uint8Array>();
+  readonly #acknowledged = new Map<number, { readonly bytes: Uint8Array; readonly position: number }>();
   #applyAt = 0;
   #attempts = 0;
   #waiting: Waiting = { fresh: [], all: [], bytes: 0, cursor: undefined };
@@ -141,6 +140,15 @@ export class Document {
     const cursor = trusting ? this.replica.cursor : undefined;
     site.send({ type: "open", document: this.id, cursor: cursor ?? null, heads: heads.length > HEADS_MAX ? [] : heads });
     return cursor;
+  }
+
+  /** Opened once more; if an empty one has nothing to begin with yet, with `initial`. */
+  wanted(site: Site, initial: Content | undefined): void {
+    this.forgive();
+    if (this.initial !== undefined || initial === undefined) return;
+    this.initial = initial;
+    const isEmpty = this.phase.at === "live" && this.replica.cursor?.[1] === 0 && this.access === "write" && this.replica.heads.length === 0;
+    if (isEmpty) restart(this, site);
   }
 
   /** The document is wanted again, whatever the server said of it before. */
@@ -189,6 +197,8 @@ export class Document {
     this.replica.cursor = end;
     this.rejoin = "trusting";
     this.#waiting.cursor = end;
+    // No diff brings what came in parts.
+    for (const [sum, { position }] of this.#acknowledged) if (position <= end[1]) this.#acknowledged.delete(sum);
     this.ready = true;
     this.#attempts = 0;
     placeSiblings(this, site, []);
@@ -217,7 +227,7 @@ export class Document {
     this.#waiting.all.push(chunk);
     this.#waiting.bytes += chunk.length;
     const pending = this.replica.pending.matching(chunk);
-    const known = pending?.bytes ?? this.#acknowledged.get(sumOf(chunk));
+    const known = pending?.bytes ?? this.#acknowledged.get(sumOf(chunk))?.bytes;
     if (known === undefined || !sameBytes(known, chunk)) this.#waiting.fresh.push(chunk);
     if (pending !== undefined) this.confirm(site, pending, cursor);
     else this.#acknowledged.delete(sumOf(chunk));
@@ -227,7 +237,7 @@ export class Document {
   acknowledge(site: Site, pending: Pending, cursor: Cursor): void {
     const { replica, keeper } = this;
     replica.pending.delete(pending.hash);
-    this.#acknowledged.set(sumOf(pending.bytes), pending.bytes);
+    this.#acknowledged.set(sumOf(pending.bytes), { bytes: pending.bytes, position: cursor[1] });
     if (pending.key === "") return;
     if (pending.deps.some((dep) => replica.pending.has(dep))) keeper.confirmed(site.now, pending.key, cursor);
     else keeper.acknowledged(site.now, pending.key, cursor, pending.bytes);
@@ -337,6 +347,8 @@ export class Document {
         return placeSiblings(this, site, message.changes, message.page);
       case "gone":
         return gone(this, site, new Set(message.hashes), message.remade);
+      case "dropped":
+        return void this.dropDraft(message.draft);
       case "kept":
         return this.keeper.keptElsewhere(site.now, message.cursor);
     }

@@ -4,11 +4,11 @@ import { ChangeError } from "../status.js";
 import type { StorageWrite } from "../storage/storage.js";
 import { EDIT_CHANGES_MAX, type Cursor, type Hash } from "../wire/messages.js";
 import type { Document, Gone, SiblingContent } from "./document.js";
-import { draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
-import type { Content, Pending } from "./pending.js";
+import { draftsPrefix, draftWrite, editKey, editWrite, queuesPrefix, type KeptDraft, type KeptEdit, type Left } from "./kept.js";
+import { oldestOf, type Content, type Pending } from "./pending.js";
 import { rename } from "./remake.js";
 import { byValue } from "./rejoin.js";
-import { contentOf, contentsSince, patchesBetween } from "./replica.js";
+import { contentOf, contentsSince, Fault, patchesBetween, type Replica } from "./replica.js";
 import type { Site } from "./site.js";
 
 /** The bytes around one change in an `edit`, at most. */
@@ -21,7 +21,7 @@ export function change(document: Document, site: Site, make: (doc: A.Doc<unknown
   const { replica } = document;
   mayChange(document, site);
   const heads = replica.heads;
-  const { step, made } = replica.change(make);
+  const { step, made } = run(document, site, make);
   const ops = made.reduce((most, content) => Math.max(most, content.ops), 0);
   const bytes = made.reduce((most, content) => Math.max(most, content.bytes.length), 0);
   if (ops > site.limits.ops_per_change_max || bytes + CHANGE_OVERHEAD_BYTES > site.editBytesMax) {
@@ -31,6 +31,20 @@ export function change(document: Document, site: Site, make: (doc: A.Doc<unknown
   }
   keep(document, site, made);
   return made.map(({ hash }) => hash);
+}
+
+/** What the function throws passes; after a panic of Automerge nothing of the change is left, and the document comes anew. */
+function run(document: Document, site: Site, make: (doc: A.Doc<unknown>) => A.Doc<unknown>): ReturnType<Replica["change"]> {
+  const { replica } = document;
+  const heads = replica.heads;
+  try {
+    return replica.change(make);
+  } catch (error) {
+    if (!(error instanceof Fault || error instanceof WebAssembly.RuntimeError)) throw error;
+    replica.withdraw(heads, freshActor(document, site));
+    document.faulted(site, new Fault("Automerge panicked in a change", { cause: error }));
+    throw new ChangeError("not_ready", "Automerge panicked in this change; nothing of it is left, and the document is fetched anew");
+  }
 }
 
 function mayChange(document: Document, site: Site): void {
@@ -74,7 +88,7 @@ export function storeUnsaved(document: Document, site: Site, more: readonly Stor
   if (writes.length > 0) document.store(site, { of: "edits", changes, gone: left }, writes);
 }
 
-function writeOf(pending: Pending): StorageWrite {
+export function writeOf(pending: Pending): StorageWrite {
   return editWrite({ key: pending.key, user: pending.user, remade: pending.remade, change: pending.bytes });
 }
 
@@ -89,6 +103,7 @@ export function stored(document: Document, site: Site, number: number, failed: b
   if (!failed) {
     document.tickets.delete(number);
     written(document, writes);
+    tellDropped(document, site, writes);
   }
   if (ticket.of === "replica" && !failed) {
     const cursor = document.keeper.stored(site.now);
@@ -116,15 +131,26 @@ function written({ id, queued }: Document, writes: readonly StorageWrite[]): voi
   }
 }
 
-export function acked(document: Document, site: Site, id: number, cursor: Cursor): void {
+/** Not earlier than it is stored: a page that reads the draft afterwards would not have heard. */
+function tellDropped(document: Document, site: Site, writes: readonly StorageWrite[]): void {
+  const prefix = draftsPrefix(document.id);
+  for (const write of writes) {
+    if (!("remove" in write) || !write.remove.startsWith(prefix)) continue;
+    const message = { type: "dropped", page: site.page, draft: write.remove.slice(prefix.length) } as const;
+    site.out.push({ type: "post", document: document.id, message });
+  }
+}
+
+/** Gives how long the answer took; undefined if there was no such edit. */
+export function acked(document: Document, site: Site, id: number, cursor: Cursor): number | undefined {
   const edit = document.inFlight.get(id);
-  if (edit === undefined) return;
+  if (edit === undefined) return undefined;
   document.inFlight.delete(id);
   document.holds = 0;
-  document.roundTripMs = site.now - edit.sentAt;
   for (const pending of edit.changes) {
     if (document.replica.pending.get(pending.hash) === pending) document.acknowledge(site, pending, cursor);
   }
+  return site.now - edit.sentAt;
 }
 
 export function rejected(document: Document, site: Site, id: number, code: string, text: string): void {
@@ -150,11 +176,24 @@ export function rejected(document: Document, site: Site, id: number, code: strin
       const own = new Set([...refused].filter((hash) => pending.get(hash)?.origin === "own"));
       document.rejoin = "reset";
       attempt(document, site, () => putAside(document, site, code, text, (change) => own.has(change.hash)));
+      // Those that were acknowledged once are in no queue any more, and may be shown by pages that had heard of them then.
+      tellGone(document, site, { hashes: [...refused].filter((hash) => !own.has(hash)), remade: false });
       return document.leave(site);
     }
+    case "limit":
+      if (refused.size > 1) return sendAlone(document, site, refused);
+      return attempt(document, site, () => putAside(document, site, code, text, (change) => refused.has(change.hash)));
     default:
+      // A renewed token may grant less than the room was opened with ([H13]).
+      if (code === "forbidden") document.access = "read";
       attempt(document, site, () => putAside(document, site, code, text, (change) => refused.has(change.hash)));
   }
+}
+
+/** Together they may be above a limit that none of them is ([E21]). In this room all of their actor is refused now ([E15]). */
+function sendAlone(document: Document, site: Site, refused: ReadonlySet<Hash>): void {
+  for (const hash of refused) document.replica.pending.get(hash)!.alone = true;
+  document.leaveAndWait(site);
 }
 
 /** Another page has taken changes back, or made them anew: what this page has put on them is made anew, too. */
@@ -218,7 +257,7 @@ export function putAside(
 /** Whether nothing of the changes was left out. */
 function makeAnew(document: Document, site: Site, remedy: Remedy, own: Pending[], former: A.Doc<unknown>): boolean {
   const { replica } = document;
-  const serial = own[0]!.serial;
+  const serial = oldestOf(own);
   const before = replica.heads;
   switch (remedy) {
     case "draft":
@@ -247,11 +286,11 @@ export function draft(document: Document, site: Site, code: string, reason: stri
   const at = Math.max(0, Math.round(site.epoch + site.now));
   const kept: KeptDraft = { id: site.random.id(), code, reason, at, changes: changes.map(({ bytes }) => bytes) };
   document.drafts.set(kept.id, kept);
-  tellDraft(document, site, kept, changes[0]?.serial ?? 0);
+  tellDraft(document, site, kept, oldestOf(changes));
   return draftWrite(document.id, kept);
 }
 
-/** `serial` is that of the first change in it: whoever waits for one from there on is told, too. */
+/** `serial` is the smallest in it: whoever waits for one from there on is told, too. In one that another page left there is none. */
 function tellDraft(document: Document, site: Site, kept: KeptDraft, serial: number): void {
   const shown = { ...kept, changes: kept.changes.length };
   site.out.push({ type: "notify", notice: { type: "draft", document: document.id, draft: shown, serial } });
@@ -329,7 +368,7 @@ export function split<T extends Content>(document: Document, changes: readonly T
 /** A page is gone, and what it had left in its queue is this page's now. What it never stored is here alone. */
 export function adopt(document: Document, site: Site, page: string, { edits, drafts }: Left): void {
   const { replica } = document;
-  for (const found of drafts) if (document.foundDraft(found)) tellDraft(document, site, found, 0);
+  for (const found of drafts) if (document.foundDraft(found)) tellDraft(document, site, found, Infinity);
   const left = [...replica.pending.values()].filter((pending) => pending.origin === "sibling" && pending.page === page);
   for (const pending of left) replica.pending.abandon(pending);
   const news: Pending[] = [];
@@ -421,7 +460,9 @@ function pack(document: Document, site: Site, carried: ReadonlySet<Pending>): Pe
     const fits = bytes <= site.editBytesMax && (packed.length === 0 || ops <= site.limits.ops_per_change_max);
     const sameActor = packed.length === 0 || packed[0]!.actor === change.actor;
     if (change.stored === "not yet" || change.edit !== undefined || !fits || !sameActor || packed.length === EDIT_CHANGES_MAX) break;
+    if (change.alone === true && packed.length > 0) break;
     packed.push(change);
+    if (change.alone === true) break;
   }
   return packed;
 }

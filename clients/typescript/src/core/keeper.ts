@@ -78,11 +78,16 @@ export class Keeper {
     }
     // A bundle is no form of storage ([O28]): the document is stored as a snapshot then.
     if (chunks.some(holdsBundle)) this.replaced();
-    if (!this.#snapshotDue) {
-      this.#unkept.push(...chunks);
-      this.#unkeptBytes += chunks.reduce((bytes, chunk) => bytes + chunk.length, 0);
-    }
+    this.#wait(chunks);
     this.#due(now, this.#unkeptBytes > this.#limits.unkeptBytesMax);
+  }
+
+  /** Chunks wait for the next batch. Where it does not come, and they become too many, a snapshot takes their place. */
+  #wait(chunks: readonly Uint8Array[]): void {
+    if (this.#snapshotDue) return;
+    this.#unkept.push(...chunks);
+    this.#unkeptBytes += chunks.reduce((bytes, chunk) => bytes + chunk.length, 0);
+    if (this.#unkeptBytes > this.#limits.stuckBytesMax) this.replaced();
   }
 
   /** The replica was built anew. */
@@ -107,10 +112,7 @@ export class Keeper {
 
   /** The same, before the log has come so far. All that it stands on is confirmed: so it may be stored as part of the replica. */
   acknowledged(now: number, key: string, cursor: Cursor, change: Uint8Array): void {
-    if (this.#keeps) {
-      this.#unkept.push(change);
-      this.#unkeptBytes += change.length;
-    }
+    if (this.#keeps) this.#wait([change]);
     this.#covered.push({ key, cursor, inReplica: this.#keeps });
     this.#due(now);
   }
@@ -173,7 +175,7 @@ export class Keeper {
     if (behind || (sameCursor(cursor, this.#stored) && this.#unkept.length === 0 && !this.#snapshotDue)) return [];
     const many = this.#keys.length >= this.#limits.chunksMax;
     const snapshot = this.#snapshotDue || (many && (replica.pending.size === 0 || this.#keys.length >= this.#limits.chunksMax * 4));
-    const chunk = snapshot ? this.#snapshot(replica) : joined(this.#unkept);
+    const chunk = snapshot ? guarded(() => this.#snapshot(replica)) : joined(this.#unkept);
     this.#unkept = [];
     this.#unkeptBytes = 0;
     this.#snapshotDue = false;
@@ -200,7 +202,7 @@ export class Keeper {
     if (replica.pending.size === 0) return A.save(replica.doc);
     const heads = replica.confirmedHeads();
     if (heads.length === 0) return new Uint8Array();
-    return guarded(() => A.save(A.clone(A.view(replica.doc, heads))));
+    return A.save(A.clone(A.view(replica.doc, heads)));
   }
 }
 

@@ -34,12 +34,19 @@ export interface Pending {
   edit: number | undefined;
   /** Whether it was ever sent by this page: then the server may have it. */
   sent: boolean;
+  /** An edit with it and others was above a limit: it goes alone. */
+  alone?: boolean;
   /** Grows with each change that is made; what is made anew keeps the number of what it replaces. */
   readonly serial: number;
 }
 
 /** A change, before it is known whose it is. */
 export type Content = Pick<Pending, "hash" | "actor" | "seq" | "deps" | "ops" | "bytes">;
+
+/** The smallest serial: what the server has lost and what is made anew stands in front of older ones. */
+export function oldestOf(changes: ReadonlyArray<Pick<Pending, "serial">>): number {
+  return changes.reduce((oldest, { serial }) => Math.min(oldest, serial), Infinity);
+}
 
 /** The checksum of a chunk: the first 32 bits of its change's hash. */
 export function sumOf(chunk: Uint8Array): number {
@@ -193,8 +200,7 @@ export class PendingChanges {
 
   /** The smallest serial of what this page has to bring to the server. */
   oldestSerial(): number {
-    for (const pending of this.#byHash.values()) if (pending.origin !== "sibling") return pending.serial;
-    return Infinity;
+    return oldestOf([...this.#byHash.values()].filter(({ origin }) => origin !== "sibling"));
   }
 
   #count(pending: Pending, by: 1 | -1): void {

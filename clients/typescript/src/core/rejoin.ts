@@ -4,7 +4,7 @@ import type { StorageWrite } from "../storage/storage.js";
 import type { Cursor, Hash, Opened } from "../wire/messages.js";
 import type { Document } from "./document.js";
 import { draft, freshActor, keep, placeOwn, placeSiblings, split, storeUnsaved } from "./edits.js";
-import type { Content, Pending } from "./pending.js";
+import { oldestOf, type Content, type Pending } from "./pending.js";
 import { rename, replay } from "./remake.js";
 import { contentOf, contentsSince, Fault, patchesBetween } from "./replica.js";
 import type { Site } from "./site.js";
@@ -167,7 +167,7 @@ function makeAnew(document: Document, site: Site, losses: Losses): void {
   const needsInitial = document.initial !== undefined && (own.length > 0 || replica.heads.length === 0);
   if (needsInitial) restart(document, site);
   const goesOn = takeOn(document, own, byHash);
-  const serial = queued[0]?.serial;
+  const serial = queued.length === 0 ? undefined : oldestOf(queued);
   const { placed, left } = split(document, own.filter(({ hash }) => !goesOn.has(hash)));
   const renamed = placed.length === 0 ? [] : rename(placed, () => freshActor(document, site));
   const before = replica.heads;

@@ -49,9 +49,18 @@ export class Replica {
     const heads = this.heads;
     const after = make(before);
     this.doc = after;
-    const made = contentsSince(after, heads);
+    const made = guarded(() => contentsSince(after, heads));
     for (const { actor } of made) this.actors.add(actor);
     return { step: { before, after, patches: [] }, made };
+  }
+
+  /** Puts the document back to `heads` after a change that failed half done. */
+  withdraw(heads: A.Heads, actor: string): void {
+    try {
+      this.doc = A.clone(A.view(this.doc, heads), { actor });
+    } catch {
+      this.broken = true;
+    }
   }
 
   /** Merges change chunks in one call. */
@@ -114,6 +123,7 @@ export class Replica {
 
   /** After a fault: a copy that was saved and loaded is sound; without one nothing can be written. */
   salvage(actor: string): void {
+    if (this.broken) return;
     try {
       const copy = guarded(() => A.load<unknown>(A.save(this.doc), { actor }));
       if (!sameHeads(A.getHeads(copy), this.heads)) throw new Fault("the copy is another document");

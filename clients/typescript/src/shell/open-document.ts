@@ -18,6 +18,8 @@ export class OpenDocument {
   /** Resolves when the core has it. */
   readonly opened: Promise<void>;
   #closing: Promise<void> | undefined;
+  /** Nobody listens any more, but the server lacks changes. */
+  #lingers = false;
 
   /** `after` is what has to end before: the same document on its way out. */
   constructor(shell: Shell, id: string, initial: Uint8Array | undefined, after: Promise<void> | undefined) {
@@ -31,12 +33,18 @@ export class OpenDocument {
     return this.#closing;
   }
 
+  get lingers(): boolean {
+    return this.#lingers && this.#closing === undefined;
+  }
+
   listen(listener: Listener): void {
     this.#listeners.add(listener);
+    this.#lingers = false;
   }
 
   tell(notice: Parameters<Listener>[0]): void {
     for (const listener of [...this.#listeners]) listener(notice);
+    if (this.lingers && notice.type === "document" && notice.state.unsynced === 0) void this.end();
   }
 
   post(message: Parameters<Pages["post"]>[0]): void {
@@ -48,10 +56,20 @@ export class OpenDocument {
     await this.#pages?.adoptAll();
   }
 
-  /** The last one who listens lets go of the document. */
+  /**
+   * The last one who listens lets go of the document once all is stored. As long as the server lacks some of it, it goes on
+   * without anybody: else that would stay here until the document is opened again.
+   */
   async unlisten(listener: Listener): Promise<void> {
     this.#listeners.delete(listener);
-    if (this.#listeners.size === 0) await this.end();
+    if (this.#listeners.size > 0) return;
+    await this.opened;
+    await this.#store();
+    if (this.#listeners.size > 0) return;
+    this.#lingers = (this.#shell.core.state(this.id)?.unsynced ?? 0) > 0;
+    if (!this.lingers) return this.end();
+    this.#shell.step({ type: "presence", document: this.id, state: null });
+    this.#shell.lingers();
   }
 
   /** Lets go of the document, whoever listens. */
@@ -95,17 +113,21 @@ export class OpenDocument {
 
   async #close(): Promise<void> {
     await this.opened;
+    await this.#store();
     if (this.isOpen) {
-      this.#shell.step({ type: "flush", document: this.id });
-      await this.#shell.writer.settled();
-      // What became durable meanwhile leaves the queue.
-      this.#shell.step({ type: "flush", document: this.id });
-      await this.#shell.writer.settled();
       this.#shell.step({ type: "close", document: this.id });
       this.isOpen = false;
     }
     this.#pages?.close();
     this.#shell.forget(this);
     this.tell({ type: "closed" });
+  }
+
+  async #store(): Promise<void> {
+    // A second time, since what became durable meanwhile leaves the queue.
+    for (let round = 0; round < 2 && this.isOpen; round += 1) {
+      this.#shell.step({ type: "flush", document: this.id });
+      await this.#shell.writer.settled();
+    }
   }
 }

@@ -20,6 +20,8 @@ import { Writer } from "./writer.js";
 const NAME = "syncline-ts/0.1.0";
 /** Where the storage keeps whose it was last. */
 const USER_KEY = "user";
+/** So many closed documents go on until the server has their changes. */
+const LINGERING_MAX = 32;
 
 export interface ShellOptions {
   readonly url: string;
@@ -46,6 +48,8 @@ export class Shell {
   readonly events: Emitter<ClientEvents>;
   /** Resolves when the client knows whose it was last. */
   readonly started: Promise<void>;
+  /** Nothing is opened any more. */
+  isClosed = false;
   bytesIn = 0;
   bytesOut = 0;
   readonly #options: ShellOptions;
@@ -101,22 +105,34 @@ export class Shell {
   }
 
   change(document: string, make: LocalChange): Hash[] {
-    const { hashes, effects } = this.core.change(this.now, document, make);
+    const { hashes, effects } = this.#tried(() => this.core.change(this.now, document, make));
     this.#do(effects);
     return hashes;
   }
 
   makeDraftAnew(document: string, draft: string): boolean {
-    const { made, effects } = this.core.makeDraftAnew(this.now, document, draft);
+    const { made, effects } = this.#tried(() => this.core.makeDraftAnew(this.now, document, draft));
     this.#do(effects);
     return made;
+  }
+
+  /** What a change that throws has left to do is done all the same. */
+  #tried<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      this.step({ type: "wake" });
+      throw error;
+    }
   }
 
   /** The document, opened if it is not. */
   open(id: string, initial: Uint8Array | undefined): OpenDocument {
     const known = this.#documents.get(id);
     if (known !== undefined && known.closing === undefined) {
-      if (known.isOpen) this.step({ type: "open", document: id, kept: nothingKept, initial });
+      const again = () => known.isOpen && this.step({ type: "open", document: id, kept: nothingKept, initial });
+      if (known.isOpen) again();
+      else void known.opened.then(again);
       return known;
     }
     const opened = new OpenDocument(this, id, initial, known?.closing);
@@ -126,6 +142,12 @@ export class Shell {
 
   forget(document: OpenDocument): void {
     if (this.#documents.get(document.id) === document) this.#documents.delete(document.id);
+  }
+
+  /** One more document goes on without anybody. If those are too many, the first is closed: its changes stay stored. */
+  lingers(): void {
+    const lingering = this.documents.filter((document) => document.lingers);
+    if (lingering.length > LINGERING_MAX) void lingering[0]!.end();
   }
 
   get documents(): readonly OpenDocument[] {

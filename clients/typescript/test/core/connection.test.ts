@@ -88,6 +88,21 @@ describe("coming and going", () => {
     expect(driver.core.status.state).not.toBe("connected");
   });
 
+  it("c10_o21_asks_without_a_room_too_and_keeps_a_connection_that_answers", () => {
+    const driver = new Driver();
+    driver.connect();
+    for (let round = 1; round <= 5; round += 1) {
+      driver.pass(23_000);
+      expect(driver.edits()).toHaveLength(round);
+      const { room, id } = driver.edits().at(-1)!;
+      driver.say({ type: "reject", room, id, code: "not_open", text: "" });
+    }
+    expect(kinds(driver)).not.toContain("disconnect");
+    expect(driver.errors()).toEqual([]);
+    driver.pass(50_000);
+    expect(kinds(driver)).toContain("disconnect");
+  });
+
   it("gives up on a connection that is never made", () => {
     const driver = new Driver();
     driver.step({ type: "start" });

@@ -22,6 +22,16 @@ const writes = (driver: Driver): StorageWrite[] => driver.effects.flatMap((effec
 const changes = (driver: Driver) => driver.notices.filter((notice) => notice.type === "changed");
 const typed = (doc: A.Doc<Notes>, text: string) => A.change(doc, { time: 0 }, (notes) => A.splice(notes, ["text"], 0, 0, text));
 
+/** What a next page finds, of all batches of a driver. */
+function kept(driver: Driver, own = true): Kept {
+  const entries = new Map<string, Uint8Array>();
+  for (const write of writes(driver)) {
+    if ("put" in write) entries.set(write.put, write.value);
+    else entries.delete(write.remove);
+  }
+  return readKept("d", [...entries].sort(([a], [b]) => (a < b ? -1 : 1)), () => own);
+}
+
 describe("local edits", () => {
   it("are shown at once, stored before they are sent, and sent as one edit", () => {
     const { driver } = live();
@@ -43,6 +53,20 @@ describe("local edits", () => {
     expect(driver.core.state("d")?.safety).toBe("sent");
     driver.say({ type: "ack", room: 1, id: driver.edits()[0]!.id, cursor: [1, 4] });
     expect(driver.core.state("d")).toMatchObject({ safety: "durable", unsynced: 0 });
+  });
+
+  it("tell how long the last answer took, in whichever document", () => {
+    const { driver } = live();
+    driver.step({ type: "open", document: "e", kept: nothingKept, initial: initialChange({ text: "" }) });
+    driver.say({ type: "opened", room: 2, document: "e", access: "write", heads: [], cursor: [1, 0], base: "nothing", bytes: 0 });
+    driver.say({ type: "part", room: 2, packing: "plain", bytes: new Uint8Array(), end: [1, 0] });
+    driver.pass(60);
+    driver.say({ type: "ack", room: 2, id: driver.edits()[0]!.id, cursor: [1, 1] });
+    expect(driver.core.roundTripMs).toBe(10);
+    driver.type("a");
+    driver.pass(80);
+    driver.say({ type: "ack", room: 1, id: driver.edits()[1]!.id, cursor: [1, 2] });
+    expect(driver.core.roundTripMs).toBe(30);
   });
 
   it("are sent all the same when the storage fails, and the app is told", () => {
@@ -105,7 +129,24 @@ describe("local edits", () => {
     expect(drafts(driver)).toEqual([]);
   });
 
-  it.each(["limit", "forbidden", "after_reject", "x_unknown"])("e17_a_refused_edit_becomes_a_draft_with_what_stands_on_it: %s", (code) => {
+  it("e21_what_is_above_a_limit_together_is_sent_one_by_one_before_any_of_it_becomes_a_draft", () => {
+    const { driver } = live();
+    for (const char of "abc") driver.type(char);
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "limit", text: "too much" });
+    expect([driver.text, drafts(driver)]).toEqual(["cbahello", []]);
+    expect(driver.sent.slice(-2).map(({ type }) => type)).toEqual(["leave", "open"]);
+    driver.sent = [];
+    driver.come([], [1, 1], { base: "replica", heads: A.getHeads(others("hello").doc) });
+    expect(driver.edits().map(({ changes }) => changes.length)).toEqual([1, 1, 1]);
+    driver.say({ type: "ack", room: 1, id: driver.edits()[0]!.id, cursor: [1, 2] });
+    driver.say({ type: "reject", room: 1, id: driver.edits()[1]!.id, code: "limit", text: "too much" });
+    driver.say({ type: "reject", room: 1, id: driver.edits()[2]!.id, code: "after_reject", text: "" });
+    expect(driver.text).toBe("ahello");
+    expect(drafts(driver)).toMatchObject([{ code: "limit", changes: 2 }]);
+  });
+
+  it.each(["limit", "foreign_actor", "after_reject", "x_unknown"])("e17_a_refused_edit_becomes_a_draft_with_what_stands_on_it: %s", (code) => {
     const { driver } = live();
     driver.type("a");
     driver.pass(50);
@@ -122,6 +163,30 @@ describe("local edits", () => {
     const [draft] = drafts(driver);
     expect(driver.core.makeDraftAnew(driver.now, "d", draft!.id).made).toBe(true);
     expect([...driver.text].sort().join("")).toBe([..."abchello"].sort().join(""));
+  });
+
+  it("h13_a_token_that_grants_reading_only_makes_the_document_read_only_until_another_one_grants_more", () => {
+    const { all } = others("hello");
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    driver.open();
+    driver.step({ type: "start" });
+    driver.step({ type: "token", token: { text: "one", expiresAt: driver.now + 100_000 } });
+    driver.step({ type: "connected" });
+    driver.say({ type: "welcome", session: 7, limits: { ...noLimits, idle_timeout_ms: 1_000_000 }, capabilities: [] });
+    driver.come(all, [1, 1]);
+    driver.type("a");
+    driver.pass(50);
+    driver.say({ type: "reject", room: 1, id: driver.edits()[0]!.id, code: "forbidden", text: "" });
+    expect(driver.core.state("d")?.status).toEqual({ state: "live", access: "read" });
+    expect(() => driver.type("b")).toThrow(expect.objectContaining({ kind: "read_only" }));
+    driver.pass(80_000);
+    driver.sent = [];
+    driver.step({ type: "token", token: { text: "two", expiresAt: undefined } });
+    expect(driver.sent.map(({ type }) => type)).toEqual(["auth", "leave", "open"]);
+    driver.come([], [1, 1], { base: "replica", heads: A.getHeads(driver.core.doc("d")) });
+    expect(driver.core.state("d")?.status).toEqual({ state: "live", access: "write" });
+    driver.type("c");
+    expect(driver.text).toBe("chello");
   });
 
   it("e14_an_actor_conflict_is_made_anew_under_another_actor", () => {
@@ -234,6 +299,39 @@ describe("what comes", () => {
     expect(driver.edits().length).toBeGreaterThan(1);
   });
 
+  it("a panic of Automerge in a local change leaves nothing of that change, and costs the document, not the edits", () => {
+    const { driver, doc, all } = live();
+    driver.type("mine ");
+    driver.pass(50);
+    const panics = (doc: A.Doc<unknown>): A.Doc<unknown> => {
+      typed(doc as A.Doc<Notes>, "half ");
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    expect(() => driver.core.change(driver.now, "d", panics)).toThrow(ChangeError);
+    driver.step({ type: "wake" });
+    expect([driver.text, driver.errors()]).toEqual(["mine hello", ["document"]]);
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null });
+    const theirs = typed(doc, "x");
+    driver.come([...all, A.getLastLocalChange(theirs)!], [1, 2]);
+    expect([...driver.text].sort().join("")).toBe([..."mine xhello"].sort().join(""));
+    driver.type("more ");
+    driver.pass(50);
+    const sent = driver.edits().flatMap((edit) => edit.changes.map((change) => A.decodeChange(change).hash));
+    expect(new Set(sent).size).toBe(2);
+    expect(driver.core.state("d")?.status.state).toBe("live");
+  });
+
+  it("a document that Automerge cannot write any more is fetched anew, and no error leaves the core", () => {
+    const { driver, all } = live();
+    A.free(driver.core.doc("d"));
+    driver.pass(1_000);
+    expect(driver.errors()).toEqual(["document"]);
+    expect(driver.sent.at(-1)).toMatchObject({ type: "open", cursor: null, heads: [] });
+    driver.come(all, [1, 1]);
+    driver.type("mine ");
+    expect(driver.text).toBe("mine hello");
+  });
+
   it("r2_after_a_reset_own_edits_are_made_anew_once_under_a_new_actor", () => {
     const { driver, doc, all } = live();
     const culprit = typed(doc, "BAD ");
@@ -287,16 +385,6 @@ describe("what comes", () => {
 });
 
 describe("what is stored", () => {
-  /** What a next page finds, of all batches of a driver. */
-  function kept(driver: Driver, own = true): Kept {
-    const entries = new Map<string, Uint8Array>();
-    for (const write of writes(driver)) {
-      if ("put" in write) entries.set(write.put, write.value);
-      else entries.delete(write.remove);
-    }
-    return readKept("d", [...entries].sort(([a], [b]) => (a < b ? -1 : 1)), () => own);
-  }
-
   it("c7_o4_is_enough_to_go_on_with_and_to_ask_for_what_was_missed_only", () => {
     const { driver, doc } = live();
     const theirs = typed(doc, "x");
@@ -365,6 +453,33 @@ describe("what is stored", () => {
     expect(next.core.doc("d")).toEqual(theirs);
   });
 
+  it("is a snapshot where too much has come while a batch was stuck", () => {
+    const { doc, all } = others("hello");
+    const driver = new Driver({ limits: { stuckBytesMax: 1_000 } });
+    driver.open();
+    driver.connect();
+    driver.come(all, [1, 1]);
+    driver.storage = "waits";
+    driver.pass(1_000);
+    let theirs = doc;
+    for (let position = 2; position < 30; position += 1) {
+      theirs = typed(theirs, "x");
+      driver.diff([A.getLastLocalChange(theirs)!], [1, position]);
+      driver.pass(100);
+    }
+    const [stuck, ...more] = driver.effects.filter((effect) => effect.type === "store");
+    expect(more).toEqual([]);
+    driver.storage = "works";
+    driver.step({ type: "stored", document: "d", ticket: stuck!.ticket });
+    driver.pass(1_000);
+    const found = kept(driver);
+    expect(found.stored).toMatchObject({ cursor: [1, 29], generation: 2 });
+    expect(found.stored?.keys).toHaveLength(1);
+    const next = new Driver();
+    next.open(found);
+    expect(next.core.doc("d")).toEqual(theirs);
+  });
+
   it("of another user is held back", () => {
     const driver = new Driver({ credentials: { kind: "asked" } });
     const mine = A.getLastLocalChange(typed(others("hello").doc, "eve's "))!;
@@ -377,6 +492,37 @@ describe("what is stored", () => {
     expect(driver.errors()).toEqual(["held"]);
     expect(driver.text).toBe("hello");
     expect(writes(driver).some((write) => "remove" in write)).toBe(false);
+  });
+});
+
+describe("when another user is at the page", () => {
+  const queue = (driver: Driver) => kept(driver).own.map(({ user }) => user);
+
+  it("what the former one has just made is stored before it is put aside", () => {
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    driver.step({ type: "user", user: "eve" });
+    driver.open({ ...nothingKept, replica: others("hello").all[0], stored: { cursor: [1, 1], generation: 1, keys: [] } });
+    driver.type("eve's ");
+    driver.step({ type: "user", user: "ada" });
+    expect([driver.text, driver.core.state("d")?.unsynced]).toEqual(["hello", 0]);
+    expect(driver.errors()).toEqual(["held"]);
+    expect(queue(driver)).toEqual(["eve"]);
+  });
+
+  it("what was made before anybody was known is the first one's, in the storage too", () => {
+    const driver = new Driver({ credentials: { kind: "asked" } });
+    driver.open(undefined, { text: "" });
+    driver.step({ type: "stop" });
+    driver.type("early ");
+    driver.pass(100);
+    expect(queue(driver)).toEqual([null, null]);
+    driver.type("later ");
+    driver.step({ type: "user", user: "eve" });
+    expect(queue(driver)).toEqual(["eve", "eve", "eve"]);
+    driver.step({ type: "user", user: "ada" });
+    expect([driver.errors(), driver.text]).toEqual([["held"], ""]);
+    // The document begins anew.
+    expect(queue(driver)).toEqual(["eve", "eve", "eve", "ada"]);
   });
 });
 
@@ -402,6 +548,21 @@ describe("how a document begins", () => {
     written.pass(50);
     expect(written.edits()).toEqual([]);
     expect(written.text).toBe("");
+  });
+
+  it("may be said by a later handle of a document that is open", () => {
+    const driver = new Driver();
+    driver.open();
+    driver.connect();
+    driver.come([], [1, 0]);
+    driver.step({ type: "open", document: "d", kept: nothingKept, initial: initialChange({ text: "" }) });
+    driver.pass(50);
+    expect(driver.text).toBe("");
+    expect(driver.edits()).toMatchObject([{ changes: [initialChange({ text: "" })] }]);
+    const apart = new Driver();
+    apart.open();
+    apart.step({ type: "open", document: "d", kept: nothingKept, initial: initialChange({ text: "" }) });
+    expect(apart.core.state("d")?.ready).toBe(true);
   });
 
   it("is not there any more when the server refuses it", () => {

@@ -6,6 +6,7 @@ import type { Readable } from "node:stream";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fileStorage } from "../../src/node/index.js";
+import { Random } from "../../src/core/random.js";
 import { StorageError } from "../../src/storage/storage.js";
 import { COUNT, numberOf, readable, stateAfter } from "./batches.js";
 import { scratch } from "./scratch.js";
@@ -40,9 +41,10 @@ describe("a writer that is killed", () => {
   it("leaves each batch whole or absent, and has lost none that resolved", { timeout: 240_000 }, async () => {
     const directory = join(folder, "killed");
     let last = 0;
+    const random = new Random(new Uint8Array(32).fill(1));
     for (let round = 0; round < 15; round++) {
       const { process, resolved } = await writer(directory);
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 250));
+      await new Promise((resolve) => setTimeout(resolve, random.number() % 250));
       await kill(process);
       const storage = fileStorage(directory);
       const count = numberOf(await storage.get(COUNT));

@@ -307,3 +307,193 @@ it("a storage that never takes anything: what is made anew after a reset is sent
   await all.run(2_000);
   expect([handle.safety, all.server.document<Notes>("notes").text.split(";").sort()]).toEqual(["durable", ["", "bad", "mine", "more"]]);
 });
+
+it("whenDurable waits for the change it was asked for, also behind others that a server put back from a backup has lost", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  type(handle, "old;");
+  await all.run(2_000);
+  page.client.goOffline();
+  type(handle, "new;");
+  let durable = false;
+  const waiter = handle.whenDurable().then(() => (durable = true));
+  await all.run(1_000);
+  all.server.restore("notes", 1);
+  all.server.refuse = { code: "unavailable", left: 1_000 };
+  page.client.goOnline();
+  await all.run(3_000);
+  expect([handle.status.state, handle.unsyncedChanges, durable]).toEqual(["live", 2, false]);
+  all.server.refuse.left = 0;
+  await all.run(60_000);
+  await waiter;
+  expect(all.server.document<Notes>("notes").text).toBe("old;new;");
+});
+
+it("a draft that another page has left says nothing of this page's changes: who waits for them goes on waiting", async () => {
+  const { world: all, origin } = world();
+  const [one, two] = [origin.page(), origin.page()];
+  const [a, b] = [open(one), open(two)];
+  await all.run(1_000);
+  all.server.refuse = { code: "limit", left: 1 };
+  type(a, "refused;");
+  await all.run(1_000);
+  expect([a.drafts.list().length, b.drafts.list().length]).toEqual([1, 0]);
+  two.client.goOffline();
+  type(b, "mine;");
+  const waiter = b.whenDurable().then(() => "durable", String);
+  one.kill();
+  await all.run(1_000);
+  expect(b.drafts.list()).toHaveLength(1);
+  two.client.goOnline();
+  await all.run(5_000);
+  expect([await waiter, all.server.document<Notes>("notes").text]).toEqual(["durable", "mine;"]);
+});
+
+it("another user in a running page: what the former one waits for is not said to be durable, and is sent when they are back", async () => {
+  const { world: all, origin } = world();
+  let sub = "eve";
+  const page = origin.page({ token: async () => jwt({ sub }) });
+  const handle = open(page);
+  await all.run(1_000);
+  page.client.goOffline();
+  type(handle, "eve's");
+  const waiter = handle.whenDurable().then(() => "durable", () => "not durable");
+  await all.run(1_000);
+  sub = "ada";
+  page.client.goOnline();
+  await all.run(5_000);
+  expect([await waiter, handle.doc().text]).toEqual(["not durable", ""]);
+  page.kill();
+  const back = open(origin.page({ token: jwt({ sub: "eve" }) }));
+  await all.run(5_000);
+  expect([back.safety, all.server.document<Notes>("notes").text]).toEqual(["durable", "eve's"]);
+});
+
+it("a document that is closed while the server lacks its changes: they count as unsafe, are sent without it, and then it is let go", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  page.client.goOffline();
+  type(handle, "kept");
+  await Promise.all([handle.close(), all.run(1_000)]);
+  expect([page.client.safety, page.client.unsyncedChanges]).toEqual(["local", 1]);
+  const durable = page.client.whenDurable();
+  page.client.goOnline();
+  await Promise.all([durable, all.run(5_000)]);
+  expect(all.server.document<Notes>("notes").text).toBe("kept");
+  expect(page.client.unsyncedChanges).toBe(0);
+  const sent = page.client.figures.bytesIn;
+  const elsewhere = open(new Origin(all).page());
+  await all.run(1_000);
+  type(elsewhere, " elsewhere");
+  await all.run(1_000);
+  expect(all.server.document<Notes>("notes").text).toBe("kept elsewhere");
+  expect(page.client.figures.bytesIn).toBe(sent);
+});
+
+it("a document that is opened again before the server has its changes goes on as it was", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page();
+  const handle = open(page);
+  await all.run(1_000);
+  page.client.goOffline();
+  type(handle, "one;");
+  await Promise.all([handle.close(), all.run(1_000)]);
+  const again = open(page);
+  expect([again.isReady, again.doc().text, again.unsyncedChanges]).toEqual([true, "one;", 1]);
+  type(again, "two;");
+  page.client.goOnline();
+  await all.run(5_000);
+  expect([again.status.state, again.safety, all.server.document<Notes>("notes").text]).toEqual(["live", "durable", "one;two;"]);
+});
+
+it("closed documents without end: the first are let go, and their changes stay stored", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page({ offline: true });
+  for (let number = 0; number < 40; number += 1) {
+    const handle = page.client.open<Notes>(`note-${number}`, { initial });
+    await all.run(100);
+    type(handle, "kept");
+    await Promise.all([handle.close(), all.run(100)]);
+  }
+  await all.run(1_000);
+  expect(page.client.unsyncedChanges).toBe(32 * 2);
+  expect((await origin.storage.list("")).filter(([key]) => key.includes("/q/"))).toHaveLength(40 * 2);
+  await Promise.all([page.client.close(), all.run(1_000)]);
+});
+
+it("a draft that is made anew or dropped on one page is gone on the others", async () => {
+  const { world: all, origin } = world();
+  const one = open(origin.page());
+  await all.run(1_000);
+  all.server.refuse = { code: "limit", left: 1 };
+  type(one, "refused;");
+  await all.run(1_000);
+  const two = open(origin.page());
+  await all.run(1_000);
+  const [draft] = one.drafts.list();
+  expect(two.drafts.list()).toEqual([draft]);
+  expect(one.drafts.makeAnew(draft!.id)).toBe(true);
+  await all.run(1_000);
+  expect([two.drafts.list(), two.drafts.makeAnew(draft!.id)]).toEqual([[], false]);
+  await all.run(1_000);
+  expect(all.server.document<Notes>("notes").text).toBe("refused;");
+});
+
+it("how a document begins may be said by the second of two handles that are opened at once", async () => {
+  const { world: all, origin } = world();
+  const page = origin.page({ offline: true });
+  const [plain, beginning] = [page.client.open<Notes>("notes"), open(page)];
+  await all.run(1_000);
+  expect([plain.isReady, beginning.isReady]).toEqual([true, true]);
+  expect(plain.doc().text).toBe("");
+});
+
+it.each([-86_400_000, 86_400_000])("a time of day that jumps by %i ms: the connection stays, and the token is renewed when it is time", async (skewMs) => {
+  const { world: all, origin } = world();
+  let asked = 0;
+  const token = async () => {
+    asked += 1;
+    return jwt({ sub: "ada", exp: (1_700_000_000_000 + all.now + 600_000) / 1_000 });
+  };
+  const page = origin.page({ token });
+  const handle = open(page);
+  await all.run(60_000);
+  const { session } = page.client;
+  page.skewMs = skewMs;
+  type(handle, "typed");
+  await all.run(400_000);
+  expect([asked, page.client.session, handle.safety]).toEqual([1, session, "durable"]);
+  await all.run(120_000);
+  expect([asked, page.client.session, handle.status.state]).toEqual([2, session, "live"]);
+  expect(page.errors).toEqual([]);
+});
+
+it("a storage that cannot be read when a document is opened: the server's is shown, and what a page has left is sent once it can be", async () => {
+  const { world: all, origin } = world();
+  const one = origin.page();
+  const a = open(one);
+  await all.run(1_000);
+  type(a, "sent;");
+  await all.run(2_000);
+  one.client.goOffline();
+  type(a, "left;");
+  await all.run(1_000);
+  one.kill();
+  origin.unreadable = true;
+  const two = origin.page();
+  const b = open(two);
+  await all.run(2_000);
+  expect([b.status.state, b.doc().text]).toEqual(["live", "sent;"]);
+  expect(two.errors.every((error) => error.startsWith("storage:"))).toBe(true);
+  expect(two.errors.length).toBeGreaterThan(0);
+  type(b, "more;");
+  await all.run(2_000);
+  origin.unreadable = false;
+  await all.run(30_000);
+  expect([b.safety, b.doc()]).toEqual(["durable", all.server.document<Notes>("notes")]);
+  expect([...b.doc().text.split(";")].sort()).toEqual(["", "left", "more", "sent"]);
+});

@@ -151,6 +151,8 @@ export class Origin {
   full = false;
   /** What the storage has no space for. */
   tooLarge: (batch: readonly StorageWrite[]) => boolean = () => false;
+  /** What is stored cannot be read now. */
+  unreadable = false;
   /** Planted: nobody finds what another page has left. */
   hidesQueues = false;
   /** Planted: every page gets every lock. */
@@ -158,6 +160,11 @@ export class Origin {
 
   constructor(world: World) {
     this.#world = world;
+  }
+
+  async #list(prefix: string): Promise<Array<[string, Uint8Array]>> {
+    if (this.unreadable) throw new StorageError("blocked", "it cannot be read now");
+    return this.storage.list(prefix);
   }
 
   /** A page load; `seed` in the place of its own makes it a duplicate. */
@@ -182,7 +189,7 @@ export class Origin {
     return {
       get: (key) => slow(() => storage.get(key)),
       list: (prefix) =>
-        slow(async () => (await storage.list(prefix)).filter(([key]) => !this.hidesQueues || !key.includes("/q/"))),
+        slow(async () => (await this.#list(prefix)).filter(([key]) => !this.hidesQueues || !key.includes("/q/"))),
       write: (batch: readonly StorageWrite[]) => {
         const write = () =>
           slow(async () => {
@@ -203,6 +210,8 @@ export class Page {
   readonly client: Client;
   readonly errors: string[] = [];
   gone = false;
+  /** How far its time of day is wrong. */
+  skewMs = 0;
   readonly #world: World;
   readonly #tabs: { kill(): void };
 
@@ -212,7 +221,7 @@ export class Page {
     const seed = given ?? new Uint8Array(32).map(() => world.below(256));
     const clock = {
       now: () => world.now,
-      wall: () => 1_700_000_000_000 + world.now,
+      wall: () => 1_700_000_000_000 + world.now + this.skewMs,
       after: (ms: number, done: () => void) => world.after(Math.ceil(ms), () => this.gone || done()),
     };
     const all = { url: "ws://server/sync", storage: view(this), tabs, transport: world.transport(this), ...options };
