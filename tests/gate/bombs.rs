@@ -18,6 +18,7 @@ fn outcome(bytes: &[u8]) -> (&'static str, String) {
     match gate::read(bytes.to_vec().into(), &Limits::default()) {
         Ok(_) => (PASSES, String::new()),
         Err(Refusal::Limit(text)) => (LIMIT, text.to_owned()),
+        Err(refusal @ Refusal::Inflates) => (LIMIT, refusal.to_string()),
         Err(refusal) => (DISHONEST, refusal.to_string()),
     }
 }

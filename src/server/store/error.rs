@@ -33,6 +33,9 @@ pub enum StoreError {
     /// The directory is somebody else's, or what is left of a store.
     #[error("the directory holds no store, but other files ({0}): choose another data directory, or empty this one")]
     NotAStore(String),
+    /// What was named is no directory.
+    #[error("{0} is a file: name a directory for the store")]
+    NotADirectory(String),
     /// One document cannot be read; the others can.
     #[error(
         "the document {document} is damaged: {what}; stop the server, `syncline salvage` writes out what can be read of it"

@@ -106,10 +106,13 @@ impl SledKv {
     /// Opens the store in `directory`, which is made if it is not there.
     ///
     /// # Errors
-    /// `InUse` if another process serves it; `NotAStore` if it holds other files and no store; `StoreDamaged`; `Io`; `Full` if
+    /// `InUse` if another process serves it; `NotAStore` if it holds other files and no store; `NotADirectory`; `StoreDamaged`; `Io`; `Full` if
     /// not even the reserve makes it open.
     pub fn open(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
         let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
+        if directory.is_file() {
+            return Err(StoreError::NotADirectory(directory.display().to_string()));
+        }
         std::fs::create_dir_all(directory).map_err(io)?;
         let lock = File::options()
             .create(true)

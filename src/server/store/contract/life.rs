@@ -113,4 +113,7 @@ fn an_emptied_directory_is_not_begun_anew() {
     std::fs::create_dir_all(&home).unwrap();
     std::fs::write(home.join("letter"), b"dear").unwrap();
     assert_eq!(begin(&home), Err(StoreError::NotAStore("letter".into())));
+    let letter = home.join("letter");
+    let path = letter.display().to_string();
+    assert_eq!(begin(&letter), Err(StoreError::NotADirectory(path)));
 }
