@@ -355,13 +355,34 @@ impl Commit {
         if result == Err(KvError::Full) {
             // Not even then. Opened again, the floor has either all of it or nothing, and shows which: a refused edit must
             // not come back after a restart.
-            result = self.kv.make_room();
+            result = self.open_anew();
             if result.is_ok() && !self.has_landed(batch) {
                 return Err(StoreError::Full);
             }
             result = result.and_then(|()| self.kv.sync());
         }
         result.map_err(|error| self.give_up(&error))
+    }
+
+    /// Opens the floor, which takes some space: if somebody else has taken what the reserve gave up, as soon as there is some. Until
+    /// then nothing can be read, and nobody can say whether the batch at hand is on the disk, so it has no answer.
+    fn open_anew(&self) -> Result<(), KvError> {
+        loop {
+            let opened = self.kv.make_room();
+            let shared = &self.shared;
+            if opened != Err(KvError::Full) || shared.queue().closed {
+                return opened;
+            }
+            tracing::error!(
+                "the disk is so full that the store does not open: nothing can be read until there is space"
+            );
+            let open = |queue: &mut Queue| !queue.closed;
+            drop(
+                shared
+                    .given
+                    .wait_timeout_while(shared.queue(), FULL_PROBE_INTERVAL, open),
+            );
+        }
     }
 
     /// Whether every write of `batch` is there.

@@ -58,7 +58,8 @@ fn full(trial: &Trial) -> Outcome {
         let refused = load_until_full(&process, &documents, &disk, &journal, round)?;
         ensure!(
             refused == "unavailable",
-            "edits on a full disk are answered with {refused}"
+            "edits on a full disk are answered with {refused}; the log ends with {}",
+            last_lines(&process.log())
         );
         ensure!(
             checks::lost(process.address, &journal.promised())? == 0,
@@ -111,6 +112,11 @@ fn load_until_full(
         stop.store(true, Ordering::Relaxed);
         Ok(answer)
     })
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().rev().take(8).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
 }
 
 /// Edits of some size, so that the last space goes.

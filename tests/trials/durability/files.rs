@@ -33,14 +33,20 @@ impl<'a> SmallDisk<'a> {
         Ok(Self { directory })
     }
 
-    /// Takes all space that is left.
+    /// Takes all space that is left, and not what the server gives up meanwhile: that is the server's to go on with.
     pub(crate) fn fill(&self) -> Result<(), String> {
         use std::io::Write;
+        let directory = self.directory.display().to_string();
+        let available = command("df", &["-B1", "--output=avail", &directory])?;
+        let available = available.lines().last().and_then(|line| line.trim().parse().ok());
+        let mut left: usize = available.ok_or("df does not say how much space is left")?;
         let mut file = fs::File::create(self.directory.join("filler")).map_err(|error| error.to_string())?;
         let piece = vec![1; 64 << 10];
-        while file.write_all(&piece).is_ok() {}
-        // What is left is less than a piece.
-        while file.write_all(&piece[..512]).is_ok() {}
+        for bytes in [piece.len(), 512] {
+            while left >= bytes && file.write_all(&piece[..bytes]).is_ok() {
+                left -= bytes;
+            }
+        }
         Ok(())
     }
 

@@ -279,13 +279,27 @@ fn a_disk_that_stays_full_shows_what_it_has() {
         (None, Some(b"value".to_vec()))
     );
 
-    // It does not even open.
-    let (_, writer) = failing(std::slice::from_ref(&full), &[full.clone(), full.clone()]);
+    // It does not even open, until there is space.
+    let (kv, writer) = failing(std::slice::from_ref(&full), &[full.clone(), full.clone(), full.clone()]);
+    assert_eq!(writer.write(put("a")), Ok(()));
+    assert_eq!(kv.calls().iter().filter(|call| *call == "make_room").count(), 4);
+    assert!(!writer.figures().read_only.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_store_that_does_not_open_for_want_of_space_can_be_closed() {
+    let full = Err(KvError::Full);
+    let (_kv, writer) = failing(std::slice::from_ref(&full), &vec![full.clone(); 10_000]);
+    let result = Arc::new(Mutex::new(None));
+    let told = result.clone();
+    let done = Box::new(move |answer| *told.lock().unwrap() = Some(answer));
+    writer.try_submit(Work { batch: put("a"), done }).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    writer.close();
     assert_eq!(
-        writer.write(put("a")),
-        Err(StoreError::ReadOnly("the disk is full".into()))
+        *result.lock().unwrap(),
+        Some(Err(StoreError::ReadOnly("the disk is full".into())))
     );
-    assert!(writer.figures().read_only.load(Ordering::Relaxed));
 }
 
 #[test]
