@@ -143,6 +143,29 @@ fn e14_e15_an_actor_conflict_is_a_reject_and_what_stands_on_it_too() {
 }
 
 #[test]
+fn e18_what_waits_counts_in_all_rooms_of_a_session() {
+    let server = TestServer::start("[limits]\nwaiting_changes_max = 4\n");
+    let mut anna = Peer::connect(server.address, None);
+    let (_, changes) = counted(1, 6);
+    let (one, other) = (anna.open("one", None).opened.room, anna.open("other", None).opened.room);
+    anna.edit(one, 1, changes[1..4].to_vec());
+    assert!(anna.hear_all(one).is_empty(), "they wait before any in the other room");
+    anna.edit(other, 2, changes[1..3].to_vec());
+    assert_eq!(
+        anna.hear_answer(2),
+        Err("missing_deps".into()),
+        "three wait in the other room"
+    );
+    anna.edit(other, 3, changes[1..2].to_vec());
+    anna.edit(one, 4, changes[..1].to_vec());
+    anna.hear_answer(1).expect("what it waited for came");
+    anna.edit(other, 5, changes[2..5].to_vec());
+    anna.edit(other, 6, changes[..1].to_vec());
+    anna.hear_answer(5)
+        .expect("there is space again, and what it waited for came");
+}
+
+#[test]
 fn e21_who_sends_bombs_again_and_again_is_closed() {
     let server = TestServer::start("");
     let mut attacker = Peer::connect(server.address, None);

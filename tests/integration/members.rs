@@ -127,6 +127,14 @@ fn l1_l2_the_defaults_are_the_ones_that_are_written_down() {
         (256 << 10, 256 << 10)
     );
     assert_eq!(limits.ping_interval_ms, 20_000);
+    assert_eq!(
+        (limits.repo_message_bytes_max, limits.ops_decoded_alone),
+        (32 << 20, 10_000)
+    );
+    assert_eq!(
+        (limits.members_per_room_max, limits.subject_queue_bytes_max),
+        (2_000, 8 << 20)
+    );
 }
 
 #[test]
@@ -439,29 +447,6 @@ fn e7_a_replica_opened_from_an_acks_cursor_lacks_nothing_of_the_edit() {
     }
     let joined = Peer::connect(server.address, None).open("notes", None);
     assert_eq!(joined.document().get_heads(), document.get_heads());
-}
-
-#[test]
-fn e18_what_waits_counts_in_all_rooms_of_a_session() {
-    let server = TestServer::start("[limits]\nwaiting_changes_max = 4\n");
-    let mut anna = Peer::connect(server.address, None);
-    let (_, changes) = counted(1, 6);
-    let (one, other) = (anna.open("one", None).opened.room, anna.open("other", None).opened.room);
-    anna.edit(one, 1, changes[1..4].to_vec());
-    assert!(anna.hear_all(one).is_empty(), "they wait before any in the other room");
-    anna.edit(other, 2, changes[1..3].to_vec());
-    assert_eq!(
-        anna.hear_answer(2),
-        Err("missing_deps".into()),
-        "three wait in the other room"
-    );
-    anna.edit(other, 3, changes[1..2].to_vec());
-    anna.edit(one, 4, changes[..1].to_vec());
-    anna.hear_answer(1).expect("what it waited for came");
-    anna.edit(other, 5, changes[2..5].to_vec());
-    anna.edit(other, 6, changes[..1].to_vec());
-    anna.hear_answer(5)
-        .expect("there is space again, and what it waited for came");
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn one_flipped_bit_costs_nothing() {
 }
 
 #[test]
-#[ignore = "about one wiped sector in 150 costs a key of a page that is not named; why is not known yet"]
+#[ignore = "about one wiped sector in 240 costs a key of a page that is not named; why is not known yet"]
 fn a_wiped_sector_costs_nothing_that_is_not_named() {
     damaged((1..30).step_by(2));
 }
