@@ -30,8 +30,8 @@ use super::{
 };
 
 /// After a store is closed within the process, sled's own lock is let go by its background threads: wait this often for it.
-const REOPEN_ATTEMPTS: usize = 100;
-const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+const REOPEN_ATTEMPTS: usize = 1_000;
+const REOPEN_PAUSE: Duration = Duration::from_millis(2);
 /// A write or sync that lasts as long may be one that sled forgot.
 const STUCK_AFTER: Duration = Duration::from_millis(500);
 const RESERVE_FILE: &str = "reserve";
@@ -173,6 +173,18 @@ impl SledKv {
         self.directory.join(RESERVE_FILE)
     }
 
+    /// Whoever closes a store may open it at once, in this process or another: sled's background threads let go of its lock a
+    /// moment later than the last handle.
+    fn wait_for_lock(&self) {
+        for _ in 0..REOPEN_ATTEMPTS {
+            match File::open(self.directory.join(LOG_FILE)).map(|file| file.try_lock()) {
+                Ok(Err(TryLockError::WouldBlock)) => std::thread::sleep(REOPEN_PAUSE),
+                _ => return,
+            }
+        }
+        tracing::error!("sled still holds the lock of the closed store");
+    }
+
     /// Runs a write or sync. After an error other than `Full` there is never another one.
     fn change(&self, act: impl FnOnce(&Open) -> Result<(), KvError>) -> Result<(), KvError> {
         if self.spoilt.load(Ordering::Acquire) {
@@ -204,6 +216,8 @@ impl Drop for SledKv {
             std::mem::forget(open);
         } else if let Err(error) = close(open) {
             tracing::error!(%error, "the store did not close cleanly");
+        } else {
+            self.wait_for_lock();
         }
     }
 }
