@@ -4,6 +4,7 @@
 //! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
 
 pub mod inbox;
+mod merges;
 mod pieces;
 pub mod storage;
 mod turns;
@@ -25,6 +26,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use inbox::{INBOX_MAX, Inbox, Letter};
+use merges::Size;
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
@@ -215,6 +217,7 @@ impl Task {
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
             let saturated = self.room.is_saturated();
+            self.work.hold_up(saturated && self.room.waits_for_merge());
             let has_mail = !self.mail.is_empty();
             if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && self.work.is_idle() {
                 return;
@@ -389,7 +392,8 @@ impl Task {
         let outbox = member.map(|member| &member.outbox);
         let part_bytes = usize::try_from(self.hub.limits().part_bytes_max).unwrap_or(usize::MAX);
         if let Some(work) = self.turns.ask(work, self.number, outbox, part_bytes) {
-            self.work.start(work);
+            let size = if self.room.is_large() { Size::Large } else { Size::Small };
+            self.work.start(work, size);
         }
     }
 
