@@ -20,6 +20,9 @@ const PATCHES_MAX = 200;
  */
 const LETTERS_MAX = 50_000;
 
+/** More changes than these at once would hold up the page for seconds: so much is refused. */
+const CHANGES_MAX = 10;
+
 /** A bound editor. */
 export interface Binding {
   /** Goes into the editor's extensions. */
@@ -37,7 +40,9 @@ export function bindText(handle: DocHandle<Board>, refused: (error: ChangeError)
     if (typed.length === 0) return;
     writing = true;
     try {
-      for (const splices of inChanges(typed)) {
+      const changes = inChanges(typed);
+      if (changes.length > CHANGES_MAX) throw new ChangeError("too_large", `${changes.length} changes at once would hold up the page`);
+      for (const splices of changes) {
         handle.change((board) => {
           if (typeof board.text !== "string") board.text = "";
           for (const { at, gone, text } of splices) Automerge.splice(board, ["text"], at, gone, text);
