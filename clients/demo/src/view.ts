@@ -188,6 +188,7 @@ class View implements DocumentView {
   }
 
   #whyWaiting(): string {
+    if (this.handle.status.state === "refused") return "This document cannot be shown here.";
     const { state } = this.#page.client.status;
     if (state === "offline") return "This document has not been in this browser before. It comes with the connection.";
     return state === "rejected" ? "The server does not let this page in." : "Opening…";
