@@ -68,6 +68,8 @@ pub struct Metrics {
     pub rooms_trimmed: Counter,
     /// Members whose queue was too full for a diff.
     pub members_lagged: Counter,
+    /// Pieces of documents that were read and encoded for members on their way; those who ask for the same share one.
+    pub pieces_read: Counter,
     /// Replaced files that were taken over, or could not be.
     pub reloads: Family<ReloadLabels, Counter>,
 }
@@ -220,6 +222,7 @@ impl Metrics {
             documents_closed: Family::default(),
             rooms_trimmed: Counter::default(),
             members_lagged: Counter::default(),
+            pieces_read: Counter::default(),
             reloads: Family::default(),
         };
         metrics.register_sessions();
@@ -307,6 +310,11 @@ impl Metrics {
                 "members_lagged",
                 "Members whose queue was too full for a diff",
                 &self.members_lagged,
+            ),
+            (
+                "pieces_read",
+                "Pieces of documents read and encoded for members on their way",
+                &self.pieces_read,
             ),
         ];
         for (name, help, counter) in counters {

@@ -196,10 +196,15 @@ impl Work {
                     Asked::Shared => return,
                     Asked::Kept(slice) => return self.answers.push_back(answer(Ok(slice))),
                 }
-                self.run(Kind::Read, answer(Err(ReadFailure::Unavailable)), move |storage, _| {
-                    let known = lock(&snapshots).clone();
-                    answer(storage.read(&known, from, to, deflate, bundle.as_ref()))
-                });
+                self.run(
+                    Kind::Read,
+                    answer(Err(ReadFailure::Unavailable)),
+                    move |storage, workers| {
+                        workers.metrics.pieces_read.inc();
+                        let known = lock(&snapshots).clone();
+                        answer(storage.read(&known, from, to, deflate, bundle.as_ref()))
+                    },
+                );
             }
             Effect::Decode {
                 session,
