@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NPM ?= npm
 
-.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench bench-repo compare-durability
+.PHONY: run test page format lint engine docs deny tests trials trials-bite soak typescript screenshots sim bench bench-repo compare compare-durability
 
 # Builds the server and starts it without authentication, on loopback only. The page at / is built in where there is a Node
 # that can build it; without one, / says so.
@@ -137,6 +137,14 @@ RIVALS = benches/rivals/node_modules/.package-lock.json
 $(RIVALS): benches/rivals/package.json benches/rivals/package-lock.json
 	cd benches/rivals && $(NPM) ci --no-audit --no-fund
 	touch $@
+
+# The same load on Syncline, the relay and its rivals, see benches/README.md; writes the table in README.md. Quiet, some forty
+# minutes; `make compare COMPARE="latency --runs 1"` is a part of it, and leaves README.md alone.
+COMPARE ?=
+
+compare: $(RIVALS)
+	$(CARGO) build --release --locked -p syncline -p syncline-bench
+	$(BENCH) compare $(or $(COMPARE),--runs $(RUNS) --readme README.md)
 
 compare-durability: $(PACKAGES) $(RIVALS)
 	$(CARGO) build --profile trials --locked --bin syncline

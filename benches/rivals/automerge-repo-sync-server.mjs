@@ -22,7 +22,7 @@ class Adapter extends WebSocketClientAdapter {
 export const name = "automerge-repo-sync-server";
 
 export function versions() {
-  return installed(PACKAGE, "@automerge/automerge-repo");
+  return installed(PACKAGE, `${PACKAGE}/node_modules/@automerge/automerge-repo`, "@automerge/automerge-repo");
 }
 
 export function command(port, directory) {

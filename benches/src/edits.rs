@@ -1,6 +1,7 @@
 //! Edits made before the clock starts: real Automerge changes, each one keystroke of one writer, with the history it names
 //! chosen freely; and the way back from a change's bytes to the writer and the place.
 
+use crate::yjs;
 use anyhow::{Context, ensure};
 use automerge::{
     ActorId, Automerge, Change, ExpandedChange, ObjType, ROOT, ScalarValue,
@@ -34,7 +35,17 @@ pub(crate) enum Sight {
 
 /// The edits of every writer, in order.
 pub(crate) struct Edits {
+    kind: Kind,
+    /// The number of the first writer, so that several sets can go into one document.
+    first: usize,
     by_writer: Vec<Vec<Bytes>>,
+}
+
+/// Of what the edits are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Automerge,
+    Yjs,
 }
 
 /// One writer on the way.
@@ -66,12 +77,39 @@ impl Base {
             max_op: 1,
         })
     }
+
+    /// A Yjs document, whole, or none: the other fields are Automerge's.
+    pub(crate) fn of_yjs(update: Option<Bytes>) -> Self {
+        Self {
+            changes: update.into_iter().collect(),
+            heads: Vec::new(),
+            text: OpId::new(0, &ActorId::from(&[][..])),
+            max_op: 0,
+        }
+    }
+
+    /// The document as Automerge saves it, and its heads.
+    pub(crate) fn saved(&self) -> anyhow::Result<(Vec<u8>, Vec<syncline_protocol::ChangeHash>)> {
+        let mut document = Automerge::new();
+        let changes = self.changes.iter().map(|bytes| Change::from_bytes(bytes.to_vec()));
+        document.apply_changes(changes.collect::<Result<Vec<_>, _>>()?)?;
+        let heads = document
+            .get_heads()
+            .into_iter()
+            .map(|head| syncline_protocol::ChangeHash(head.0));
+        Ok((document.save(), heads.collect()))
+    }
 }
 
 impl Edits {
     /// `count` edits of each of `writers` writers on `base`.
     pub(crate) fn prepare(base: &Base, writers: usize, count: usize, sight: Sight) -> Self {
-        let mut all: Vec<_> = (0..writers).map(Writer::new).collect();
+        Self::prepare_from(0, base, writers, count, sight)
+    }
+
+    /// As [`Edits::prepare`], by other writers than those of sets that begin with another number.
+    pub(crate) fn prepare_from(first: usize, base: &Base, writers: usize, count: usize, sight: Sight) -> Self {
+        let mut all: Vec<_> = (first..first + writers).map(Writer::new).collect();
         for edit in 0..count {
             let seen: Vec<Option<_>> = all
                 .iter()
@@ -90,7 +128,18 @@ impl Edits {
             }
         }
         Self {
+            kind: Kind::Automerge,
+            first,
             by_writer: all.into_iter().map(|writer| writer.bytes).collect(),
+        }
+    }
+
+    /// Edits that are Yjs's updates.
+    pub(crate) fn of_yjs(by_writer: Vec<Vec<Bytes>>) -> Self {
+        Self {
+            kind: Kind::Yjs,
+            first: 0,
+            by_writer,
         }
     }
 
@@ -104,9 +153,14 @@ impl Edits {
         self.by_writer.len()
     }
 
-    /// Whose edit these bytes are and which, if they are one of them, byte for byte.
+    /// Whose edit these bytes are and which, if they are one of them: a change byte for byte, or a character that was typed.
     pub(crate) fn recognise(&self, change: &[u8]) -> Option<(usize, usize)> {
+        if self.kind == Kind::Yjs {
+            let (writer, place) = yjs::author(change)?;
+            return self.edit(writer, place).map(|_| (writer, place));
+        }
         let (writer, place) = author(change)?;
+        let writer = writer.checked_sub(self.first)?;
         (self.edit(writer, place)? == change).then_some((writer, place))
     }
 }

@@ -5,8 +5,12 @@ use anyhow::{Context, ensure};
 use automerge::{ActorId, Automerge, ObjType, ROOT, ReadDoc, legacy::OpId, transaction::Transactable};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use serde::Deserialize;
-use std::{fs::File, io::Read, path::PathBuf};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 /// Where the traces are, unless this variable says otherwise: beside the repository.
 pub(crate) const TRACES_VARIABLE: &str = "SYNCLINE_TRACES";
@@ -22,16 +26,17 @@ pub(crate) struct History {
     pub(crate) text: String,
     /// Whether it was made up.
     pub(crate) generated: bool,
+    trace: Trace,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Trace {
     end_content: Option<String>,
     txns: Vec<Transaction>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Transaction {
     patches: Vec<(usize, isize, String)>,
 }
@@ -41,7 +46,7 @@ impl History {
     pub(crate) fn paper(keystrokes: Option<usize>) -> anyhow::Result<Self> {
         let (mut trace, generated) = match recorded()? {
             Some(trace) => (trace, false),
-            None => (made_up(), true),
+            None => (made_up(GENERATED_KEYSTROKES), true),
         };
         if let Some(keystrokes) = keystrokes {
             trace.txns.truncate(keystrokes);
@@ -49,10 +54,36 @@ impl History {
         }
         let (base, text) = write(&trace)?;
         ensure!(
-            trace.end_content.is_none_or(|end| end == text),
+            trace.end_content.as_ref().is_none_or(|end| *end == text),
             "the trace does not lead to its own end"
         );
-        Ok(Self { base, text, generated })
+        Ok(Self {
+            base,
+            text,
+            generated,
+            trace,
+        })
+    }
+
+    /// A document of so many keystrokes: of the recording as long as it lasts, else made up.
+    pub(crate) fn of_length(keystrokes: usize) -> anyhow::Result<Self> {
+        let recorded = recorded()?.filter(|trace| trace.txns.len() >= keystrokes);
+        let generated = recorded.is_none();
+        let mut trace = recorded.unwrap_or_else(|| made_up(keystrokes));
+        trace.txns.truncate(keystrokes);
+        let (base, text) = write(&trace)?;
+        Ok(Self {
+            base,
+            text,
+            generated,
+            trace,
+        })
+    }
+
+    /// Writes the keystrokes as JSON, for programs that make another document of them.
+    pub(crate) fn write_trace(&self, path: &Path) -> anyhow::Result<()> {
+        std::fs::write(path, serde_json::to_vec(&self.trace)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// What to call it in a report.
@@ -81,7 +112,7 @@ fn recorded() -> anyhow::Result<Option<Trace>> {
 }
 
 /// Typing with a jump now and then, a third of it deleted again; always the same.
-fn made_up() -> Trace {
+fn made_up(keystrokes: usize) -> Trace {
     let (mut state, mut length, mut at) = (0x9e37_79b9_7f4a_7c15_u64, 0_usize, 0_usize);
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -89,7 +120,7 @@ fn made_up() -> Trace {
         state ^= state << 17;
         usize::try_from(state >> 33).unwrap_or(0) % below.max(1)
     };
-    let txns = (0..GENERATED_KEYSTROKES).map(|_| {
+    let txns = (0..keystrokes).map(|_| {
         if random(40) == 0 {
             at = random(length + 1);
         }

@@ -2,11 +2,13 @@
 
 mod clock;
 mod edits;
+mod goals;
 mod history;
 mod load;
 mod micro;
 mod relay;
 mod report;
+mod yjs;
 
 use clap::Parser;
 use std::net::SocketAddr;
@@ -17,6 +19,8 @@ use std::net::SocketAddr;
 enum Command {
     /// Loads the relay and Syncline in turn, and prints the figures and their ratios
     Load(load::Load),
+    /// Loads the relay, Syncline and its rivals in turn, and writes a table
+    Compare(load::Compare),
     /// Times codec, gate, index, merge and store one by one
     Micro(micro::Micro),
     /// Serves the bare relay: every message goes to all members of its room, nothing is merged or stored
@@ -30,6 +34,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Load(load) => load.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Micro(micro) => micro.run(),
         Command::Relay { listen } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

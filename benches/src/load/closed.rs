@@ -2,7 +2,6 @@
 
 use super::{
     process::{self, Server},
-    store_base,
     target::{Came, Link, Target},
 };
 use crate::{
@@ -16,6 +15,7 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
+use tokio::sync::Notify;
 
 /// How long deliveries may lag behind the last acknowledgement.
 const GRACE: Duration = Duration::from_secs(20);
@@ -40,14 +40,20 @@ struct Course {
     catch_ups: Cell<u32>,
 }
 
-/// How many edits each member of a room has sent, once it has stopped.
-type Sent = Rc<RefCell<Vec<Option<usize>>>>;
+/// What the members of one room know of each other.
+struct Room {
+    /// How many edits each has sent, once it has stopped.
+    sent: RefCell<Vec<Option<usize>>>,
+    /// Where the server acknowledges nothing: how many edits of each have come to another member.
+    delivered: Option<RefCell<Vec<usize>>>,
+    wake: Vec<Notify>,
+}
 
 struct Member {
     course: Rc<Course>,
     link: Link,
     writer: usize,
-    sent: Sent,
+    room: Rc<Room>,
     /// How many edits of each writer came.
     had: Vec<usize>,
     acknowledged: usize,
@@ -59,15 +65,17 @@ pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> any
     let mut links = Vec::new();
     for number in 0..plan.rooms {
         let room = format!("closed-{number}");
-        if target == Target::Syncline {
-            store_base(server.address, &room, &plan.base).await?;
-        }
-        let sent: Sent = Rc::new(RefCell::new(vec![None; writers]));
+        target.begin(server.address, &room, &plan.base).await?;
+        let of_room = Rc::new(Room {
+            sent: RefCell::new(vec![None; writers]),
+            delivered: (!target.acknowledges()).then(|| RefCell::new(vec![0; writers])),
+            wake: (0..writers).map(|_| Notify::new()).collect(),
+        });
         for writer in 0..writers {
             links.push((
                 target.join(server.address, &room, Some(writer)).await?,
                 writer,
-                sent.clone(),
+                of_room.clone(),
             ));
         }
     }
@@ -79,12 +87,12 @@ pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> any
         acks_ms: RefCell::default(),
         catch_ups: Cell::new(0),
     });
-    let members = links.into_iter().map(|(link, writer, sent)| {
+    let members = links.into_iter().map(|(link, writer, room)| {
         let member = Member {
             course: course.clone(),
             link,
             writer,
-            sent,
+            room,
             had: vec![0; writers],
             acknowledged: 0,
         };
@@ -137,14 +145,14 @@ impl Member {
                 course.acks.set(course.acks.get() + 1);
             }
         }
-        self.sent.borrow_mut()[self.writer] = Some(place);
+        self.room.sent.borrow_mut()[self.writer] = Some(place);
         let deadline = course.deadline + GRACE;
         while !self.complete() {
             ensure!(
                 now() < deadline,
                 "a member had only {:?} of {:?}",
                 self.had,
-                self.sent.borrow()
+                self.room.sent.borrow()
             );
             // When the others are slower than this member, nothing comes that would wake it: look again.
             if let Ok(filled) = tokio::time::timeout(Duration::from_millis(50), self.link.socket.fill()).await {
@@ -173,12 +181,25 @@ impl Member {
     }
 
     async fn fill(&mut self) -> anyhow::Result<()> {
-        self.link.socket.fill().await?;
-        self.receive()
+        let Some(delivered) = &self.room.delivered else {
+            self.link.socket.fill().await?;
+            return self.receive();
+        };
+        tokio::select! {
+            filled = self.link.socket.fill() => {
+                filled?;
+                self.receive()
+            }
+            () = self.room.wake[self.writer].notified() => {
+                self.acknowledged = delivered.borrow()[self.writer];
+                Ok(())
+            }
+        }
     }
 
     fn receive(&mut self) -> anyhow::Result<()> {
         let (course, had, acknowledged) = (&self.course, &mut self.had, &mut self.acknowledged);
+        let (room, own) = (&self.room, self.writer);
         self.link.each(|came| {
             match came {
                 Came::Change(bytes) => {
@@ -191,6 +212,11 @@ impl Member {
                         had[writer]
                     );
                     had[writer] = had[writer].max(place + 1);
+                    if let Some(delivered) = room.delivered.as_ref().filter(|_| writer != own) {
+                        let delivered = &mut delivered.borrow_mut()[writer];
+                        *delivered = (*delivered).max(place + 1);
+                        room.wake[writer].notify_one();
+                    }
                 }
                 Came::Acknowledged(id) => {
                     ensure!(id == *acknowledged as u64, "edit {id} was acknowledged out of turn");
@@ -203,7 +229,7 @@ impl Member {
     }
 
     fn complete(&self) -> bool {
-        let sent = self.sent.borrow();
+        let sent = self.room.sent.borrow();
         let mut of_all = sent.iter().zip(&self.had).enumerate();
         of_all.all(|(writer, (sent, had))| match sent {
             Some(sent) => writer == self.writer || sent == had,

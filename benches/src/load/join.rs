@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use flate2::read::DeflateDecoder;
 use std::{io::Read, net::SocketAddr, path::Path, time::Duration};
 use syncline_protocol::{
-    ChangeHash,
+    ChangeHash, Cursor,
     native::{Capability, Packing},
 };
 
@@ -29,6 +29,8 @@ const STORM: usize = 500;
 /// A joiner that is sent no more than this is sent a snapshot and little else.
 const COMPACTED_BYTES_MAX: u64 = 1 << 20;
 const COMPACTED_WITHIN_S: f64 = 120.0;
+/// The metric that counts what is read and encoded for joiners.
+const READS: &str = "syncline_pieces_read_total";
 const COMPACTED_PROBE: Duration = Duration::from_secs(5);
 
 /// One join, timed from the `open` to the part with `end`.
@@ -61,6 +63,10 @@ pub(crate) async fn run(programs: &Programs, data: &Path, history: &History) -> 
         ("cold_resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
         ("disk_kib", disk_bytes(data)? as f64 / 1_024.0),
     ]);
+    server.stop().await?;
+
+    let server = programs.start(Target::Syncline, data)?;
+    cold_edit(&server, history, &resync.joined, &mut sample).await?;
     server.stop().await?;
     Ok(sample)
 }
@@ -98,7 +104,8 @@ async fn join_cold(server: &Server, history: &History, sample: &mut Sample) -> a
         ("cold_join_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
         ("cold_join_rss_mib", (server.rss_kib()? - rss_kib) / 1_024.0),
     ]);
-    check_text(&cold.joined, history)?;
+    let saved_bytes = checked(&cold.joined, history)?.save().len();
+    sample.push(("cold_join_bytes_over_saved", cold.bytes as f64 / saved_bytes as f64));
     let warm = join(server.address, None).await?;
     sample.extend([("warm_join_ms", warm.took_ms), ("warm_join_bytes", warm.bytes as f64)]);
     Ok(cold.joined)
@@ -139,35 +146,88 @@ async fn resync(server: &Server, history: &History, joined: &Joined, sample: &mu
         ("resync_1k_bytes", bytes as f64),
         ("resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0 / RESYNCS as f64),
     ]);
+    let all = all_at_once(server, Some(joined)).await?;
+    sample.extend([
+        ("resync_of_500_ms", all.took_ms),
+        ("resync_of_500_cpu_ms", all.cpu_ms),
+        ("resync_of_500_reads", all.reads),
+    ]);
     Ok(())
 }
 
-/// All at once, right after a restart.
+/// What it took to bring everybody to the present.
+struct Storm {
+    took_ms: f64,
+    cpu_ms: f64,
+    rss_mib: f64,
+    /// Pieces of the document that the server read and encoded for it.
+    reads: f64,
+}
+
+/// All join right after a restart, and then one alone, for whom nothing is kept any more.
 async fn storm(server: &Server, sample: &mut Sample) -> anyhow::Result<()> {
+    let storm = all_at_once(server, None).await?;
+    let before = server.metric(READS).await?;
+    join(server.address, None).await?;
+    let of_one = server.metric(READS).await? - before;
+    sample.extend([
+        ("storm_of_500_ms", storm.took_ms),
+        ("storm_of_500_cpu_ms", storm.cpu_ms),
+        ("storm_of_500_rss_mib", storm.rss_mib),
+        ("storm_of_500_reads", storm.reads),
+        ("storm_reads_over_one_join", storm.reads / of_one),
+    ]);
+    Ok(())
+}
+
+async fn all_at_once(server: &Server, from: Option<&Joined>) -> anyhow::Result<Storm> {
     let mut links = Vec::with_capacity(STORM);
     for _ in 0..STORM {
         links.push(Link::greet(server.address, vec![Capability::Deflate, Capability::Bundle]).await?);
     }
+    let reads = server.metric(READS).await?;
     let (rss_kib, cpu_s, start) = (server.rss_kib()?, server.cpu_s()?, now());
-    let joins = links
-        .into_iter()
-        .map(|mut link| tokio::task::spawn_local(async move { link.open(DOCUMENT, None, Vec::new()).await.map(drop) }));
+    let joins = links.into_iter().map(|mut link| {
+        let (cursor, heads) = standing(from);
+        tokio::task::spawn_local(async move { link.open(DOCUMENT, cursor, heads).await.map(drop) })
+    });
     for join in joins.collect::<Vec<_>>() {
         join.await??;
     }
-    sample.extend([
-        ("storm_of_500_ms", ms_since(start)),
-        ("storm_of_500_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
-        ("storm_of_500_rss_mib", (server.rss_kib()? - rss_kib) / 1_024.0),
-    ]);
+    Ok(Storm {
+        took_ms: ms_since(start),
+        cpu_ms: (server.cpu_s()? - cpu_s) * 1_000.0,
+        rss_mib: (server.rss_kib()? - rss_kib) / 1_024.0,
+        reads: server.metric(READS).await? - reads,
+    })
+}
+
+/// Right after a restart: what the room takes that a member opens who has everything, and when its first edit is stored.
+async fn cold_edit(server: &Server, history: &History, joined: &Joined, sample: &mut Sample) -> anyhow::Result<()> {
+    let edits = Edits::prepare(&history.base, 1, BEHIND + 1, Sight::Apart);
+    let mut link = Link::greet(server.address, vec![Capability::Deflate, Capability::Bundle]).await?;
+    // What the first room makes the server set up is not what this one costs.
+    link.open("first", None, Vec::new()).await?;
+    let (rss_kib, start) = (server.rss_kib()?, now());
+    link.open(DOCUMENT, Some(joined.cursor), joined.heads.clone()).await?;
+    let open_ms = ms_since(start);
+    let room_kib = server.rss_kib()? - rss_kib;
+    let start = now();
+    link.store(0, edits.edit(0, BEHIND).cloned().as_slice()).await?;
+    sample.extend([("cold_room_kib", room_kib), ("cold_edit_ms", open_ms + ms_since(start))]);
     Ok(())
+}
+
+/// What a client names who stands where `from` ends.
+fn standing(from: Option<&Joined>) -> (Option<Cursor>, Vec<ChangeHash>) {
+    let cursor = from.map(|joined| joined.cursor);
+    (cursor, from.map(|joined| joined.heads.clone()).unwrap_or_default())
 }
 
 async fn join(address: SocketAddr, from: Option<&Joined>) -> anyhow::Result<Timed> {
     let mut link = Link::greet(address, vec![Capability::Deflate, Capability::Bundle]).await?;
     let (before, start) = (link.socket.bytes_in, now());
-    let cursor = from.map(|joined| joined.cursor);
-    let heads = from.map(|joined| joined.heads.clone()).unwrap_or_default();
+    let (cursor, heads) = standing(from);
     let joined = link.open(DOCUMENT, cursor, heads).await?;
     Ok(Timed {
         joined,
@@ -189,7 +249,8 @@ fn inflated(joined: &Joined) -> anyhow::Result<BytesMut> {
     Ok(whole.as_slice().into())
 }
 
-fn check_text(joined: &Joined, history: &History) -> anyhow::Result<()> {
+/// The joined document, if its text is the history's.
+fn checked(joined: &Joined, history: &History) -> anyhow::Result<Automerge> {
     let mut document = Automerge::new();
     document.load_incremental(&inflated(joined)?)?;
     let (_, text): (_, ObjId) = document.get(ROOT, "text")?.context("the joined document has no text")?;
@@ -197,7 +258,7 @@ fn check_text(joined: &Joined, history: &History) -> anyhow::Result<()> {
         document.text(&text)? == history.text,
         "the joined document has another text"
     );
-    Ok(())
+    Ok(document)
 }
 
 fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {

@@ -1,22 +1,37 @@
 //! The load generator: the same workloads on the relay and on Syncline, in turn, and the ratio between them.
 
 mod closed;
+mod compare;
 mod disk;
 mod idle;
 mod join;
+mod lengths;
+mod many;
 mod paced;
+mod peer;
+mod presence;
 mod process;
 mod socket;
 mod target;
+mod ysync;
 
 use crate::{
     edits::{Base, Edits, Sight},
     history::History,
     report::{BESIDE, Report, Sample},
 };
+pub(crate) use compare::Compare;
+
+use anyhow::Context;
 use bytes::Bytes;
 use process::Programs;
-use std::{io::Write, net::SocketAddr, path::PathBuf, rc::Rc};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
 use target::{Link, TARGETS, Target};
 
 /// One edit of a loaded document has at most so many bytes and changes.
@@ -36,6 +51,8 @@ pub(crate) enum Workload {
     Long,
     /// 1 writer with 50 edits/s, 200 observers
     Fanout,
+    /// The same with 1,500 observers
+    FanoutWide,
     /// 1 room, 100 members, each a writer with 10 edits/s
     Crowd,
     /// 50 rooms of 4 writers, each sends its next edit when the last is acknowledged; nobody sees the others' edits in time
@@ -44,20 +61,37 @@ pub(crate) enum Workload {
     Seen,
     /// 2,000 connections in rooms of 10 that do nothing
     Idle,
+    /// The same over TLS, Syncline alone
+    Tls,
+    /// 500 members who say 5 times a second where they are, and 2 writers with 25 edits/s
+    Presence,
     /// Take a long document in, join it cold after a restart, by 500 at once, resync a client 1,000 edits behind
     Join,
+    /// 100,000 stored documents, 1,000 of them opened per second, and a start after a stop and after a kill
+    Many,
+    /// One writer, and two, in documents of 1,000 to 1,000,000 operations; takes long, so it is only run when it is named
+    History,
 }
 
-const ALL: [Workload; 8] = [
+/// What is run if nothing is named.
+const ALL: [Workload; 12] = [
     Workload::Latency,
     Workload::Fanout,
+    Workload::FanoutWide,
     Workload::Crowd,
     Workload::Throughput,
     Workload::Seen,
     Workload::Idle,
+    Workload::Tls,
+    Workload::Presence,
     Workload::Join,
     Workload::Long,
+    Workload::Many,
 ];
+/// Longer than the longest run takes, which is a million changes taken in and merged.
+const RUN_MAX: Duration = Duration::from_secs(15 * 60);
+const OBSERVERS_MANY: usize = 1_500;
+const PRESENT: usize = 500;
 
 /// What to measure, and how often.
 #[derive(Debug, clap::Args)]
@@ -79,6 +113,12 @@ pub(crate) struct Load {
     /// Use only so many keystrokes of the long document
     #[arg(long)]
     keystrokes: Option<usize>,
+    /// Stored documents in the workload of many
+    #[arg(long, default_value_t = 100_000)]
+    documents: usize,
+    /// How long the documents of the history workload are, shortest first
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 259_778, 1_000_000])]
+    lengths: Vec<usize>,
     /// The syncline binary
     #[arg(long, default_value = "target/release/syncline")]
     syncline: PathBuf,
@@ -111,12 +151,18 @@ impl Load {
         } else {
             None
         };
+        let mut results = String::new();
         for workload in workloads {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let local = tokio::task::LocalSet::new();
-            let report = local.block_on(&runtime, self.measure(*workload, &programs, history.as_ref()))?;
-            writeln!(std::io::stdout(), "{}", report.table())?;
-            report.write(&self.out)?;
+            let reports = local.block_on(&runtime, self.measure(*workload, &programs, history.as_ref()))?;
+            for report in reports {
+                let table = report.table();
+                writeln!(std::io::stdout(), "{table}")?;
+                report.write(&self.out)?;
+                results.push_str(&table);
+            }
+            std::fs::write(self.out.join("RESULTS.md"), results.trim_start())?;
         }
         Ok(())
     }
@@ -126,33 +172,16 @@ impl Load {
         workload: Workload,
         programs: &Programs,
         history: Option<&History>,
-    ) -> anyhow::Result<Report> {
-        let seconds = self.seconds;
-        match workload {
-            Workload::Latency => {
-                let plan = paced_plan(Base::empty_text()?, 10, 2, 25, seconds);
-                let about = format!("10 members, 2 writers with 25 edits/s, {seconds} s");
-                let report = self.paced(Report::new("latency", about), programs, plan).await?;
-                Ok(report)
-            }
-            Workload::Long => {
-                let Some(history) = history else {
-                    anyhow::bail!("the history was not read")
-                };
-                let plan = paced_plan(history.base.clone(), 10, 2, 25, seconds);
-                let (name, changes) = (history.name(), history.base.changes.len());
-                let about =
-                    format!("latency in {name}, {changes} changes; the writers do not see each other, {seconds} s");
-                self.paced(Report::new("long", about), programs, plan).await
-            }
-            Workload::Fanout => {
-                let plan = paced_plan(Base::empty_text()?, 1 + self.observers, 1, 50, seconds);
-                let about = format!("1 writer with 50 edits/s, {} observers, {seconds} s", self.observers);
-                self.paced(Report::new("fanout", about), programs, plan).await
-            }
+    ) -> anyhow::Result<Vec<Report>> {
+        let history = || history.context("the history was not read");
+        let report = match workload {
+            Workload::Latency => self.latency(programs).await,
+            Workload::Long => self.long(programs, history()?).await,
+            Workload::Fanout => self.fanout("fanout", programs, self.observers).await,
+            Workload::FanoutWide => self.fanout("fanout-wide", programs, OBSERVERS_MANY).await,
             Workload::Crowd => {
-                let plan = paced_plan(Base::empty_text()?, 100, 100, 10, seconds);
-                let about = format!("100 members, each a writer with 10 edits/s, {seconds} s");
+                let plan = paced_plan(Base::empty_text()?, 100, 100, 10, self.seconds);
+                let about = format!("100 members, each a writer with 10 edits/s, {} s", self.seconds);
                 self.paced(Report::new("crowd", about), programs, plan).await
             }
             Workload::Throughput => self.closed("throughput", programs, Sight::Apart).await,
@@ -164,22 +193,88 @@ impl Load {
                 })
                 .await
             }
-            Workload::Join => {
-                let Some(history) = history else {
-                    anyhow::bail!("the history was not read")
-                };
-                let about = format!("{}, {} changes", history.name(), history.base.changes.len());
-                let mut report = Report::new("join", about);
-                for _ in 0..self.runs {
-                    let data = tempfile::tempdir_in(&self.out)?;
-                    report.add(
-                        Target::Syncline.name(),
-                        join::run(programs, data.path(), history).await?,
-                    );
-                }
-                Ok(report)
+            Workload::Tls => {
+                let about = format!("{} connections over TLS in rooms of 10", self.connections);
+                self.on_syncline(Report::new("tls", about), async |data| {
+                    idle::run_tls(programs, data, self.connections).await
+                })
+                .await
             }
+            Workload::Presence => self.presence(programs).await,
+            Workload::Join => {
+                let history = history()?;
+                let about = format!("{}, {} changes", history.name(), history.base.changes.len());
+                self.on_syncline(Report::new("join", about), async |data| {
+                    join::run(programs, data, history).await
+                })
+                .await
+            }
+            Workload::Many => {
+                let about = format!("{} stored documents, 1,000 of them opened per second", self.documents);
+                self.on_syncline(Report::new("many", about), async |data| {
+                    many::run(programs, data, self.documents, 4 * self.seconds).await
+                })
+                .await
+            }
+            Workload::History => return self.lengths(programs).await,
+        };
+        Ok(vec![report?])
+    }
+
+    async fn latency(&self, programs: &Programs) -> anyhow::Result<Report> {
+        let plan = paced_plan(Base::empty_text()?, 10, 2, 25, self.seconds);
+        let about = format!("10 members, 2 writers with 25 edits/s, {} s", self.seconds);
+        self.paced(Report::new("latency", about), programs, plan).await
+    }
+
+    async fn long(&self, programs: &Programs, history: &History) -> anyhow::Result<Report> {
+        let plan = paced_plan(history.base.clone(), 10, 2, 25, self.seconds);
+        let about = format!(
+            "latency in {}, {} changes; the writers do not see each other, {} s",
+            history.name(),
+            history.base.changes.len(),
+            self.seconds
+        );
+        self.paced(Report::new("long", about), programs, plan).await
+    }
+
+    async fn fanout(&self, name: &str, programs: &Programs, observers: usize) -> anyhow::Result<Report> {
+        let plan = paced_plan(Base::empty_text()?, 1 + observers, 1, 50, self.seconds);
+        let about = format!("1 writer with 50 edits/s, {observers} observers, {} s", self.seconds);
+        self.paced(Report::new(name, about), programs, plan).await
+    }
+
+    async fn presence(&self, programs: &Programs) -> anyhow::Result<Report> {
+        let plan = Rc::new(paced_plan(Base::empty_text()?, 10, 2, 25, self.seconds));
+        let about = format!(
+            "{PRESENT} members, each with 5 states/s, and 10 more, 2 of them writers with 25 edits/s, {} s",
+            self.seconds
+        );
+        self.on_syncline(Report::new("presence", about), async |data| {
+            let server = programs.start(Target::Syncline, data)?;
+            let sample = presence::run(&server, &plan, PRESENT).await?;
+            server.stop().await?;
+            Ok(sample)
+        })
+        .await
+    }
+
+    /// A report for each length; the first is what the others are compared with.
+    async fn lengths(&self, programs: &Programs) -> anyhow::Result<Vec<Report>> {
+        let (mut reports, mut shortest) = (Vec::new(), vec![None; self.runs]);
+        for length in &self.lengths {
+            let history = History::of_length(*length)?;
+            let about = format!("{} of {length} operations, {} s", history.name(), self.seconds);
+            let mut report = Report::new(&format!("history-{length}"), about);
+            for shortest in &mut shortest {
+                let data = tempfile::tempdir_in(&self.out)?;
+                let run = lengths::run(programs, data.path(), &history, self.seconds, shortest);
+                let sample = bounded(run).await?;
+                report.add(Target::Syncline.name(), sample);
+            }
+            reports.push(report);
         }
+        Ok(reports)
     }
 
     async fn paced(&self, report: Report, programs: &Programs, plan: paced::Plan) -> anyhow::Result<Report> {
@@ -212,6 +307,19 @@ impl Load {
         .await
     }
 
+    /// Every run: Syncline alone, on an empty directory.
+    async fn on_syncline(
+        &self,
+        mut report: Report,
+        run: impl AsyncFn(&Path) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<Report> {
+        for _ in 0..self.runs {
+            let data = tempfile::tempdir_in(&self.out)?;
+            report.add(Target::Syncline.name(), bounded(run(data.path())).await?);
+        }
+        Ok(report)
+    }
+
     /// Every run: a synced append measured alone, then the relay, then Syncline, each in a fresh process.
     async fn on_both(
         &self,
@@ -224,37 +332,46 @@ impl Load {
             for target in TARGETS {
                 let data = tempfile::tempdir_in(&self.out)?;
                 let server = programs.start(target, data.path())?;
-                let sample = run(target, &server).await?;
+                let sample = bounded(run(target, &server)).await?;
                 report.add(target.name(), sample);
                 server.stop().await?;
             }
         }
-        add_sum(
-            &mut report,
-            "p50_ms",
-            "synced_append_p50_ms",
-            "p50_over_relay_and_append",
-        );
-        add_sum(
-            &mut report,
-            "p99_ms",
-            "synced_append_p99_ms",
-            "p99_over_relay_and_append",
-        );
+        add_sums(&mut report);
         Ok(report)
     }
 }
 
-/// How Syncline's latency stands to the relay's and a synced append's together.
-fn add_sum(report: &mut Report, latency: &'static str, append: &'static str, name: &'static str) {
-    let medians = [
-        report.median(Target::Syncline.name(), latency),
-        report.median(Target::Relay.name(), latency),
-        report.median(BESIDE, append),
-    ];
-    if let [Some(ours), Some(relay), Some(append)] = medians {
-        report.add(BESIDE, vec![(name, ours / (relay + append))]);
+/// A run, given up when it takes too long: its server ends with it.
+async fn bounded(run: impl Future<Output = anyhow::Result<Sample>>) -> anyhow::Result<Sample> {
+    let ended = tokio::time::timeout(RUN_MAX, run).await;
+    ended.context("a run took longer than any should")?
+}
+
+/// How Syncline's latency stands to the relay's and a synced append's together: nobody sees an edit that is not on disk.
+fn add_sums(report: &mut Report) {
+    let medians = |latency, append| {
+        Some([
+            report.median(Target::Syncline.name(), latency)?,
+            report.median(Target::Relay.name(), latency)?,
+            report.median(BESIDE, append)?,
+        ])
+    };
+    let p50 = medians("p50_ms", "synced_append_p50_ms");
+    let p99 = medians("p99_ms", "synced_append_p99_ms");
+    if let (Some([p50, relay_p50, append_p50]), Some([p99, relay_p99, append_p99])) = (p50, p99) {
+        let sample = vec![
+            ("p50_less_append_over_relay", (p50 - append_p50) / relay_p50),
+            ("p99_over_relay_and_append", p99 / (relay_p99 + append_p99)),
+        ];
+        report.add(BESIDE, sample);
     }
+}
+
+/// One figure of a sample.
+fn figure(sample: &Sample, name: &str) -> f64 {
+    let found = sample.iter().find(|(figure, _)| *figure == name);
+    found.map_or(f64::NAN, |(_, value)| *value)
 }
 
 fn paced_plan(base: Base, members: usize, writers: usize, per_second: u32, seconds: u32) -> paced::Plan {

@@ -2,7 +2,6 @@
 
 use super::{
     process::Server,
-    store_base,
     target::{Came, Link, Target},
 };
 use crate::{
@@ -46,10 +45,15 @@ struct Course {
 /// Runs the plan on a running server.
 pub(crate) async fn run(target: Target, server: &Server, plan: &Rc<Plan>) -> anyhow::Result<Sample> {
     let room = "paced";
-    if target == Target::Syncline {
-        store_base(server.address, room, &plan.base).await?;
+    if target != Target::Relay {
+        target.begin(server.address, room, &plan.base).await?;
         server.quiet(if plan.base.changes.len() > 1 { 6 } else { 1 }).await?;
     }
+    run_in(target, server, room, plan).await
+}
+
+/// Runs the plan in a room whose document is the plan's at the start.
+pub(crate) async fn run_in(target: Target, server: &Server, room: &str, plan: &Rc<Plan>) -> anyhow::Result<Sample> {
     let mut links = Vec::new();
     for number in 0..plan.members {
         let writer = (number < plan.edits.writers()).then_some(number);

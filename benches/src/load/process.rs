@@ -3,6 +3,8 @@
 use super::target::Target;
 use anyhow::{Context, ensure};
 use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -10,20 +12,28 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Clock ticks per second in /proc/PID/stat, on every Linux there is.
 const TICKS_PER_SECOND: f64 = 100.0;
 const STOP_TIMEOUT_MS: f64 = 30_000.0;
+const START_TIMEOUT_MS: f64 = 60_000.0;
+const LISTENS_BEFORE_IT_HEARS: Duration = Duration::from_secs(1);
+const RIVALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rivals");
 const SERVER_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
 /// The limits that a load from one machine with one name would run into.
-const SERVER_ENVIRONMENT: [(&str, &str); 7] = [
+const SERVER_ENVIRONMENT: [(&str, &str); 8] = [
     ("SYNCLINE_LIMITS_EDITS_PER_SECOND", "1000000000"),
     ("SYNCLINE_LIMITS_EDITS_BURST", "1000000000"),
     ("SYNCLINE_LIMITS_SESSIONS_PER_SUBJECT_MAX", "1000000"),
     ("SYNCLINE_LIMITS_SUBJECT_QUEUE_BYTES_MAX", "1073741824"),
     ("SYNCLINE_LIMITS_MEMBERS_PER_ROOM_MAX", "1000000"),
     ("SYNCLINE_LIMITS_IDLE_TIMEOUT_MS", "600000"),
+    ("SYNCLINE_LIMITS_DOCUMENTS_PER_SESSION_MAX", "1000000"),
     ("SYNCLINE_LOG_FILTER", "warn"),
 ];
 
@@ -38,13 +48,34 @@ pub(crate) struct Programs {
     pub(crate) pinned: bool,
     /// Where the servers' logs go.
     pub(crate) log: PathBuf,
+    /// The npm package that has the rivals.
+    pub(crate) rivals: PathBuf,
+}
+
+/// How it is known where a server listens.
+#[derive(Clone, Copy)]
+enum Listens {
+    /// It says so.
+    Says,
+    /// It was told.
+    On(SocketAddr),
+}
+
+/// What to run, as `command.mjs` prints it.
+#[derive(serde::Deserialize)]
+struct How {
+    file: String,
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    versions: Vec<String>,
 }
 
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     child: Child,
     /// Kept open: a server that cannot write its output would fail.
-    _stdout: BufReader<ChildStdout>,
+    _stdout: Option<BufReader<ChildStdout>>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
@@ -71,39 +102,111 @@ impl Programs {
             bench,
             pinned,
             log,
+            rivals: PathBuf::from(RIVALS),
         })
     }
 
     /// Starts `target` on a free port, Syncline on the store in `data`.
     pub(crate) fn start(&self, target: Target, data: &Path) -> anyhow::Result<Server> {
-        let program = match target {
-            Target::Relay => &self.bench,
-            Target::Syncline => &self.syncline,
+        self.start_with(target, data, &[])
+    }
+
+    /// As [`Programs::start`], with more of its environment.
+    pub(crate) fn start_with(
+        &self,
+        target: Target,
+        data: &Path,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
+        let listens = match target {
+            Target::Relay | Target::Syncline => Listens::Says,
+            _ => Listens::On(free_port()?),
         };
-        let mut command = if self.pinned {
-            let mut command = Command::new("taskset");
-            command.args(["-c", SERVER_CORE]).arg(program);
-            command
-        } else {
-            Command::new(program)
+        let mut command = match (target, listens) {
+            (Target::Relay, _) => {
+                let mut command = self.pinned(&self.bench);
+                command.args(["relay", "--listen", "127.0.0.1:0"]);
+                command
+            }
+            (_, Listens::Says) => {
+                let mut command = self.pinned(&self.syncline);
+                command
+                    .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+                    .arg(data);
+                command.envs(SERVER_ENVIRONMENT).envs(environment.iter().copied());
+                command
+            }
+            (_, Listens::On(address)) => self.rival(target, address, data)?,
         };
-        match target {
-            Target::Relay => command.args(["relay", "--listen", "127.0.0.1:0"]),
-            Target::Syncline => command
-                .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-                .arg(data)
-                .envs(SERVER_ENVIRONMENT),
-        };
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::options().append(true).open(&self.log)?)
+        let log = || File::options().append(true).open(&self.log);
+        command.stdin(Stdio::null()).stderr(log()?);
+        command.stdout(match listens {
+            Listens::Says => Stdio::piped(),
+            Listens::On(_) => Stdio::from(log()?),
+        });
+        let child = command
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| format!("cannot start the {}", target.name()))?;
+        match listens {
+            Listens::Says => Server::told(child, target),
+            Listens::On(address) => Server::reached(child, address, target),
+        }
+    }
+
+    fn pinned(&self, program: impl AsRef<OsStr>) -> Command {
+        if !self.pinned {
+            return Command::new(program);
+        }
+        let mut command = Command::new("taskset");
+        command.args(["-c", SERVER_CORE]).arg(program);
+        command
+    }
+
+    /// What was installed of a rival, with its version.
+    pub(crate) fn versions(&self, target: Target) -> anyhow::Result<Vec<String>> {
+        match target {
+            Target::Relay => Ok(Vec::new()),
+            Target::Syncline => {
+                let said = Command::new(&self.syncline).arg("--version").output()?;
+                Ok(vec![String::from_utf8_lossy(&said.stdout).trim().to_owned()])
+            }
+            _ => Ok(self.how(target, 0, Path::new("."))?.versions),
+        }
+    }
+
+    fn rival(&self, target: Target, address: SocketAddr, data: &Path) -> anyhow::Result<Command> {
+        let how = self.how(target, address.port(), data)?;
+        let mut command = self.pinned(how.file);
+        command.args(how.args).envs(how.env).current_dir(data);
+        Ok(command)
+    }
+
+    /// What `benches/rivals` says how a rival is started.
+    fn how(&self, target: Target, port: u16, data: &Path) -> anyhow::Result<How> {
+        let asked = Command::new("node")
+            .arg(self.rivals.join("command.mjs"))
+            .args([target.name(), &port.to_string()])
+            .arg(data.canonicalize()?)
+            .output()
+            .context("cannot run node")?;
+        ensure!(
+            asked.status.success(),
+            "{} cannot be started; `make compare` installs it: {}",
+            target.name(),
+            String::from_utf8_lossy(&asked.stderr)
+        );
+        Ok(serde_json::from_slice(&asked.stdout)?)
+    }
+}
+
+impl Server {
+    /// One that says on its first line where it listens.
+    fn told(mut child: Child, target: Target) -> anyhow::Result<Self> {
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on http://");
+        let address = (line.trim().strip_prefix("listening on http://"))
+            .or_else(|| line.trim().strip_prefix("listening on https://"));
         let address = address.with_context(|| format!("{} did not start: {line}", target.name()));
         let address = match address.and_then(|address| address.parse().context("not an address")) {
             Ok(address) => address,
@@ -114,15 +217,39 @@ impl Programs {
                 return Err(error);
             }
         };
-        Ok(Server {
+        Ok(Self {
             child,
-            _stdout: stdout,
+            _stdout: Some(stdout),
             address,
         })
     }
-}
 
-impl Server {
+    /// One that is ready when it takes connections.
+    fn reached(child: Child, address: SocketAddr, target: Target) -> anyhow::Result<Self> {
+        let mut server = Self {
+            child,
+            _stdout: None,
+            address,
+        };
+        let start = crate::clock::now();
+        while std::net::TcpStream::connect(address).is_err() {
+            ensure!(
+                server.child.try_wait()?.is_none(),
+                "{} ended at once: see its log",
+                target.name()
+            );
+            ensure!(
+                crate::clock::ms_since(start) < START_TIMEOUT_MS,
+                "{} does not listen",
+                target.name()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // automerge-repo's hears nobody who connects before it has opened its storage, and says nothing when it has.
+        std::thread::sleep(LISTENS_BEFORE_IT_HEARS);
+        Ok(server)
+    }
+
     /// CPU seconds so far, of all threads; exact to 10 ms.
     pub(crate) fn cpu_s(&self) -> anyhow::Result<f64> {
         cpu_s(&self.child.id().to_string())
@@ -153,6 +280,31 @@ impl Server {
         anyhow::bail!("the server did not come to rest within five minutes")
     }
 
+    /// A counter or gauge of Syncline, as /metrics shows it; 0 for one that has not counted yet.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let line = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(Ok(0.0), |value| {
+            value.trim().parse().context("a metric is not a number")
+        })
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Stops it with SIGTERM and waits for its end.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         Command::new("kill")
@@ -168,6 +320,10 @@ impl Server {
         }
         Ok(())
     }
+}
+
+fn free_port() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// CPU seconds that this process has used so far.

@@ -4,12 +4,14 @@
 //! nobody to protect); pings are answered.
 
 use anyhow::{Context, bail, ensure};
-use bytes::{Buf, Bytes, BytesMut};
-use std::net::SocketAddr;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// What a read may take at least.
 const READ_BYTES_MIN: usize = 2 << 10;
@@ -24,11 +26,16 @@ const PONG: u8 = 0xA;
 
 /// One connection.
 pub(crate) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
-    output: Vec<u8>,
+    output: BytesMut,
     /// Bytes read after the handshake, frame headers included.
     pub(crate) bytes_in: u64,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Socket {
@@ -36,10 +43,34 @@ impl Socket {
     pub(crate) async fn connect(address: SocketAddr, path: &str, subprotocol: Option<&str>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
+        Self::upgrade(Stream::Plain(stream), address, path, subprotocol).await
+    }
+
+    /// Connects to `localhost` by TLS, and upgrades.
+    pub(crate) async fn connect_tls(
+        address: SocketAddr,
+        path: &str,
+        subprotocol: Option<&str>,
+        config: &Arc<ClientConfig>,
+    ) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.context("cannot connect")?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").context("not a name")?;
+        let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
+        let stream = Stream::Tls(Box::new(stream.context("no TLS")?));
+        Self::upgrade(stream, address, path, subprotocol).await
+    }
+
+    async fn upgrade(
+        stream: Stream,
+        address: SocketAddr,
+        path: &str,
+        subprotocol: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let mut socket = Self {
             stream,
             input: BytesMut::new(),
-            output: Vec::new(),
+            output: BytesMut::new(),
             bytes_in: 0,
         };
         let protocol = subprotocol.map_or_else(String::new, |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
@@ -75,19 +106,25 @@ impl Socket {
         self.frame_out(BINARY, payload);
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued. It may be dropped while it waits.
     pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
-        self.stream.write_all(&self.output).await.context("cannot send")?;
-        self.output.clear();
-        Ok(())
+        while !self.output.is_empty() {
+            let written = self.stream.write(&self.output).await.context("cannot send")?;
+            ensure!(written > 0, "the server takes nothing more");
+            self.output.advance(written);
+        }
+        self.stream.flush().await.context("cannot send")
     }
 
-    /// Reads once. It may be dropped while it waits.
+    /// Sends what is queued, and reads once. It may be dropped while it waits.
     pub(crate) async fn fill(&mut self) -> anyhow::Result<()> {
+        if !self.output.is_empty() {
+            self.flush().await?;
+        }
         if self.input.capacity() - self.input.len() < READ_BYTES_MIN {
             self.input.reserve(READ_BYTES);
         }
-        let read = self.stream.read_buf(&mut self.input).await.context("cannot read")?;
+        let read = self.stream.read(&mut self.input).await.context("cannot read")?;
         ensure!(read > 0, "the server ended the connection");
         self.bytes_in += read as u64;
         Ok(())
@@ -134,19 +171,42 @@ impl Socket {
     }
 
     fn frame_out(&mut self, opcode: u8, payload: &[u8]) {
-        self.output.push(FIN | opcode);
+        self.output.put_u8(FIN | opcode);
         match payload.len() {
-            short @ 0..=125 => self.output.push(MASKED | short as u8),
+            short @ 0..=125 => self.output.put_u8(MASKED | short as u8),
             middle @ 126..=0xffff => {
-                self.output.push(MASKED | 126);
+                self.output.put_u8(MASKED | 126);
                 self.output.extend_from_slice(&(middle as u16).to_be_bytes());
             }
             long => {
-                self.output.push(MASKED | 127);
+                self.output.put_u8(MASKED | 127);
                 self.output.extend_from_slice(&(long as u64).to_be_bytes());
             }
         }
         self.output.extend_from_slice(&[0; 4]);
         self.output.extend_from_slice(payload);
+    }
+}
+
+impl Stream {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes).await,
+            Self::Tls(stream) => stream.write(bytes).await,
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(stream) => stream.flush().await,
+        }
+    }
+
+    async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read_buf(into).await,
+            Self::Tls(stream) => stream.read_buf(into).await,
+        }
     }
 }

@@ -1,25 +1,40 @@
-//! What is loaded: the relay or Syncline, behind one [`Link`] that sends edits and says what came.
+//! What is loaded: the relay, Syncline or a rival, behind one [`Link`] that sends edits and says what came.
 
-use super::socket::Socket;
-use crate::edits::{author, split_chunks};
+use super::{
+    peer::Peer,
+    socket::Socket,
+    store_base,
+    ysync::{EMPTY_STATE, Flavour, YSync},
+};
+use crate::{
+    edits::{Base, author, split_chunks},
+    yjs,
+};
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
-use std::net::SocketAddr;
+use rustls::ClientConfig;
+use std::{net::SocketAddr, sync::Arc};
 use syncline_protocol::{
     ChangeHash, Cursor, DocumentId, EditId, RoomNumber, SUBPROTOCOL, SessionId, VERSION,
     native::{Capability, ClientMessage, Edit, Hello, Open, Packing, Part, ServerMessage, decode_server},
 };
 
 /// What is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Target {
     /// The bare relay.
     Relay,
     /// Syncline.
     Syncline,
+    /// Hocuspocus with its SQLite extension.
+    Hocuspocus,
+    /// @y/websocket-server with its LevelDB persistence.
+    YWebsocket,
+    /// automerge-repo-sync-server with its directory.
+    AutomergeRepo,
 }
 
-/// Both, in the order in which they are loaded.
+/// The two that are always compared, in the order in which they are loaded.
 pub(crate) const TARGETS: [Target; 2] = [Target::Relay, Target::Syncline];
 
 /// One member of one room.
@@ -30,6 +45,12 @@ pub(crate) struct Link {
 }
 
 enum Speech {
+    Yjs {
+        speech: YSync,
+        /// As which writer this member sends; some servers send its own edits back.
+        writer: Option<usize>,
+    },
+    Repo(Peer),
     Relay {
         /// As which writer this member sends; its own edits coming back are its acknowledgements.
         writer: Option<usize>,
@@ -70,6 +91,53 @@ impl Target {
         match self {
             Self::Relay => "relay",
             Self::Syncline => "syncline",
+            Self::Hocuspocus => "hocuspocus",
+            Self::YWebsocket => "y-websocket",
+            Self::AutomergeRepo => "automerge-repo",
+        }
+    }
+
+    /// For people.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Relay => "bare relay",
+            Self::Syncline => "Syncline",
+            Self::Hocuspocus => "Hocuspocus",
+            Self::YWebsocket => "@y/websocket-server",
+            Self::AutomergeRepo => "automerge-repo-sync-server",
+        }
+    }
+
+    /// Whether it answers an edit. Where it does not, an edit counts when another member has it.
+    pub(crate) fn acknowledges(self) -> bool {
+        matches!(self, Self::Relay | Self::Syncline)
+    }
+
+    /// How it speaks, if its documents are Yjs's.
+    pub(crate) fn yjs(self) -> Option<Flavour> {
+        match self {
+            Self::Hocuspocus => Some(Flavour::Hocuspocus),
+            Self::YWebsocket => Some(Flavour::Plain),
+            Self::Relay | Self::Syncline | Self::AutomergeRepo => None,
+        }
+    }
+
+    /// Makes the document that the edits stand on. A bare relay has none.
+    pub(crate) async fn begin(self, address: SocketAddr, room: &str, base: &Base) -> anyhow::Result<()> {
+        match self {
+            Self::Relay => Ok(()),
+            Self::Syncline => store_base(address, room, base).await,
+            Self::Hocuspocus | Self::YWebsocket => {
+                let flavour = self.yjs().context("it speaks another dialect")?;
+                let (mut socket, speech) = YSync::connect(address, flavour, room).await?;
+                base.changes.iter().for_each(|update| speech.queue(&mut socket, update));
+                // What is asked behind it is answered behind it.
+                speech.catch_up(&mut socket, EMPTY_STATE).await.map(drop)
+            }
+            Self::AutomergeRepo => {
+                let (mut socket, mut peer) = Peer::connect(address, room).await?;
+                peer.store(&mut socket, &base.changes).await
+            }
         }
     }
 
@@ -85,6 +153,19 @@ impl Target {
                 link.open(room, None, Vec::new()).await?;
                 Ok(link)
             }
+            Self::Hocuspocus | Self::YWebsocket => {
+                let flavour = self.yjs().context("it speaks another dialect")?;
+                let (mut socket, speech) = YSync::connect(address, flavour, room).await?;
+                speech.catch_up(&mut socket, EMPTY_STATE).await?;
+                let speech = Speech::Yjs { speech, writer };
+                Ok(Link { socket, speech })
+            }
+            Self::AutomergeRepo => {
+                let (mut socket, mut peer) = Peer::connect(address, room).await?;
+                peer.find(&mut socket).await?;
+                let speech = Speech::Repo(peer);
+                Ok(Link { socket, speech })
+            }
         }
     }
 }
@@ -92,7 +173,17 @@ impl Target {
 impl Link {
     /// A connection to Syncline that is admitted and has nothing open.
     pub(crate) async fn greet(address: SocketAddr, capabilities: Vec<Capability>) -> anyhow::Result<Self> {
-        let mut socket = Socket::connect(address, "/sync", Some(SUBPROTOCOL)).await?;
+        let socket = Socket::connect(address, "/sync", Some(SUBPROTOCOL)).await?;
+        Self::hello(socket, capabilities).await
+    }
+
+    /// As [`Link::greet`], over TLS.
+    pub(crate) async fn greet_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> anyhow::Result<Self> {
+        let socket = Socket::connect_tls(address, "/sync", Some(SUBPROTOCOL), config).await?;
+        Self::hello(socket, Vec::new()).await
+    }
+
+    async fn hello(mut socket: Socket, capabilities: Vec<Capability>) -> anyhow::Result<Self> {
         let hello = ClientMessage::Hello(Hello {
             version: VERSION,
             token: None,
@@ -156,16 +247,28 @@ impl Link {
 
     /// Queues changes as one edit.
     pub(crate) fn queue_edit(&mut self, id: u64, changes: &[Bytes]) {
-        match &self.speech {
-            Speech::Relay { .. } => changes.iter().for_each(|change| self.socket.queue(change)),
+        let socket = &mut self.socket;
+        match &mut self.speech {
+            Speech::Yjs { speech, .. } => changes.iter().for_each(|update| speech.queue(socket, update)),
+            Speech::Repo(peer) => changes.iter().for_each(|change| peer.queue(socket, change)),
+            Speech::Relay { .. } => changes.iter().for_each(|change| socket.queue(change)),
             Speech::Syncline { room, .. } => {
                 let edit = Edit {
                     room: *room,
                     id: EditId::new(id),
                     changes: changes.to_vec(),
                 };
-                self.socket.queue(&ClientMessage::Edit(edit).encode());
+                socket.queue(&ClientMessage::Edit(edit).encode());
             }
+        }
+    }
+
+    /// Queues a presence state.
+    pub(crate) fn queue_presence(&mut self, state: Bytes) {
+        if let Speech::Syncline { room, .. } = &self.speech {
+            let state = Some(state);
+            self.socket
+                .queue(&ClientMessage::Presence { room: *room, state }.encode());
         }
     }
 
@@ -188,6 +291,13 @@ impl Link {
     pub(crate) fn each(&mut self, mut on: impl FnMut(Came) -> anyhow::Result<()>) -> anyhow::Result<()> {
         while let Some(message) = self.socket.message()? {
             match &mut self.speech {
+                Speech::Yjs { speech, writer } => {
+                    speech.each(&mut self.socket, &message, &mut |typed| match yjs::author(&typed) {
+                        Some((author, _)) if Some(author) == *writer => Ok(()),
+                        _ => on(Came::Change(typed)),
+                    })?
+                }
+                Speech::Repo(peer) => peer.each(&mut self.socket, &message, &mut |change| on(Came::Change(change)))?,
                 Speech::Relay { writer } => match author(&message) {
                     Some((author, place)) if Some(author) == *writer => on(Came::Acknowledged(place as u64))?,
                     _ => on(Came::Change(message))?,

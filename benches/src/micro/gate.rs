@@ -92,6 +92,7 @@ impl Course {
             ("concurrent_check_us", beside.check_us),
             ("concurrent_admit_us", beside.admit_us),
             ("concurrent_edit_us", beside.sum_us()),
+            ("snapshot_encode_ms", self.snapshot_ms()?),
             ("merge_of_1_us_per_edit", self.merge_us(1)?),
             ("merge_of_100_us_per_edit", self.merge_us(100)?),
             ("merge_of_1000_us_per_edit", self.merge_us(EDITS)?),
@@ -105,6 +106,12 @@ impl Course {
             steps.pass(index, self.edits.edit(writer, place).context("too few edits")?)?;
         }
         Ok(steps.divided(EDITS as f64))
+    }
+
+    fn snapshot_ms(&self) -> anyhow::Result<f64> {
+        let (snapshot, took_us) = once_us(|| self.document.snapshot());
+        ensure!(!black_box(snapshot?).is_empty(), "an empty snapshot");
+        Ok(took_us / 1_000.0)
     }
 
     /// Concurrent edits, merged in one call.

@@ -1,4 +1,4 @@
-//! Heads as they stand in Automerge URLs and in `remote-heads-changed`: base58 with a checksum.
+//! Heads as they stand in Automerge URLs and in `remote-heads-changed`, and document ids: base58 with a checksum.
 
 use crate::ChangeHash;
 use sha2::{Digest, Sha256};
@@ -7,12 +7,13 @@ const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqr
 
 /// Each hash and the first four bytes of its double SHA-256, in base 58.
 pub fn encode_heads<'a>(heads: impl IntoIterator<Item = &'a ChangeHash>) -> Vec<String> {
-    heads.into_iter().map(encode).collect()
+    heads.into_iter().map(|hash| base58check(&hash.0)).collect()
 }
 
-fn encode(hash: &ChangeHash) -> String {
-    let checksum = Sha256::digest(Sha256::digest(hash.0));
-    let bytes = hash.0.iter().chain(&checksum[..4]);
+/// Bytes and the first four of their double SHA-256, in base 58: as a document id is the 16 of a UUID.
+pub fn base58check(bytes: &[u8]) -> String {
+    let checksum = Sha256::digest(Sha256::digest(bytes));
+    let bytes = bytes.iter().chain(&checksum[..4]);
     let mut digits: Vec<u8> = Vec::with_capacity(50);
     let mut zeros = 0;
     for &byte in bytes {

@@ -11,7 +11,7 @@ mod presence;
 mod sync;
 mod values;
 
-pub use heads::encode_heads;
+pub use heads::{base58check, encode_heads};
 pub use presence::{Channels, PresenceMessage, channels_of, encode_channels};
 pub use sync::{Have, SyncMessage, encode_again, encode_sync, encode_whole, split_chunks};
 pub use values::{to_natives, to_peers};
