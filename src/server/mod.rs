@@ -253,6 +253,7 @@ impl Server {
         metrics.rooms_memory_bytes.set(number(self.hub.memory().held()));
         metrics.store_queue.set(number(store.queue_len.load(Ordering::Relaxed)));
         metrics.store_syncs.set(number(store.groups.load(Ordering::Relaxed)));
+        metrics.store_errors.set(number(store.errors.load(Ordering::Relaxed)));
         metrics
             .store_read_only
             .set(i64::from(store.read_only.load(Ordering::Relaxed)));

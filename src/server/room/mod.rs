@@ -410,6 +410,7 @@ impl Task {
             if except == Some(outbox.session()) || outbox.try_push(frame.clone()) {
                 continue;
             }
+            self.hub.metrics().frames_left_out.inc();
             if let Some(begins) = begins {
                 lagging.push((outbox.session(), begins));
             }
