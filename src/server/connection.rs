@@ -13,6 +13,7 @@ use crate::{
     },
     server::{
         Server,
+        failpoints::Switch,
         gateway::{Counted, Stream},
         hub::Seat,
         memory::Share,
@@ -227,11 +228,17 @@ impl Reader {
     fn fail(&mut self, reason: GivenUp, text: &str) {
         self.server.metrics.give_up(reason);
         let (code, text) = (CloseCode::Malformed, text.to_owned());
+        if Switch::Echo.is_on() {
+            return self.outbox.close(code, text);
+        }
         self.handle(Event::Refused { code, text });
     }
 
     fn received(&mut self, message: Message) {
         self.heard_ms = self.server.clock.monotonic_ms();
+        if Switch::Echo.is_on() {
+            return self.echo(message);
+        }
         // What the peer says now, it says after it was told of these.
         self.noticed();
         match message {
@@ -242,6 +249,15 @@ impl Reader {
                 self.binary(frame);
             }
             Message::Text(_) => self.fail(GivenUp::Text, "text messages are not part of the protocol"),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+    }
+
+    /// All but the session is as ever.
+    fn echo(&self, message: Message) {
+        match message {
+            Message::Binary(frame) => self.outbox.push(frame),
+            Message::Text(text) => self.outbox.push_text(text.to_string()),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
         }
     }
@@ -499,6 +515,7 @@ fn is_taken(written: Result<tungstenite::Result<()>, Elapsed>, outbox: &Outbox, 
 fn message(item: Item) -> Message {
     match item {
         Item::Frame(frame) => Message::Binary(frame),
+        Item::Text(text) => Message::Text(text.into()),
         Item::Ping => Message::Ping(Bytes::new()),
         Item::Close { code, text } => {
             let mut end = text.len().min(REASON_BYTES_MAX);

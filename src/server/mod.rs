@@ -8,7 +8,6 @@ pub mod config;
 pub mod connection;
 #[cfg(unix)]
 pub mod control;
-#[cfg(feature = "failpoints")]
 pub mod failpoints;
 pub mod gateway;
 pub mod hub;
@@ -19,7 +18,6 @@ pub mod peers;
 pub mod post;
 pub mod room;
 pub mod store;
-pub mod switches;
 pub mod telemetry;
 pub mod watched;
 

@@ -5,21 +5,13 @@ use crate::{
     repo::peer::{Peer as RepoPeer, Replica},
     running::TestServer,
 };
-use automerge::Automerge;
 use bytes::Bytes;
 use std::time::Duration;
-use syncline::server::{failpoints, room::INBOX_MAX};
-use syncline_protocol::{
-    ChangeHash, DocumentId,
-    native::{ClosedCode, ServerMessage},
-};
+use syncline::server::{failpoints::Switch, room::INBOX_MAX};
+use syncline_protocol::native::{ClosedCode, ServerMessage};
 
 /// As many unmerged changes make a merge due.
 const MERGED_CHANGES: u32 = 5_000;
-
-fn hash(document: &Automerge) -> ChangeHash {
-    ChangeHash(document.get_heads()[0].0)
-}
 
 #[test]
 fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_else() {
@@ -29,8 +21,8 @@ fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_
     let (room, others) = (before.opened.room, ben.open("reset/others", None).opened.room);
     anna.open("reset/notes", None);
     carl.open("reset/others", None);
-    let (culprit, bad) = counted(201, 1);
-    failpoints::spoil(hash(&culprit));
+    let (_, bad) = counted(201, 1);
+    Switch::ThrowOut.order(&bad[0]);
 
     anna.edit(room, 1, bad.clone());
     anna.hear_answer(1).expect("the gate lets it in");
@@ -81,8 +73,8 @@ fn a23_peers_go_on_after_a_reset_and_new_ones_are_not_sent_what_was_thrown_out()
     let room = ben.open("reset/peers", None).opened.room;
     anna.open("reset/peers", None);
 
-    let (culprit, bad) = counted(206, 1);
-    failpoints::spoil(hash(&culprit));
+    let (_, bad) = counted(206, 1);
+    Switch::ThrowOut.order(&bad[0]);
     anna.edit(room, 1, bad);
     anna.hear_answer(1).expect("the gate lets it in");
     ben.edit(room, 1, counted(207, MERGED_CHANGES).1);
@@ -102,14 +94,14 @@ fn a23_peers_go_on_after_a_reset_and_new_ones_are_not_sent_what_was_thrown_out()
 #[test]
 fn l9_a_room_that_does_not_keep_up_holds_up_no_other_room_of_the_connection() {
     let server = TestServer::start("[limits]\nedits_per_second = 100000\nedits_burst = 100000\n");
-    let document: DocumentId = "held/notes".parse().expect("a document id");
+    const DOCUMENT: &[u8] = b"held/notes";
     let mut anna = Peer::connect(server.address, None);
     let held = anna.open("held/notes", None).opened.room;
     let free = anna.open("held/others", None).opened.room;
-    failpoints::hold(&document);
+    Switch::HoldRoom.order(DOCUMENT);
     // The room looks up once more, and is held; whether it has answered by then does not matter.
     anna.edit(held, 0, Vec::new());
-    while !failpoints::stands(&document) {
+    while !Switch::HoldRoom.has_struck(DOCUMENT) {
         std::thread::sleep(Duration::from_millis(5));
     }
 
@@ -119,7 +111,7 @@ fn l9_a_room_that_does_not_keep_up_holds_up_no_other_room_of_the_connection() {
     let (_, change): (_, Vec<Bytes>) = counted(204, 1);
     anna.edit(free, 1 << 20, change);
     anna.hear_answer(1 << 20).expect("the other room goes on");
-    failpoints::release(&document);
+    Switch::HoldRoom.withdraw(DOCUMENT);
     for edit in 1..=last {
         anna.hear_answer(edit).expect("in order, and none is lost");
     }
