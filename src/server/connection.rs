@@ -306,7 +306,9 @@ impl Reader {
             return false;
         }
         if silent_ms >= limits.idle_timeout_ms {
-            self.server.metrics.give_up(GivenUp::Silent);
+            if !self.outbox.is_closed() {
+                self.server.metrics.give_up(GivenUp::Silent);
+            }
             let text = "nothing was heard for too long".to_owned();
             self.outbox.close(CloseCode::TooSlow, text);
             return true;
