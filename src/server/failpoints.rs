@@ -34,8 +34,8 @@ pub enum Switch {
     SnapshotUnread,
     /// A change that is marked does not merge.
     ThrowOut,
-    /// With a change that does not merge go all others of its batch.
-    ThrowOutAll,
+    /// A change that was thrown out is taken when it comes again.
+    CulpritsWelcome,
     /// Edits are acknowledged and never written.
     NeverWritten,
     /// A log that ends before the last synced edit passes for whole.
@@ -72,7 +72,7 @@ impl Switch {
             Self::BadSnapshot => "bad_snapshot",
             Self::SnapshotUnread => "snapshot_unread",
             Self::ThrowOut => "throw_out",
-            Self::ThrowOutAll => "throw_out_all",
+            Self::CulpritsWelcome => "culprits_welcome",
             Self::NeverWritten => "never_written",
             Self::DamageUnnoticed => "damage_unnoticed",
             Self::BackupLoses => "backup_loses",
@@ -228,13 +228,12 @@ pub(super) fn merge(changes: &[Bytes]) -> Option<Merge> {
     for (number, bytes) in changes.iter().enumerate() {
         let header = gate::read(bytes.clone(), &Limits::default()).ok()?;
         let stands_on_it = header.deps().iter().any(|dep| bad.contains(dep));
-        if !thrown_out.contains(&number) {
-            if !stands_on_it && !Switch::ThrowOutAll.is_on() {
-                continue;
-            }
+        if stands_on_it && !thrown_out.contains(&number) {
             descendants.push(number);
         }
-        bad.insert(header.hash());
+        if stands_on_it || thrown_out.contains(&number) {
+            bad.insert(header.hash());
+        }
     }
     let culprits = thrown_out.into_iter().collect();
     Some(Merge::Bad { culprits, descendants })

@@ -359,6 +359,9 @@ impl Storage {
             }
             kept.push(record);
         }
+        if Switch::CulpritsWelcome.is_on() {
+            culprits.clear();
+        }
         let (_, batch) = self.store.quarantine(&self.document, epoch, first, kept, &culprits)?;
         commit(batch)
     }

@@ -24,8 +24,9 @@ pub(crate) const DEAF: Row = Row {
     soak: 20,
     run: deaf,
     bites: &[Bite {
-        name: "no limit of the send queue",
+        name: "no limit of the send queue, and a copy of each frame for each member",
         environment: &[
+            ("SYNCLINE_FAILPOINTS", "copy_frames"),
             ("SYNCLINE_LIMITS_SEND_QUEUE_BYTES_MAX", "100000000"),
             ("SYNCLINE_LIMITS_SUBJECT_QUEUE_BYTES_MAX", "10000000000"),
         ],

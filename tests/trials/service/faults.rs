@@ -40,8 +40,8 @@ pub(crate) const RESET: Row = Row {
     soak: 20,
     run: reset,
     bites: &[Bite {
-        name: "others' edits go with the bad one",
-        environment: &[("SYNCLINE_FAILPOINTS", "throw_out,throw_out_all")],
+        name: "what was thrown out is taken again",
+        environment: &[("SYNCLINE_FAILPOINTS", "throw_out,culprits_welcome")],
         count: 1,
     }],
 };
