@@ -1,7 +1,7 @@
 //! Promises broken on purpose, for tests: only a build with the feature `failpoints` can, and only where it was told to.
 //!
 //! `SYNCLINE_FAILPOINTS` names the switches that are on in a process. Some of these strike only where [`MARK`] stands in what a
-//! client sends; a test that shares its process with others gives a mark of its own instead ([`Switch::order`]).
+//! client sends; a test that shares its process with others gives a mark of its own instead (`Switch::order`).
 //!
 //! Without the feature nothing here reads the environment, and every question is answered with a constant `false`.
 
