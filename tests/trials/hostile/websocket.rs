@@ -44,12 +44,10 @@ fn run(trial: &Trial) -> Outcome {
     let url = format!("ws://{}/sync", process.address);
     let (mut cases, mut own_codes) = (0, 0);
     trial.rounds(|_, _| {
-        let mut failed = Vec::new();
-        for case in play(&script, &url, AT_ONCE, &[])? {
-            cases += 1;
-            own_codes += u64::from(case.has_our_code());
-            failed.extend((!case.passes()).then_some(case));
-        }
+        let played = play(&script, &url, AT_ONCE, &[])?;
+        cases += played.len() as u64;
+        own_codes = played.iter().filter(|case| case.has_our_code()).count();
+        let mut failed: Vec<Case> = played.into_iter().filter(|case| !case.passes()).collect();
         for _ in 1..TRIES {
             let ids: Vec<&str> = failed.iter().map(|case| case.id.as_str()).collect();
             if ids.is_empty() {
