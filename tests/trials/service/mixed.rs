@@ -9,7 +9,7 @@ use crate::{
     load::Author,
     process::Process,
     rng::Rng,
-    trial::{Bite, Figure, Outcome, Row, Trial, Trouble, ensure},
+    trial::{Bite, Figure, Outcome, Row, Trial, Trouble, ensure, pause},
 };
 use bytes::Bytes;
 use std::{io::Write, net::TcpStream, time::Duration};
@@ -32,13 +32,16 @@ pub(crate) const ROW: Row = Row {
     }],
 };
 
+/// Between two faults: what is tried is no overload.
+const PAUSE_MS_MAX: usize = 400;
 const SLOPE_MAX_MIB: f64 = 1.0;
 /// A server that really leaks grows by more within minutes.
 const GROWTH_MAX_MIB: f64 = 64.0;
 /// For files that the store opens when it likes.
 const SPARE_DESCRIPTORS: usize = 4;
 /// Times of the server, short, so that what is left of one fault is gone before many more come.
-const TIMES: [(&str, u64); 3] = [
+const TIMES: [(&str, u64); 4] = [
+    ("SYNCLINE_ROOMS_IDLE_TIMEOUT_MS", 2_000),
     ("SYNCLINE_LIMITS_HANDSHAKE_TIMEOUT_MS", 2_000),
     ("SYNCLINE_LIMITS_IDLE_TIMEOUT_MS", 6_000),
     ("SYNCLINE_LIMITS_PING_INTERVAL_MS", 2_000),
@@ -64,6 +67,7 @@ fn run(trial: &Trial) -> Outcome {
         let fault = rng.below(FAULTS.len());
         FAULTS[fault](&process, &format!("soak-{round}"), rng, &mut silent)?;
         witnesses.are_unhurt("a fault")?;
+        pause(rng, PAUSE_MS_MAX);
         memory.push((
             begun.elapsed().as_secs_f64() / 3_600.0,
             process.rss_kib() as f64 / 1_024.0,
@@ -147,7 +151,7 @@ fn deaf(process: &Process, document: &str, _: &mut Rng, _: &mut Vec<TcpStream>) 
     let room = writer.open(document)?.opened.room;
     let mut author = Author::new(document.as_bytes());
     for id in 1..=20 {
-        writer.edit(room, id, vec![author.large(100 << 10)])?;
+        writer.edit(room, id, vec![author.large(40 << 10)])?;
         ensure!(writer.answer(id) == "ack", "an edit beside the deaf is not taken");
     }
     Ok(())
