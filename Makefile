@@ -75,6 +75,24 @@ trials: as-used
 trials-bite: as-used
 	$(TRIALS) --bite
 
+# One of the fuzz targets (gate, frames, repo, store) under libFuzzer: `make fuzz TARGET=gate SECONDS=60`. What sancov needs are
+# stable flags, so any toolchain builds it; dependencies and build scripts of the other builds stay as they are.
+TARGET ?= gate
+SECONDS ?= 60
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code --cfg fuzzing
+FUZZ_DATA = target/fuzz/data/$(TARGET)
+
+.PHONY: fuzz
+fuzz:
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz \
+		--target $(FUZZ_HOST)
+	mkdir -p $(FUZZ_DATA)/corpus $(FUZZ_DATA)/seeds $(FUZZ_DATA)/failed
+	FUZZ_TARGET=$(TARGET) FUZZ_SEEDS=$(FUZZ_DATA)/seeds target/fuzz/$(FUZZ_HOST)/release/syncline-fuzz \
+		-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=4096 -artifact_prefix=$(FUZZ_DATA)/failed/ \
+		$(FUZZ_DATA)/corpus $(FUZZ_DATA)/seeds $(wildcard tests/fuzz/found/$(TARGET))
+
 # The larger counts, as many as fit.
 SOAK_MINUTES ?= 60
 

@@ -17,7 +17,7 @@ impl Clock {
 
     /// Milliseconds since the start; never goes back, whatever happens to the wall clock.
     pub fn monotonic_ms(&self) -> u64 {
-        if super::switches::Switch::WallTime.is_on() {
+        if super::failpoints::Switch::WallTime.is_on() {
             return self.unix_ms();
         }
         to_ms(self.start.elapsed())

@@ -13,10 +13,11 @@ use crate::{
     },
     server::{
         Server,
+        failpoints::Switch,
         gateway::{Counted, Stream},
         hub::Seat,
         memory::Share,
-        metrics::{CloseLabels, Refused, TokenLabels},
+        metrics::{CloseLabels, GivenUp, Refused, TokenLabels},
         outbox::{Item, Notice, Outbox},
         peers::Claim,
         post::Post,
@@ -30,7 +31,7 @@ use futures_util::{
 };
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -186,9 +187,8 @@ impl Reader {
             match came {
                 Came::Message(Some(Ok(message))) => self.received(message),
                 Came::Message(Some(Err(error))) => {
-                    let Some((code, text)) = fault(&error) else { return };
-                    let text = text.to_owned();
-                    self.handle(Event::Refused { code, text });
+                    let Some((reason, text)) = fault(&error) else { return };
+                    self.fail(reason, text);
                     return std::future::pending().await;
                 }
                 Came::Message(None) => return,
@@ -224,8 +224,21 @@ impl Reader {
         self.dialect == Dialect::Native || self.seat.is_some()
     }
 
+    /// The peer does not speak WebSocket as it is spoken here.
+    fn fail(&mut self, reason: GivenUp, text: &str) {
+        self.server.metrics.give_up(reason);
+        let (code, text) = (CloseCode::Malformed, text.to_owned());
+        if Switch::Echo.is_on() {
+            return self.outbox.close(code, text);
+        }
+        self.handle(Event::Refused { code, text });
+    }
+
     fn received(&mut self, message: Message) {
         self.heard_ms = self.server.clock.monotonic_ms();
+        if Switch::Echo.is_on() {
+            return self.echo(message);
+        }
         // What the peer says now, it says after it was told of these.
         self.noticed();
         match message {
@@ -235,13 +248,16 @@ impl Reader {
                 self.server.metrics.bytes_in.inc_by(frame.len() as u64);
                 self.binary(frame);
             }
-            Message::Text(_) => {
-                let text = "text messages are not part of the protocol".to_owned();
-                self.handle(Event::Refused {
-                    code: CloseCode::Malformed,
-                    text,
-                });
-            }
+            Message::Text(_) => self.fail(GivenUp::Text, "text messages are not part of the protocol"),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+    }
+
+    /// All but the session is as ever.
+    fn echo(&self, message: Message) {
+        match message {
+            Message::Binary(frame) => self.outbox.push(frame),
+            Message::Text(text) => self.outbox.push_text(text.to_string()),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
         }
     }
@@ -290,6 +306,9 @@ impl Reader {
             return false;
         }
         if silent_ms >= limits.idle_timeout_ms {
+            if !self.outbox.is_closed() {
+                self.server.metrics.give_up(GivenUp::Silent);
+            }
             let text = "nothing was heard for too long".to_owned();
             self.outbox.close(CloseCode::TooSlow, text);
             return true;
@@ -363,11 +382,15 @@ impl Reader {
                 None
             }
             Effect::Pause { until } => {
+                self.server.metrics.connections_paused.inc();
                 self.paused_until = self.paused_until.max(Some(until));
                 None
             }
             Effect::Close { code, text } => {
                 tracing::info!(session = %self.session.id(), code = code.number(), text, "closing");
+                if code == CloseCode::TooSlow {
+                    self.server.metrics.give_up(GivenUp::Handshake);
+                }
                 self.outbox.close(code, text);
                 None
             }
@@ -381,10 +404,13 @@ impl Reader {
                 self.claim = Some(claim);
                 Event::Claimed { owns_storage }
             }
-            None => Event::Refused {
-                code: CloseCode::Forbidden,
-                text: "somebody else goes by this peer id".to_owned(),
-            },
+            None => {
+                self.server.metrics.refuse(Refused::PeerIdTaken);
+                Event::Refused {
+                    code: CloseCode::Forbidden,
+                    text: "somebody else goes by this peer id".to_owned(),
+                }
+            }
         }
     }
 
@@ -462,14 +488,12 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
                 let label = CloseLabels { code: code.number() };
                 server.metrics.sessions_closed.get_or_create(&label).inc();
             }
-            match timeout(idle, sink.feed(message(item))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+            if !is_taken(timeout(idle, sink.feed(message(item))).await, outbox, server) {
+                return;
             }
         }
-        match timeout(idle, sink.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        if !is_taken(timeout(idle, sink.flush()).await, outbox, server) {
+            return;
         }
         server.metrics.frames_out.inc_by(frames);
         server.metrics.bytes_out.inc_by(bytes as u64);
@@ -481,9 +505,19 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
     }
 }
 
+/// Whether the peer took what was written; one that takes nothing is given up.
+fn is_taken(written: Result<tungstenite::Result<()>, Elapsed>, outbox: &Outbox, server: &Server) -> bool {
+    if written.is_err() {
+        tracing::info!(session = %outbox.session(), "given up: it takes nothing");
+        server.metrics.give_up(GivenUp::TakesNothing);
+    }
+    matches!(written, Ok(Ok(())))
+}
+
 fn message(item: Item) -> Message {
     match item {
         Item::Frame(frame) => Message::Binary(frame),
+        Item::Text(text) => Message::Text(text.into()),
         Item::Ping => Message::Ping(Bytes::new()),
         Item::Close { code, text } => {
             let mut end = text.len().min(REASON_BYTES_MAX);
@@ -499,14 +533,12 @@ fn message(item: Item) -> Message {
     }
 }
 
-/// How to close after an error of the WebSocket; `None` when the peer is gone.
-fn fault(error: &tungstenite::Error) -> Option<(CloseCode, &'static str)> {
+/// What is wrong after an error of the WebSocket; `None` when the peer is gone.
+fn fault(error: &tungstenite::Error) -> Option<(GivenUp, &'static str)> {
     match error {
-        tungstenite::Error::Capacity(_) => {
-            Some((CloseCode::Malformed, "the message is larger than the limit in welcome"))
-        }
+        tungstenite::Error::Capacity(_) => Some((GivenUp::TooLarge, "the message is larger than the limit in welcome")),
         tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => {
-            Some((CloseCode::Malformed, "the frame breaks the WebSocket protocol"))
+            Some((GivenUp::BrokenFrame, "the frame breaks the WebSocket protocol"))
         }
         _ => None,
     }

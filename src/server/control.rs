@@ -92,6 +92,7 @@ async fn answer(mut stream: UnixStream, server: &Arc<Server>) -> io::Result<()> 
             done.unwrap_or_else(|_| Answer::Failed("the backup panicked: see the server's log".into()))
         }
     };
+    server.metrics.backed_up(!matches!(answer, Answer::Failed(_)));
     tracing::info!(?answer, "a backup has ended");
     let text = serde_json::to_vec(&answer).map_err(io::Error::other)?;
     stream.write_all(&text).await?;

@@ -34,6 +34,12 @@ pub struct Metrics {
     pub edits_rejected: Family<CodeLabels, Counter>,
     /// Sessions that the server closed, by close code.
     pub sessions_closed: Family<CloseLabels, Counter>,
+    /// Connections that the server gave up, by reason.
+    pub connections_given_up: Family<GivenUpLabels, Counter>,
+    /// Times that a connection was not read from for a while, because it said too much.
+    pub connections_paused: Counter,
+    /// Diffs, presence and signals that a member with a full queue was not sent.
+    pub frames_left_out: Counter,
     /// Rooms that are live.
     pub rooms_open: Gauge,
     /// Bytes of memory that the rooms take, about.
@@ -42,6 +48,8 @@ pub struct Metrics {
     pub store_queue: Gauge,
     /// Syncs of the store.
     pub store_syncs: Gauge,
+    /// Writes and syncs of the store that failed.
+    pub store_errors: Gauge,
     /// 1 when a failed sync has made the store read-only.
     pub store_read_only: Gauge,
     /// 1 while the disk is full.
@@ -60,6 +68,12 @@ pub struct Metrics {
     pub appends_failed: Counter,
     /// Rooms reset because of changes that did not merge.
     pub resets: Counter,
+    /// Resets that could not be stored; the room closed.
+    pub resets_failed: Counter,
+    /// Former snapshots that could not be deleted; the next compaction does it.
+    pub discards_failed: Counter,
+    /// Backups of the running server.
+    pub backups: Family<OutcomeLabels, Counter>,
     /// Tokens that were refused, by reason.
     pub tokens_refused: Family<TokenLabels, Counter>,
     /// `closed` answers to sessions, by the code on the wire.
@@ -81,6 +95,37 @@ pub struct ReloadLabels {
     pub what: Reloaded,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// The label of [`Metrics::backups`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// The label of [`Metrics::connections_given_up`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct GivenUpLabels {
+    /// Why.
+    pub reason: GivenUp,
+}
+
+/// Why the server gave up a connection that it had let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum GivenUp {
+    /// Its first message did not come in time.
+    Handshake,
+    /// Nothing was heard for `limits.idle_timeout_ms`.
+    Silent,
+    /// It took nothing for so long.
+    TakesNothing,
+    /// A message was larger than the limit.
+    TooLarge,
+    /// A frame broke the WebSocket protocol.
+    BrokenFrame,
+    /// A text message came.
+    Text,
 }
 
 /// What is taken over without a restart.
@@ -115,14 +160,28 @@ pub enum Refused {
     Full,
     /// `gateway.connections_per_address_max` is reached.
     FullForAddress,
-    /// The TLS handshake failed or took too long.
+    /// The system has no descriptor left, or the like.
+    System,
+    /// The TLS handshake failed.
     Tls,
-    /// The HTTP request was not one, or took too long.
+    /// The TLS handshake took too long.
+    TlsSlow,
+    /// The HTTP request was not one.
     Http,
+    /// The HTTP request, or the speaking of HTTP in all, took too long.
+    HttpSlow,
     /// The origin may not connect.
     Origin,
-    /// Not a WebSocket upgrade, or for another subprotocol.
-    Upgrade,
+    /// Not a WebSocket upgrade.
+    NotWebSocket,
+    /// Another version of WebSocket, or a key that is none.
+    Handshake,
+    /// Another subprotocol.
+    Subprotocol,
+    /// A query that is malformed, or a token that is too long.
+    Query,
+    /// Another subject's connection goes by this peer id.
+    PeerIdTaken,
     /// The server starts or stops.
     NotReady,
     /// The rooms' memory is used up.
@@ -205,10 +264,14 @@ impl Metrics {
             edits_acked: Counter::default(),
             edits_rejected: Family::default(),
             sessions_closed: Family::default(),
+            connections_given_up: Family::default(),
+            connections_paused: Counter::default(),
+            frames_left_out: Counter::default(),
             rooms_open: Gauge::default(),
             rooms_memory_bytes: Gauge::default(),
             store_queue: Gauge::default(),
             store_syncs: Gauge::default(),
+            store_errors: Gauge::default(),
             store_read_only: Gauge::default(),
             store_full: Gauge::default(),
             room_panics: Counter::default(),
@@ -218,6 +281,9 @@ impl Metrics {
             merges_failed: Family::default(),
             appends_failed: Counter::default(),
             resets: Counter::default(),
+            resets_failed: Counter::default(),
+            discards_failed: Counter::default(),
+            backups: Family::default(),
             tokens_refused: Family::default(),
             documents_closed: Family::default(),
             rooms_trimmed: Counter::default(),
@@ -257,6 +323,16 @@ impl Metrics {
             "Sessions that the server closed",
             self.sessions_closed.clone(),
         );
+        registry.register(
+            "connections_given_up",
+            "Connections that the server gave up",
+            self.connections_given_up.clone(),
+        );
+        registry.register(
+            "connections_paused",
+            "Times that a connection was not read from, because it said too much",
+            self.connections_paused.clone(),
+        );
         registry.register("rooms_open", "Rooms that are live", self.rooms_open.clone());
     }
 
@@ -284,6 +360,7 @@ impl Metrics {
             "Replaced keys and certificates that were taken over, or could not be",
             self.reloads.clone(),
         );
+        registry.register("backups", "Backups of the running server", self.backups.clone());
     }
 
     fn register_rooms(&mut self) {
@@ -300,6 +377,21 @@ impl Metrics {
                 "resets",
                 "Rooms reset because of changes that did not merge",
                 &self.resets,
+            ),
+            (
+                "resets_failed",
+                "Resets that could not be stored; the room closed",
+                &self.resets_failed,
+            ),
+            (
+                "discards_failed",
+                "Former snapshots that could not be deleted",
+                &self.discards_failed,
+            ),
+            (
+                "frames_left_out",
+                "Frames that a member with a full queue was not sent",
+                &self.frames_left_out,
             ),
             (
                 "rooms_trimmed",
@@ -328,6 +420,7 @@ impl Metrics {
             ),
             ("store_queue", "Batches that wait for the store", &self.store_queue),
             ("store_syncs", "Syncs of the store since the start", &self.store_syncs),
+            ("store_errors", "Writes and syncs that failed", &self.store_errors),
             (
                 "store_read_only",
                 "1 when a failed sync has made the store read-only",
@@ -383,6 +476,17 @@ impl Metrics {
     /// Counts something that was turned away.
     pub fn refuse(&self, reason: Refused) {
         self.refused.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// Counts a connection that the server gave up.
+    pub fn give_up(&self, reason: GivenUp) {
+        self.connections_given_up.get_or_create(&GivenUpLabels { reason }).inc();
+    }
+
+    /// Counts a backup that has ended.
+    pub fn backed_up(&self, done: bool) {
+        let outcome = if done { Outcome::Done } else { Outcome::Failed };
+        self.backups.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Counts replaced files that were taken over, or could not be.

@@ -8,7 +8,6 @@ pub mod config;
 pub mod connection;
 #[cfg(unix)]
 pub mod control;
-#[cfg(feature = "failpoints")]
 pub mod failpoints;
 pub mod gateway;
 pub mod hub;
@@ -19,7 +18,6 @@ pub mod peers;
 pub mod post;
 pub mod room;
 pub mod store;
-pub mod switches;
 pub mod telemetry;
 pub mod watched;
 
@@ -253,6 +251,7 @@ impl Server {
         metrics.rooms_memory_bytes.set(number(self.hub.memory().held()));
         metrics.store_queue.set(number(store.queue_len.load(Ordering::Relaxed)));
         metrics.store_syncs.set(number(store.groups.load(Ordering::Relaxed)));
+        metrics.store_errors.set(number(store.errors.load(Ordering::Relaxed)));
         metrics
             .store_read_only
             .set(i64::from(store.read_only.load(Ordering::Relaxed)));

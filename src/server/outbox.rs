@@ -76,6 +76,8 @@ struct Waiting {
 pub enum Item {
     /// A binary message.
     Frame(Bytes),
+    /// A text message, which only an echo is.
+    Text(String),
     /// A WebSocket ping.
     Ping,
     /// A WebSocket close; nothing follows.
@@ -177,6 +179,12 @@ impl Outbox {
             self.filled.notify_one();
         }
         room
+    }
+
+    /// Queues a text message.
+    pub fn push_text(&self, text: String) {
+        self.queue().push(Item::Text(text));
+        self.filled.notify_one();
     }
 
     /// Queues a ping.
@@ -324,6 +332,7 @@ impl Item {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Frame(frame) => frame.len(),
+            Self::Text(text) => text.len(),
             Self::Ping | Self::Close { .. } => 0,
         }
     }

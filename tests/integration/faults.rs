@@ -5,26 +5,21 @@ use crate::{
     repo::peer::{Peer as RepoPeer, Replica},
     running::TestServer,
 };
-use automerge::Automerge;
 use bytes::Bytes;
 use std::{io::Write, net::TcpStream, thread::sleep, time::Duration};
 use syncline::server::{
     clock::Clock,
-    failpoints,
+    failpoints::Switch,
     post::PARKED_BYTES_MAX,
     room::inbox::{INBOX_BYTES_MAX, INBOX_MAX},
 };
 use syncline_protocol::{
-    ChangeHash, DocumentId, EditId,
+    EditId,
     native::{ClientMessage, ClosedCode, Edit, ServerMessage},
 };
 
 /// As many unmerged changes make a merge due.
 const MERGED_CHANGES: u32 = 5_000;
-
-fn hash(document: &Automerge) -> ChangeHash {
-    ChangeHash(document.get_heads()[0].0)
-}
 
 #[test]
 fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_else() {
@@ -34,8 +29,8 @@ fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_
     let (room, others) = (before.opened.room, ben.open("reset/others", None).opened.room);
     anna.open("reset/notes", None);
     carl.open("reset/others", None);
-    let (culprit, bad) = counted(201, 1);
-    failpoints::spoil(hash(&culprit));
+    let (_, bad) = counted(201, 1);
+    Switch::ThrowOut.order(&bad[0]);
     // Made before, or the bad change is merged alone: two seconds after the last edit.
     let (good, changes) = counted(202, MERGED_CHANGES);
 
@@ -87,8 +82,8 @@ fn a23_peers_go_on_after_a_reset_and_new_ones_are_not_sent_what_was_thrown_out()
     let room = ben.open("reset/peers", None).opened.room;
     anna.open("reset/peers", None);
 
-    let (culprit, bad) = counted(206, 1);
-    failpoints::spoil(hash(&culprit));
+    let (_, bad) = counted(206, 1);
+    Switch::ThrowOut.order(&bad[0]);
     let (_, changes) = counted(207, MERGED_CHANGES);
     anna.edit(room, 1, bad);
     anna.hear_answer(1).expect("the gate lets it in");
@@ -109,14 +104,14 @@ fn a23_peers_go_on_after_a_reset_and_new_ones_are_not_sent_what_was_thrown_out()
 #[test]
 fn l9_a_room_that_does_not_keep_up_holds_up_no_other_room_of_the_connection() {
     let server = TestServer::start("[limits]\nedits_per_second = 100000\nedits_burst = 100000\n");
-    let document: DocumentId = "held/notes".parse().expect("a document id");
+    const DOCUMENT: &[u8] = b"held/notes";
     let mut anna = Peer::connect(server.address, None);
     let held = anna.open("held/notes", None).opened.room;
     let free = anna.open("held/others", None).opened.room;
-    failpoints::hold(&document);
+    Switch::HoldRoom.order(DOCUMENT);
     // The room looks up once more, and is held; whether it has answered by then does not matter.
     anna.edit(held, 0, Vec::new());
-    while !failpoints::stands(&document) {
+    while !Switch::HoldRoom.has_struck(DOCUMENT) {
         std::thread::sleep(Duration::from_millis(5));
     }
 
@@ -126,7 +121,7 @@ fn l9_a_room_that_does_not_keep_up_holds_up_no_other_room_of_the_connection() {
     let (_, change): (_, Vec<Bytes>) = counted(204, 1);
     anna.edit(free, 1 << 20, change);
     anna.hear_answer(1 << 20).expect("the other room goes on");
-    failpoints::release(&document);
+    Switch::HoldRoom.withdraw(DOCUMENT);
     for edit in 1..=last {
         anna.hear_answer(edit).expect("in order, and none is lost");
     }
@@ -140,7 +135,7 @@ fn what_waits_for_a_room_is_bounded_in_bytes() {
     const FRAMES: usize = 12;
     const FRAME_BYTES: usize = 1_000_000;
     let server = TestServer::start("[limits]\nedits_per_second = 100000\nedits_burst = 100000\n");
-    let document: DocumentId = "held/large".parse().expect("a document id");
+    const DOCUMENT: &[u8] = b"held/large";
     let connect = || {
         let stream = TcpStream::connect(server.address).expect("a connection");
         let raw = stream.try_clone().expect("another handle");
@@ -151,10 +146,10 @@ fn what_waits_for_a_room_is_bounded_in_bytes() {
         (peer, raw, room)
     };
     let mut senders = [(); 4].map(|()| connect());
-    failpoints::hold(&document);
+    Switch::HoldRoom.order(DOCUMENT);
     let room = senders[0].2;
     senders[0].0.edit(room, 0, Vec::new());
-    while !failpoints::stands(&document) {
+    while !Switch::HoldRoom.has_struck(DOCUMENT) {
         sleep(Duration::from_millis(5));
     }
     for (_, raw, _) in &senders {
@@ -185,7 +180,7 @@ fn what_waits_for_a_room_is_bounded_in_bytes() {
         last > INBOX_BYTES_MAX as f64,
         "{last} bytes: the senders were not read from"
     );
-    failpoints::release(&document);
+    Switch::HoldRoom.withdraw(DOCUMENT);
 }
 
 /// An edit with one change of so many zeros, as a WebSocket frame.

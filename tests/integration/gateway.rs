@@ -123,11 +123,6 @@ fn upgrades_that_are_wrong_are_refused_with_a_reason() {
     check("/sync?token=a&token=b", &[KEY, native], "400", "twice");
     let long = format!("/sync?token={}", "a".repeat(8_193));
     check(&long, &[KEY, native], "400", "longer");
-    let metrics = server.get("/metrics");
-    assert!(
-        metrics.contains("syncline_refused_total{reason=\"Origin\"} 3\n"),
-        "{metrics}"
-    );
     let raw = |request: &str, status: &str| {
         let answer = exchange(server.connect(), request);
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
@@ -147,6 +142,22 @@ fn upgrades_that_are_wrong_are_refused_with_a_reason() {
     );
     raw(&upgrade("/sync", &[&format!("X: {}", "a".repeat(64 << 10))]), "431");
     raw("nonsense\r\n\r\n", "400");
+    refusals_are_counted(&server);
+}
+
+fn refusals_are_counted(server: &TestServer) {
+    let expected = [
+        ("Origin", 3),
+        ("Subprotocol", 1),
+        ("Handshake", 3),
+        ("Query", 2),
+        ("NotWebSocket", 1),
+    ];
+    let metrics = server.get("/metrics");
+    for (reason, count) in expected {
+        let line = format!("syncline_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
 }
 
 #[test]

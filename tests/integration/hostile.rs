@@ -89,6 +89,11 @@ fn c2_l3_a_message_over_the_limit_is_told_so_and_closes_the_connection() {
     peer.say_bytes(Bytes::from(vec![0xc4; 5_000]));
     let text = peer.hear_refusal(4400);
     assert!(text.contains("larger than the limit"), "{text}");
+    let metrics = server.get("/metrics");
+    assert!(
+        metrics.contains("connections_given_up_total{reason=\"TooLarge\"} 1"),
+        "{metrics}"
+    );
 }
 
 #[test]

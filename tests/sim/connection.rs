@@ -406,6 +406,7 @@ impl Connection {
         for item in items {
             let packet = match item {
                 Item::Frame(frame) => Packet::Frame(frame),
+                Item::Text(_) => unreachable!("only an echo sends texts"),
                 Item::Ping => Packet::Ping,
                 Item::Close { code, .. } => Packet::Closed(Some(code.number())),
             };

@@ -56,6 +56,7 @@ const ROWS: &[&Row] = &[
     &hostile::slow::HANDSHAKES,
     &hostile::conflict::ROW,
     &service::clocks::ROW,
+    &hostile::websocket::ROW,
     &hostile::mutants::ROW,
     &hostile::bombs::OPS,
     &hostile::bombs::DEFLATE,
@@ -75,6 +76,7 @@ const ROWS: &[&Row] = &[
     &service::alarm::UNSYNCED,
     &service::faults::RESET,
     &service::merging::ROW,
+    &service::mixed::ROW,
 ];
 
 /// The first two steps of the gate.

@@ -118,6 +118,11 @@ impl Trial {
         directory
     }
 
+    /// Whether a bite says so to the row itself, because what is to be broken is no server's.
+    pub(crate) fn is_told(&self, what: &str) -> bool {
+        self.program.environment.iter().any(|(name, _)| name == what)
+    }
+
     /// A server in development mode on `data`, on a free port.
     pub(crate) fn setup(&self, data: &Path) -> Setup {
         Setup::new(&self.program, data)

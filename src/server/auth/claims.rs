@@ -6,7 +6,7 @@ use crate::{
         gate::Subject,
         grant::{Grant, Pattern, Rule},
     },
-    server::switches::Switch,
+    server::failpoints::Switch,
 };
 use serde::{
     Deserialize, Deserializer,

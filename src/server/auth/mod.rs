@@ -159,7 +159,7 @@ impl TokenVerifier {
         if header.alg != key.algorithm() {
             return Err(AuthError::Algorithm);
         }
-        if crate::server::switches::Switch::TokensLogged.is_on() {
+        if crate::server::failpoints::Switch::TokensLogged.is_on() {
             tracing::info!(token, "a token comes");
         }
         let claims = open(token, key)?;

@@ -67,6 +67,7 @@ async fn accept(listener: &TcpListener, acceptor: Option<TlsAcceptor>, slots: &A
         let (tcp, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
+                server.metrics.refuse(Refused::System);
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -136,21 +137,24 @@ async fn shake_hands(
             let limit = Duration::from_millis(server.config.limits.handshake_timeout_ms);
             match timeout(limit, acceptor.accept(tcp)).await {
                 Ok(Ok(tls)) => Stream::Tls(Box::new(tls)),
-                Ok(Err(_)) | Err(_) => {
-                    server.metrics.refuse(Refused::Tls);
+                failed => {
+                    let in_time = failed.is_ok();
+                    server
+                        .metrics
+                        .refuse(if in_time { Refused::Tls } else { Refused::TlsSlow });
                     return None;
                 }
             }
         }
     };
-    if !speak_http(stream, &link, server).await {
-        server.metrics.refuse(Refused::Http);
+    if let Err(reason) = speak_http(stream, &link, server).await {
+        server.metrics.refuse(reason);
     }
     link.into_socket(&server.config.limits).await
 }
 
-/// Answers HTTP requests until an upgrade or the end; false if the peer broke the protocol or was too slow.
-async fn speak_http(stream: Stream, link: &Link, server: &Arc<Server>) -> bool {
+/// Answers HTTP requests until an upgrade or the end, unless the peer breaks the protocol or is too slow.
+async fn speak_http(stream: Stream, link: &Link, server: &Arc<Server>) -> Result<(), Refused> {
     let limits = &server.config.limits;
     let token_bytes = usize::try_from(limits.token_bytes_max).unwrap_or(usize::MAX);
     let service = http::service(link.clone(), Arc::clone(server));
@@ -171,5 +175,9 @@ async fn speak_http(stream: Stream, link: &Link, server: &Arc<Server>) -> bool {
         http.as_mut().graceful_shutdown();
         http.await
     });
-    matches!(ended.await, Ok(Ok(())))
+    match ended.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if !error.is_timeout() => Err(Refused::Http),
+        Ok(Err(_)) | Err(_) => Err(Refused::HttpSlow),
+    }
 }

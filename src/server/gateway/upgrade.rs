@@ -123,7 +123,10 @@ impl Refusal {
             Self::NotReady => Refused::NotReady,
             Self::FullForAddress => Refused::FullForAddress,
             Self::Origin => Refused::Origin,
-            _ => Refused::Upgrade,
+            Self::NotWebSocket => Refused::NotWebSocket,
+            Self::Version | Self::Key => Refused::Handshake,
+            Self::Subprotocol => Refused::Subprotocol,
+            Self::Query | Self::Token => Refused::Query,
         }
     }
 }

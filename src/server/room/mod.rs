@@ -17,10 +17,10 @@ use crate::{
         time::Time,
     },
     server::{
+        failpoints,
         hub::Hub,
         memory::Share,
         outbox::{JoinNumber, Outbox},
-        switches::Switch,
     },
 };
 use bytes::Bytes;
@@ -210,8 +210,7 @@ impl Task {
     async fn run(&mut self) {
         let mut received = Vec::new();
         while self.stage != Stage::Closed {
-            #[cfg(feature = "failpoints")]
-            crate::server::failpoints::pass(&self.document).await;
+            failpoints::pass(&self.document).await;
             let wake = self
                 .room
                 .next_wakeup()
@@ -319,7 +318,7 @@ impl Task {
 
     fn handle(&mut self, now: Time, event: Event) {
         if let Event::Signalled { payload, .. } = &event {
-            assert!(!Switch::PanicInRoom.is_marked(payload), "a panic on purpose");
+            failpoints::signalled(payload);
         }
         let mut out = Vec::new();
         self.room.handle(now, event, &mut out);
@@ -331,7 +330,7 @@ impl Task {
         let mut lagging = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Reply { to, frame } => self.with(to, |outbox| outbox.push(frame)),
+                Effect::Reply { to, frame } => self.with(to, |outbox| outbox.push(failpoints::answer(frame))),
                 Effect::Part { to, frame } => {
                     self.with(to, |outbox| outbox.push(frame));
                     self.tell_when_drained(to);
@@ -414,9 +413,10 @@ impl Task {
                 .collect(),
         });
         for outbox in &self.audience.insert(audience).outboxes {
-            if except == Some(outbox.session()) || outbox.try_push(frame.clone()) {
+            if except == Some(outbox.session()) || outbox.try_push(failpoints::shared(frame)) {
                 continue;
             }
+            self.hub.metrics().frames_left_out.inc();
             if let Some(begins) = begins {
                 lagging.push((outbox.session(), begins));
             }

@@ -278,6 +278,7 @@ impl Work {
                 self.run(Kind::Merge(Size::Small), Event::Woke, move |storage, workers| {
                     if let Err(error) = storage.discard(generation, &|batch| workers.commit(batch)) {
                         tracing::warn!(document = %log, %error, "a former snapshot stays until the next compaction");
+                        workers.metrics.discards_failed.inc();
                     }
                     Event::Woke
                 });
@@ -291,6 +292,7 @@ impl Work {
                         Ok(()) => Event::Quarantined,
                         Err(error) => {
                             tracing::error!(document = %log, %error, "quarantine failed; the room closes");
+                            workers.metrics.resets_failed.inc();
                             Event::QuarantineFailed
                         }
                     }

@@ -8,7 +8,7 @@ use super::{
     layout::COMPACTION_BATCH_BYTES,
     sled::{SledKv, SledOptions},
 };
-use crate::server::switches::Switch;
+use crate::server::failpoints::Switch;
 use std::{
     ops::{ControlFlow, Range},
     path::Path,

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::server::switches::Switch;
+use crate::server::failpoints::Switch;
 
 use super::{
     StoreError,

@@ -5,7 +5,7 @@
 //! log that holds fewer groups than it says has lost some. It is not synced itself: after a power cut it may be old, or
 //! garbled, and then says nothing.
 
-use crate::server::switches::Switch;
+use crate::server::failpoints::Switch;
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 const COUNT_BYTES: usize = 8;

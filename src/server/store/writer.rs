@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use crate::server::switches::Switch;
+use crate::server::failpoints::Switch;
 
 use super::{
     StoreError,

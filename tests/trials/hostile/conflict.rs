@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     journal::Journal,
     load::Author,
-    trial::{Figure, Outcome, Row, Trial, ensure},
+    trial::{Bite, Figure, Outcome, Row, Trial, ensure},
 };
 use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
@@ -17,7 +17,11 @@ pub(crate) const ROW: Row = Row {
     ci: 1,
     soak: 20,
     run,
-    bites: &[],
+    bites: &[Bite {
+        name: "what is refused is acknowledged",
+        environment: &[("SYNCLINE_FAILPOINTS", "ack_refused")],
+        count: 1,
+    }],
 };
 
 const ACTOR: &[u8] = b"a duplicated tab";

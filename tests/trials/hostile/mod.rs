@@ -11,3 +11,4 @@ pub(crate) mod shapes;
 pub(crate) mod slow;
 pub(crate) mod tls;
 pub(crate) mod tokens;
+pub(crate) mod websocket;

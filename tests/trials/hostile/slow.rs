@@ -23,7 +23,15 @@ pub(crate) const DEAF: Row = Row {
     ci: 1,
     soak: 20,
     run: deaf,
-    bites: &[],
+    bites: &[Bite {
+        name: "no limit of the send queue, and a copy of each frame for each member",
+        environment: &[
+            ("SYNCLINE_FAILPOINTS", "copy_frames"),
+            ("SYNCLINE_LIMITS_SEND_QUEUE_BYTES_MAX", "100000000"),
+            ("SYNCLINE_LIMITS_SUBJECT_QUEUE_BYTES_MAX", "10000000000"),
+        ],
+        count: 1,
+    }],
 };
 
 pub(crate) const FROZEN: Row = Row {

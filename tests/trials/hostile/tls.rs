@@ -1,14 +1,17 @@
 //! Row 32: a small scanner of the TLS port. It offers every version and every cipher suite by itself, in bare ClientHellos.
 
 use crate::{
-    process::{PATIENCE, Process},
-    trial::{Figure, Outcome, Row, Trial, ensure},
+    clock,
+    process::PATIENCE,
+    trial::{Bite, Figure, Outcome, Row, Trial, ensure, needs},
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
 };
 
 pub(crate) const ROW: Row = Row {
@@ -18,15 +21,23 @@ pub(crate) const ROW: Row = Row {
     ci: 1,
     soak: 1,
     run,
-    bites: &[],
+    bites: &[Bite {
+        name: "OpenSSL, which speaks all that it can",
+        environment: &[(OPENSSL, "1")],
+        count: 1,
+    }],
 };
 
+/// No server of ours speaks what the scanner is to find, so a bite has it look at another.
+const OPENSSL: &str = "TRIAL_OPENSSL";
 /// What 1.2 may be spoken with: forward secrecy and authenticated encryption, for a certificate with an ECDSA key.
 const GOOD: [u16; 3] = [0xc02b, 0xc02c, 0xcca9];
 const HANDSHAKE: u8 = 0x16;
 const SERVER_HELLO: u8 = 2;
 /// SSL 3.0 to TLS 1.1, as they stand in a ClientHello.
 const OLD: [u8; 3] = [0, 1, 2];
+/// What they would be spoken with: those of 1.2 have no suite that is any good.
+const OLD_SUITE: u16 = 0xc009;
 const TLS_1_2: u8 = 3;
 
 fn run(trial: &Trial) -> Outcome {
@@ -37,21 +48,29 @@ fn run(trial: &Trial) -> Outcome {
     let write = |path, text: String| fs::write(path, text).map_err(|error| error.to_string());
     write(&key, signing_key.serialize_pem())?;
     write(&certificate, cert.pem())?;
+    if trial.is_told(OPENSSL) {
+        needs("openssl")?;
+        let lax = Lax::start(&certificate, &key)?;
+        return scan(lax.address);
+    }
     let process = trial
         .setup(&trial.directory("store"))
         .variable("SYNCLINE_TLS_CERT", certificate.display())
         .variable("SYNCLINE_TLS_KEY", key.display())
         .start()?;
+    scan(process.address)
+}
 
+fn scan(address: SocketAddr) -> Outcome {
     let mut offers = 0;
     for version in OLD {
         offers += 1;
         ensure!(
             !takes(
-                &process,
+                address,
                 &Hello {
                     version,
-                    ..Hello::with(GOOD[0])
+                    ..Hello::with(OLD_SUITE)
                 }
             )?,
             "version 3.{version} is spoken"
@@ -63,7 +82,7 @@ fn run(trial: &Trial) -> Outcome {
         .chain(0x1301..=0x1305);
     for suite in suites {
         offers += 1;
-        let is_taken = takes(&process, &Hello::with(suite))?;
+        let is_taken = takes(address, &Hello::with(suite))?;
         ensure!(
             is_taken == GOOD.contains(&suite),
             "TLS 1.2 with the cipher suite {suite:#06x}: taken is {is_taken}"
@@ -72,7 +91,7 @@ fn run(trial: &Trial) -> Outcome {
     let with = |change: fn(&mut Hello)| {
         let mut hello = Hello::with(GOOD[0]);
         change(&mut hello);
-        takes(&process, &hello)
+        takes(address, &hello)
     };
     ensure!(!with(|hello| hello.compression = 1)?, "packed records are spoken");
     let is_1_3 = |hello: &mut Hello| {
@@ -124,11 +143,58 @@ impl Hello {
 }
 
 /// Whether the server goes on with the handshake.
-fn takes(process: &Process, hello: &Hello) -> Result<bool, String> {
-    let mut stream = TcpStream::connect(process.address).map_err(|error| error.to_string())?;
+fn takes(address: SocketAddr, hello: &Hello) -> Result<bool, String> {
+    let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     stream.write_all(&hello.bytes()).map_err(|error| error.to_string())?;
     let mut answer = [0; 6];
     // It hangs up on what it does not like, with or without an alert.
     Ok(stream.read_exact(&mut answer).is_ok() && answer[0] == HANDSHAKE && answer[5] == SERVER_HELLO)
+}
+
+/// OpenSSL's own server with all that it can speak.
+struct Lax {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Lax {
+    fn start(certificate: &Path, key: &Path) -> Result<Self, String> {
+        // The port is free again when this returns; whoever takes it meanwhile makes the bite fail, and no row.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.map_err(|error| error.to_string())?;
+        let child = Command::new("openssl")
+            .args([
+                "s_server",
+                "-quiet",
+                "-www",
+                "-cipher",
+                "ALL:@SECLEVEL=0",
+                "-min_protocol",
+                "TLSv1",
+                "-accept",
+            ])
+            .arg(address.to_string())
+            .arg("-cert")
+            .arg(certificate)
+            .arg("-key")
+            .arg(key)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("openssl: {error}"))?;
+        let lax = Self { child, address };
+        let listens = clock::wait_until(PATIENCE, || TcpStream::connect(address).is_ok());
+        ensure!(listens, "openssl does not listen");
+        Ok(lax)
+    }
+}
+
+impl Drop for Lax {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

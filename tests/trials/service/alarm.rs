@@ -19,7 +19,11 @@ pub(crate) const COMPACTION: Row = Row {
     ci: 1,
     soak: 20,
     run: compaction,
-    bites: &[],
+    bites: &[Bite {
+        name: "the snapshot is not read back",
+        environment: &[("SYNCLINE_FAILPOINTS", "bad_snapshot,snapshot_unread")],
+        count: 1,
+    }],
 };
 
 pub(crate) const UNSYNCED: Row = Row {
@@ -52,8 +56,11 @@ fn compaction(trial: &Trial) -> Outcome {
     let process = trial.setup_failing(&data, "bad_snapshot")?.start()?;
     let journal = Journal::create(&trial.scratch.join("journal"));
     write_much(&process, &journal)?;
-    let alarmed = clock::wait_until(PATIENCE, || process.metric("syncline_compactions_failed_total") > 0.0);
-    ensure!(alarmed, "no failed compaction is counted");
+    let alarms = || process.metric("syncline_compactions_failed_total");
+    let ended = clock::wait_until(PATIENCE, || {
+        alarms() + process.metric("syncline_compactions_total") > 0.0
+    });
+    ensure!(ended && alarms() > 0.0, "no failed compaction is counted");
     ensure!(process.log().contains("compaction given up"), "the log does not say it");
     ensure!(
         process.metric("syncline_compactions_total") == 0.0,

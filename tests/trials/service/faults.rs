@@ -8,14 +8,14 @@ use crate::{
     editor::{Editor, edit_while},
     process::Process,
     service::restart::{all_go_on, holds},
-    trial::{Figure, Outcome, Row, Trial, Trouble, ensure, on_time},
+    trial::{Bite, Figure, Outcome, Row, Trial, Trouble, ensure, on_time},
 };
 use automerge::{
     ActorId, Automerge, ROOT, ReadDoc,
     transaction::{CommitOptions, Transactable},
 };
 use bytes::Bytes;
-use syncline::server::switches::MARK;
+use syncline::server::failpoints::MARK;
 use syncline_protocol::native::ClientMessage;
 
 pub(crate) const PANIC: Row = Row {
@@ -25,7 +25,11 @@ pub(crate) const PANIC: Row = Row {
     ci: 1,
     soak: 20,
     run: panic,
-    bites: &[],
+    bites: &[Bite {
+        name: "a panic ends the server",
+        environment: &[("SYNCLINE_FAILPOINTS", "panic_in_room,panic_ends_all")],
+        count: 1,
+    }],
 };
 
 pub(crate) const RESET: Row = Row {
@@ -35,7 +39,11 @@ pub(crate) const RESET: Row = Row {
     ci: 1,
     soak: 20,
     run: reset,
-    bites: &[],
+    bites: &[Bite {
+        name: "what was thrown out is taken again",
+        environment: &[("SYNCLINE_FAILPOINTS", "throw_out,culprits_welcome")],
+        count: 1,
+    }],
 };
 
 const BACK_MS: f64 = 1_000.0;

@@ -4,6 +4,7 @@ pub(crate) mod alarm;
 pub(crate) mod clocks;
 pub(crate) mod faults;
 pub(crate) mod merging;
+pub(crate) mod mixed;
 pub(crate) mod restart;
 pub(crate) mod scarce;
 pub(crate) mod storm;
