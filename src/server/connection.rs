@@ -6,7 +6,7 @@
 
 use crate::{
     engine::{
-        gate::Subject,
+        gate::{Refusal, Subject, Whole},
         room::Event as RoomEvent,
         session::{Effect, Event, Session},
         time::Time,
@@ -20,7 +20,7 @@ use crate::{
         outbox::{Item, Notice, Outbox},
         peers::Claim,
         post::Post,
-        room::workers::random_number,
+        room::workers::{Kind, random_number},
     },
 };
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
 use tokio::time::timeout;
 use tokio_tungstenite::{
@@ -109,6 +109,7 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         outbox: outbox.clone(),
         post: Post::new(id),
         share: None,
+        unpacking: None,
         seat: None,
         paused_until: None,
         heard_ms: server.clock.monotonic_ms(),
@@ -137,6 +138,8 @@ struct Reader {
     post: Post,
     /// Of the rooms' memory, for a large message under way.
     share: Option<Share>,
+    /// A whole document that is being taken apart. Nothing is read meanwhile.
+    unpacking: Option<Pin<Box<dyn Future<Output = Unpacked> + Send>>>,
     seat: Option<Seat>,
     paused_until: Option<Time>,
     heard_ms: u64,
@@ -144,9 +147,13 @@ struct Reader {
     server: Arc<Server>,
 }
 
+/// The changes of a document, and what they take of the rooms' memory.
+type Unpacked = (Result<Vec<Bytes>, Refusal>, Option<Share>);
+
 /// What the reader waited for.
 enum Came {
     Message(Option<Result<Message, tungstenite::Error>>),
+    Unpacked(Unpacked),
     Notice,
     Place,
     Draining,
@@ -164,7 +171,7 @@ impl Reader {
             let now = self.now();
             self.paused_until = self.paused_until.filter(|until| *until > now);
             let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
-            let held_up = self.post.is_full();
+            let held_up = self.post.is_full() || self.unpacking.is_some();
             if held_up {
                 // It is we who do not listen.
                 self.heard_ms = now.ms();
@@ -177,6 +184,7 @@ impl Reader {
             };
             let came = tokio::select! {
                 message = message, if reading => Came::Message(message),
+                unpacked = finished(&mut self.unpacking), if !leaving => Came::Unpacked(unpacked),
                 () = self.outbox.noticed() => Came::Notice,
                 () = self.post.go_on() => Came::Place,
                 _ = draining.wait_for(|draining| *draining), if !leaving => Came::Draining,
@@ -192,6 +200,11 @@ impl Reader {
                     return std::future::pending().await;
                 }
                 Came::Message(None) => return,
+                Came::Unpacked((changes, share)) => {
+                    self.share = share;
+                    self.handle(Event::Unpacked(changes));
+                    self.let_go();
+                }
                 Came::Notice => self.noticed(),
                 Came::Place => self.let_go(),
                 // Nothing more is taken in; what was, is answered before the close.
@@ -261,7 +274,7 @@ impl Reader {
     }
 
     fn let_go(&mut self) {
-        if !self.post.is_full() {
+        if !self.post.is_full() && self.unpacking.is_none() {
             self.share = None;
         }
     }
@@ -353,6 +366,10 @@ impl Reader {
                 self.post.tell(room, event);
                 None
             }
+            Effect::Unpack { document } => {
+                self.unpack(document);
+                None
+            }
             Effect::Send(frame) => {
                 self.outbox.push(frame);
                 None
@@ -386,6 +403,23 @@ impl Reader {
                 text: "somebody else goes by this peer id".to_owned(),
             },
         }
+    }
+
+    /// Takes a peer's document apart, one at a time in the whole server.
+    fn unpack(&mut self, document: Bytes) {
+        let (limits, memory) = (self.server.limits(), self.server.hub.memory().clone());
+        let work = move || {
+            let whole = match Whole::read(document, &limits) {
+                Ok(whole) => whole,
+                Err(refusal) => return (Err(refusal), None),
+            };
+            match memory.try_take(whole.memory_bytes()) {
+                Some(share) => (whole.changes(), Some(share)),
+                None => (Err(Refusal::Limit("the server has no memory for this document")), None),
+            }
+        };
+        let lost = (Err(Refusal::Dishonest("the document cannot be taken apart")), None);
+        self.unpacking = Some(Box::pin(self.server.hub.workers().run(Kind::Unpack, lost, work)));
     }
 
     fn verify(&mut self, token: Option<&str>) -> Event {
@@ -443,6 +477,16 @@ impl Reader {
     fn now(&self) -> Time {
         Time::from_ms(self.server.clock.monotonic_ms())
     }
+}
+
+/// What a document was taken apart into, once it is. Nothing is lost when this is dropped.
+async fn finished(unpacking: &mut Option<Pin<Box<dyn Future<Output = Unpacked> + Send>>>) -> Unpacked {
+    let Some(under_way) = unpacking.as_mut() else {
+        return std::future::pending().await;
+    };
+    let unpacked = under_way.await;
+    *unpacking = None;
+    unpacked
 }
 
 fn ms(duration: Duration) -> u64 {

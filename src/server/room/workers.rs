@@ -45,6 +45,7 @@ pub struct Workers {
     loads: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     decodes: Arc<Semaphore>,
+    unpacks: Arc<Semaphore>,
     merges: Arc<Semaphore>,
     /// What a merge rests after its work, as a multiple of the work.
     merge_rest: f64,
@@ -63,6 +64,8 @@ pub enum Kind {
     Read,
     /// Decoding a large change.
     Decode,
+    /// Taking a peer's whole document apart.
+    Unpack,
     /// Proving a change.
     Prove,
     /// Merging or compacting: rests afterwards.
@@ -92,6 +95,7 @@ impl Workers {
             loads: Arc::new(Semaphore::new(cores.max(2))),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             decodes: Arc::new(Semaphore::new(1)),
+            unpacks: Arc::new(Semaphore::new(1)),
             merges: Arc::new(Semaphore::new(merges)),
             merge_rest: share_rest(merges, cores),
             edited_ms: Arc::default(),
@@ -119,6 +123,7 @@ impl Workers {
             Kind::Load => &self.loads,
             Kind::Read => &self.reads,
             Kind::Decode => &self.decodes,
+            Kind::Unpack => &self.unpacks,
             Kind::Prove | Kind::Merge => &self.merges,
         };
         let (places, clock) = (places.clone(), self.clock);
