@@ -171,6 +171,7 @@ fn tuning(random: &mut Random) -> Tuning {
         merge_bytes: random.between(500, 5_000),
         merge_after_ms: random.between(100, 3_000),
         merge_quiet_ms: random.between(50, 3_000),
+        merge_rests: 0,
         compact_changes: random.between(4, 40),
         compact_bytes: random.between(500, 10_000),
         compact_changes_at_close: random.between(1, 20),

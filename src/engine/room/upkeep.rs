@@ -38,6 +38,8 @@ pub(super) struct Upkeep {
     unmerged_since: Option<Time>,
     /// When a merge could not be tried, the last time.
     failed: Option<Time>,
+    /// While few changes are not merged, they are not before: a merge costs as much as the document is long, even for one.
+    merge_rests_until: Time,
     /// Who sent the changes after `merged`: each session's runs, by their end.
     authors: VecDeque<(Position, SessionId)>,
     /// Some edit needs the document.
@@ -58,9 +60,10 @@ pub(super) struct Upkeep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Nothing,
-    /// Up to where the log had this many bytes.
     Merging {
+        /// Up to where the log had this many bytes.
         bytes: u64,
+        since: Time,
     },
     Compacting {
         since: Time,
@@ -89,6 +92,7 @@ impl Upkeep {
             durable_bytes,
             unmerged_since: None,
             failed: None,
+            merge_rests_until: now,
             authors: VecDeque::new(),
             wanted: false,
             work: Work::Nothing,
@@ -190,9 +194,10 @@ impl Upkeep {
         }
     }
 
-    /// Whether the document is there, and nothing needs it.
-    fn may_let_go(&self) -> bool {
-        self.document.is_some() && self.unmerged() == 0 && !self.wanted
+    /// Whether the document is there, and nothing needs it soon.
+    fn may_let_go(&self, now: Time) -> bool {
+        let rests = self.unmerged() == 0 || now < self.merge_rests_until;
+        self.document.is_some() && rests && !self.wanted
     }
 
     fn unmerged(&self) -> u64 {
@@ -207,7 +212,7 @@ impl Upkeep {
     fn merge_is_due_at(&self, tuning: &Tuning) -> Option<Time> {
         let old = self.unmerged_since?.plus_ms(tuning.merge_after_ms);
         let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
-        Some(old.min(quiet).max(self.retry_at()))
+        Some(old.min(quiet).max(self.retry_at()).max(self.merge_rests_until))
     }
 
     fn retry_at(&self) -> Time {
@@ -280,7 +285,10 @@ impl Room {
             .as_ref()
             .is_some_and(|(_, position)| *position == live.durable);
         if upkeep.merge_is_due(now, tuning) || (compacting && !current && closing) {
-            upkeep.work = Work::Merging { bytes: live.log_bytes };
+            upkeep.work = Work::Merging {
+                bytes: live.log_bytes,
+                since: now,
+            };
             return out.push(Effect::Merge {
                 base: upkeep.base(),
                 to: live.durable,
@@ -311,7 +319,7 @@ impl Room {
             return out.push(Effect::Close);
         }
         let idle = upkeep.last_edit.plus_ms(tuning.document_idle_ms) <= now;
-        if idle && upkeep.may_let_go() {
+        if idle && upkeep.may_let_go(now) {
             upkeep.document = None;
         }
     }
@@ -325,7 +333,7 @@ impl Room {
         let merge = upkeep.merge_is_due_at(tuning);
         let close = self.empty_since.map(|since| since.plus_ms(tuning.room_idle_ms));
         let let_go = upkeep
-            .may_let_go()
+            .may_let_go(self.now)
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
         let may_begin = upkeep.compaction_may_begin_at(tuning);
         let compact = (may_begin > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(may_begin);
@@ -351,8 +359,9 @@ impl Room {
                 upkeep.merged = upkeep.merged.max(position);
                 upkeep.failed = None;
                 live.pipeline.index.settle(upkeep.merged);
-                if let Work::Merging { bytes } = work {
+                if let Work::Merging { bytes, since } = work {
                     upkeep.merged_bytes = bytes;
+                    upkeep.merge_rests_until = now.plus_ms(now.ms_since(since) * self.tuning.merge_rests);
                 }
                 upkeep.unmerged_since = (upkeep.unmerged() > 0).then_some(now);
                 while upkeep.authors.front().is_some_and(|(end, _)| *end <= position) {
@@ -437,7 +446,7 @@ impl Room {
         }
         if let Phase::Live(live) = &mut self.phase
             && live.upkeep.work == Work::Nothing
-            && live.upkeep.unmerged() == 0
+            && live.upkeep.may_let_go(self.now)
         {
             live.upkeep.document = None;
         }
