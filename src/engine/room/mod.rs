@@ -300,7 +300,7 @@ impl Room {
             }
             Phase::Loading | Phase::Closed(_) => 0,
         };
-        ROOM_BYTES + document + members.sum::<usize>()
+        ROOM_BYTES + document + self.gossip.memory_bytes() + members.sum::<usize>()
     }
 
     fn loaded(&mut self, now: Time, loaded: Loaded, out: &mut Vec<Effect>) {
