@@ -59,7 +59,7 @@ pub struct Tuning {
     pub merge_after_ms: u64,
     /// A merge is due when nobody has edited for so long.
     pub merge_quiet_ms: u64,
-    /// After a merge the next one waits so many times as long as that took, unless many changes are not merged.
+    /// After a merge the next one waits so many times as long as that took, while few changes are not merged.
     pub merge_rests: u64,
     /// A snapshot is due when the log after the last one has this many changes.
     pub compact_changes: u64,

@@ -12,6 +12,8 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 const OVERDUE: u64 = 2;
 /// After a merge that could not be tried the next one waits for so long.
 const RETRY_MS: u64 = 5_000;
+/// So many changes are merged without a rest since the last merge.
+const WORTH_CHANGES: u64 = 256;
 /// While edits come, the next snapshot waits so many times as long as the last one took: each costs as much as the document
 /// is long, and many changes may come at once.
 const COMPACTION_RESTS: u64 = 10;
@@ -196,7 +198,7 @@ impl Upkeep {
 
     /// Whether the document is there, and nothing needs it soon.
     fn may_let_go(&self, now: Time) -> bool {
-        let rests = self.unmerged() == 0 || now < self.merge_rests_until;
+        let rests = self.unmerged() == 0 || (self.are_few_unmerged() && now < self.merge_rests_until);
         self.document.is_some() && rests && !self.wanted
     }
 
@@ -212,7 +214,17 @@ impl Upkeep {
     fn merge_is_due_at(&self, tuning: &Tuning) -> Option<Time> {
         let old = self.unmerged_since?.plus_ms(tuning.merge_after_ms);
         let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
-        Some(old.min(quiet).max(self.retry_at()).max(self.merge_rests_until))
+        let due = old.min(quiet).max(self.retry_at());
+        Some(if self.are_few_unmerged() {
+            due.max(self.merge_rests_until)
+        } else {
+            due
+        })
+    }
+
+    /// Too few to go through the whole document for them soon.
+    fn are_few_unmerged(&self) -> bool {
+        self.unmerged() < WORTH_CHANGES
     }
 
     fn retry_at(&self) -> Time {
