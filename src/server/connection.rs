@@ -35,7 +35,13 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self, Message,
-        protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
+        protocol::{
+            CloseFrame,
+            frame::{
+                Frame,
+                coding::{CloseCode as WireCode, Data, OpCode},
+            },
+        },
     },
 };
 
@@ -50,6 +56,8 @@ const REASON_BYTES_MAX: usize = 123;
 const REPO_PING_MS: u64 = 5_000;
 /// Messages from this size on, which only peers of the repo dialect send, are charged to the rooms' memory.
 const LARGE_MESSAGE_BYTES: usize = 2 << 20;
+/// Messages above this size are written in pieces of it.
+const PIECE_BYTES: usize = 64 << 10;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
 /// When a server without memory wants those back that it turns away, so that they do not all come at once.
@@ -506,9 +514,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
                 let label = CloseLabels { code: code.number() };
                 server.metrics.sessions_closed.get_or_create(&label).inc();
             }
-            match timeout(idle, sink.feed(message(item))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+            for message in messages(item) {
+                match timeout(idle, sink.feed(message)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
+                }
             }
         }
         match timeout(idle, sink.flush()).await {
@@ -523,6 +533,25 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
             return tokio::time::sleep(CLOSE_TIMEOUT).await;
         }
     }
+}
+
+/// What goes into the WebSocket for an item. A large message goes in piece by piece, as frames of one message: the WebSocket
+/// copies each into a buffer, which stays as large as the largest was.
+fn messages(item: Item) -> impl Iterator<Item = Message> {
+    let (mut rest, mut whole) = match item {
+        Item::Frame(frame) if frame.len() > PIECE_BYTES => (frame, None),
+        item => (Bytes::new(), Some(message(item))),
+    };
+    let mut opcode = Data::Binary;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return whole.take();
+        }
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        let frame = Frame::message(piece, OpCode::Data(opcode), rest.is_empty());
+        opcode = Data::Continue;
+        Some(Message::Frame(frame))
+    })
 }
 
 fn message(item: Item) -> Message {
