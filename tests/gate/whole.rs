@@ -23,6 +23,7 @@ const EXTRA: u64 = 0x56;
 const ID_ACTOR: u64 = 0x21;
 const KEY: u64 = 0x15;
 const SUCCESSORS: u64 = 0x80;
+const VALUES: u64 = 0x57;
 /// Added to the number of a column that is deflated.
 const DEFLATED: u64 = 0x08;
 
@@ -140,79 +141,56 @@ fn with(actors: u64, changes: &[(u64, Vec<u8>)], operations: &[(u64, Vec<u8>)]) 
     chunk(0, &out).into()
 }
 
+/// The document is refused, and was not large.
+fn is_too_much(name: &str, document: Bytes, bytes_max: usize) {
+    assert!(document.len() < bytes_max, "{name}: {} bytes", document.len());
+    let result = Whole::read(document, &Limits::default());
+    let is_refused = matches!(result, Err(Refusal::Limit(_) | Refusal::Inflates));
+    assert!(is_refused, "{name}: {result:?}");
+}
+
+fn changes(count: u64) -> Vec<(u64, Vec<u8>)> {
+    let column = |spec, value| (spec, run(count, &[value]));
+    vec![column(ACTOR, 0), column(SEQ, 1), column(MAX_OP, 1)]
+}
+
 #[test]
-fn a10_what_a_few_bytes_claim_to_be_is_not_expanded() {
-    let megabyte = [unsigned(1 << 20), vec![b'x'; 1 << 20]].concat();
-    let check = |name: &str, document: Bytes, is_small: bool| {
-        let result = Whole::read(document.clone(), &Limits::default());
-        assert!(
-            matches!(result, Err(Refusal::Limit(_) | Refusal::Inflates)),
-            "{name}: {result:?}"
-        );
-        assert!(!is_small || document.len() < 20_000, "{name}: {} bytes", document.len());
+fn a10_runs_of_a_document_are_not_expanded() {
+    let check = |name, actors, changes: &[_], operations: &[_]| {
+        is_too_much(name, with(actors, changes, operations), 20_000);
     };
-    let changes = |count: u64| {
-        vec![
-            (ACTOR, run(count, &[0])),
-            (SEQ, run(count, &[1])),
-            (MAX_OP, run(count, &[1])),
-        ]
-    };
-    check("many changes", with(1, &changes(10_001), &[]), true);
-    check("very many changes", with(1, &changes(1 << 40), &[]), true);
-    check("many actors", with(1_001, &changes(1), &[]), true);
-    check(
-        "many operations",
-        with(1, &changes(1), &[(ID_ACTOR, run(200_001, &[0]))]),
-        true,
-    );
+    let one = &changes(1);
+    check("many changes", 1, &changes(10_001), &[]);
+    check("very many changes", 1, &changes(1 << 40), &[]);
+    check("many actors", 1_001, one, &[]);
+    check("many operations", 1, one, &[(ID_ACTOR, run(200_001, &[0]))]);
     check(
         "boundless operations",
-        with(1, &changes(1), &[(ID_ACTOR, run(i64::MAX as u64, &[0]))]),
-        true,
+        1,
+        one,
+        &[(ID_ACTOR, run(i64::MAX as u64, &[0]))],
     );
     let nulls = [vec![0], unsigned(u64::MAX)].concat();
-    check("boundless nulls", with(1, &changes(1), &[(KEY, nulls)]), true);
-    check(
-        "many dependencies",
-        with(1, &[(ACTOR, run(2, &[0])), (DEPS, run(2, &unsigned(1 << 31)))], &[]),
-        true,
-    );
-    check(
-        "many successors",
-        with(1, &changes(1), &[(SUCCESSORS, run(3, &unsigned(100_000)))]),
-        true,
-    );
-    let repeated = run(1_000, &megabyte);
-    check(
-        "a long message for each change",
-        with(1, &[(MESSAGE, repeated.clone())], &[]),
-        false,
-    );
-    check(
-        "a long key for each operation",
-        with(1, &changes(1), &[(KEY, repeated)]),
-        false,
-    );
-    check(
-        "extra bytes that are not there",
-        with(1, &[(EXTRA, run(1_000, &unsigned(1 << 30)))], &[]),
-        true,
-    );
-    let zeros = deflated(&vec![0; 16 << 20]);
-    check(
-        "a column that inflates",
-        with(1, &[(ACTOR | DEFLATED, zeros.clone())], &[]),
-        true,
-    );
-    let half = deflated(&vec![0; 5 << 20]);
-    let values = [(0x57 | DEFLATED, half.clone()), (0xe7 | DEFLATED, half)];
-    check("columns that inflate together", with(1, &[], &values), true);
-    check(
-        "more than one edit may hold",
-        with(1, &[(0x57, vec![0; 9 << 20])], &[]),
-        false,
-    );
+    check("boundless nulls", 1, one, &[(KEY, nulls)]);
+    let dependencies = (DEPS, run(2, &unsigned(1 << 31)));
+    check("many dependencies", 1, &[(ACTOR, run(2, &[0])), dependencies], &[]);
+    check("many successors", 1, one, &[(SUCCESSORS, run(3, &unsigned(100_000)))]);
+    check("extra bytes", 1, &[(EXTRA, run(1_000, &unsigned(1 << 30)))], &[]);
+}
+
+#[test]
+fn a10_what_a_document_inflates_to_is_limited() {
+    let zeros = |megabytes: usize| deflated(&vec![0; megabytes << 20]);
+    is_too_much("a column", with(1, &[(ACTOR | DEFLATED, zeros(16))], &[]), 20_000);
+    let values = [(VALUES | DEFLATED, zeros(5)), (0xe0 | VALUES | DEFLATED, zeros(5))];
+    is_too_much("columns together", with(1, &[], &values), 20_000);
+    let repeated = run(1_000, &[unsigned(1 << 20), vec![b'x'; 1 << 20]].concat());
+    let message = [(MESSAGE, repeated.clone())];
+    is_too_much("a long message for each change", with(1, &message, &[]), 2 << 20);
+    let key = [(KEY, repeated)];
+    is_too_much("a long key for each operation", with(1, &changes(1), &key), 2 << 20);
+    let values = [(VALUES, vec![0; 9 << 20])];
+    is_too_much("more than one edit may hold", with(1, &[], &values), 10 << 20);
 }
 
 #[test]
@@ -220,8 +198,7 @@ fn a10_what_is_no_document_is_refused() {
     let honest = saved(&document(&history(&mut Rng::new(1), styles(1).1)), false);
     let mut broken = honest.to_vec();
     *broken.last_mut().unwrap() ^= 1;
-    let mut bad_text = Vec::new();
-    bad_text.extend([3, 2, 0xff, 0xfe]);
+    let bad_text = vec![3, 2, 0xff, 0xfe];
     let checks: [(&str, Bytes); 6] = [
         ("nothing", Bytes::new()),
         ("a wrong checksum", broken.into()),
