@@ -17,7 +17,7 @@ run:
 	$(CARGO) run --profile $(PROFILE) --locked -- serve --dev
 
 # Everything that must hold before a change goes in. The page comes first, so that the server is built once.
-test: page format lint engine docs deny tests trials typescript
+test: page format lint engine docs deny tests trials typescript samod
 
 # The page that the server shows at /: the next build of the server takes it in.
 page: clients/demo/dist/index.html
@@ -140,7 +140,7 @@ bench-repo: $(PACKAGES)
 	$(CARGO) build --locked --profile trials --bin syncline
 	cd clients && $(NPM) run bench -w interop
 
-# samod's clients against the server: a crate outside the workspace, so that nothing else builds what samod brings along.
+# samod's clients against the server: a crate outside the workspace, so that no other build waits for what samod brings along.
 .PHONY: samod
 
 samod:

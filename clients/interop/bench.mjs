@@ -22,8 +22,11 @@ const RUNS = Number(process.env.RUNS ?? 3);
 /** No run begins later, and nothing is waited for longer. */
 const MINUTES = Number(process.env.MINUTES ?? 20);
 const PATIENCE_MS = Number(process.env.PATIENCE_S ?? 120) * 1_000;
-/** What was put off, merges and snapshots, is over by then. */
+/** How long the server is looked at after the edits. */
 const QUIET_MS = 5_000;
+/** It has nothing more to do when it has taken no more processor time than this in each of so many seconds. */
+const IDLE_MS = 10;
+const IDLE_SECONDS = 5;
 const TARGET = new URL("../../target", import.meta.url).pathname;
 const BINARY = process.env.SYNCLINE_BIN ?? join(TARGET, "trials/syncline");
 const TRACES = process.env.SYNCLINE_TRACES ?? new URL("../../../shared/traces", import.meta.url).pathname;
@@ -70,6 +73,16 @@ async function until(condition, what) {
   while (!condition()) {
     if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS / 1_000} s: ${what}`);
     await pause(2);
+  }
+}
+
+/** Waits until what an import leaves to do, merges and a snapshot, is done: the edits are measured, not that. */
+async function settled(pid) {
+  const deadline = Date.now() + PATIENCE_MS;
+  for (let seconds = 0; seconds < IDLE_SECONDS && Date.now() < deadline; ) {
+    const before = processorMs(pid);
+    await pause(1_000);
+    seconds = processorMs(pid) - before > IDLE_MS ? 0 : seconds + 1;
   }
 }
 
@@ -146,7 +159,7 @@ async function measure(name, saved) {
       return mine;
     }, 1);
     const mine = imported.result;
-    await pause(QUIET_MS);
+    const upkeep = await during(() => settled(child.pid), 1);
     for (const { repo, adapter } of others) {
       const bytesBefore = adapter.bytesIn;
       const join = await during(async () => readers.push(await findSoon(repo, mine)), 1);
@@ -155,9 +168,10 @@ async function measure(name, saved) {
       figures["join bytes"] ??= adapter.bytesIn - bytesBefore;
     }
     figures["import CPU ms"] = imported.cpu;
+    figures["CPU ms until it is done with the import"] = upkeep.cpu;
     const all = () => readers.every((reader) => reader.heads().join() === mine.heads().join());
     const type = () => mine.change((draft) => Automerge.splice(draft, ["text"], 0, 0, "y"));
-    await pause(QUIET_MS);
+    await settled(child.pid);
     const apart = await during(async () => {
       for (let edit = 0; edit < EDITS; edit += 1) {
         type();

@@ -6,7 +6,7 @@
 
 use crate::{
     engine::{
-        gate::Subject,
+        gate::{Refusal, Subject, Whole},
         room::Event as RoomEvent,
         session::{Effect, Event, Session},
         time::Time,
@@ -21,7 +21,7 @@ use crate::{
         outbox::{Item, Notice, Outbox},
         peers::Claim,
         post::Post,
-        room::workers::random_number,
+        room::workers::{Kind, random_number},
     },
 };
 use bytes::Bytes;
@@ -29,14 +29,20 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
 use tokio::time::{error::Elapsed, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self, Message,
-        protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
+        protocol::{
+            CloseFrame,
+            frame::{
+                Frame,
+                coding::{CloseCode as WireCode, Data, OpCode},
+            },
+        },
     },
 };
 
@@ -51,6 +57,8 @@ const REASON_BYTES_MAX: usize = 123;
 const REPO_PING_MS: u64 = 5_000;
 /// Messages from this size on, which only peers of the repo dialect send, are charged to the rooms' memory.
 const LARGE_MESSAGE_BYTES: usize = 2 << 20;
+/// Messages above this size are written in pieces of it.
+const PIECE_BYTES: usize = 64 << 10;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
 /// When a server without memory wants those back that it turns away, so that they do not all come at once.
@@ -110,6 +118,7 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         outbox: outbox.clone(),
         post: Post::new(id),
         share: None,
+        unpacking: None,
         seat: None,
         paused_until: None,
         heard_ms: server.clock.monotonic_ms(),
@@ -138,6 +147,8 @@ struct Reader {
     post: Post,
     /// Of the rooms' memory, for a large message under way.
     share: Option<Share>,
+    /// A whole document that is being taken apart. Nothing is read meanwhile.
+    unpacking: Option<Pin<Box<dyn Future<Output = Unpacked> + Send>>>,
     seat: Option<Seat>,
     paused_until: Option<Time>,
     heard_ms: u64,
@@ -145,9 +156,13 @@ struct Reader {
     server: Arc<Server>,
 }
 
+/// The changes of a document, and what they take of the rooms' memory.
+type Unpacked = (Result<Vec<Bytes>, Refusal>, Option<Share>);
+
 /// What the reader waited for.
 enum Came {
     Message(Option<Result<Message, tungstenite::Error>>),
+    Unpacked(Unpacked),
     Notice,
     Place,
     Draining,
@@ -165,7 +180,7 @@ impl Reader {
             let now = self.now();
             self.paused_until = self.paused_until.filter(|until| *until > now);
             let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
-            let held_up = self.post.is_full();
+            let held_up = self.post.is_full() || self.unpacking.is_some();
             if held_up {
                 // It is we who do not listen.
                 self.heard_ms = now.ms();
@@ -178,6 +193,7 @@ impl Reader {
             };
             let came = tokio::select! {
                 message = message, if reading => Came::Message(message),
+                unpacked = finished(&mut self.unpacking), if !leaving => Came::Unpacked(unpacked),
                 () = self.outbox.noticed() => Came::Notice,
                 () = self.post.go_on() => Came::Place,
                 _ = draining.wait_for(|draining| *draining), if !leaving => Came::Draining,
@@ -192,6 +208,11 @@ impl Reader {
                     return std::future::pending().await;
                 }
                 Came::Message(None) => return,
+                Came::Unpacked((changes, share)) => {
+                    self.share = share;
+                    self.handle(Event::Unpacked(changes));
+                    self.let_go();
+                }
                 Came::Notice => self.noticed(),
                 Came::Place => self.let_go(),
                 // Nothing more is taken in; what was, is answered before the close.
@@ -277,7 +298,7 @@ impl Reader {
     }
 
     fn let_go(&mut self) {
-        if !self.post.is_full() {
+        if !self.post.is_full() && self.unpacking.is_none() {
             self.share = None;
         }
     }
@@ -372,6 +393,10 @@ impl Reader {
                 self.post.tell(room, event);
                 None
             }
+            Effect::Unpack { document } => {
+                self.unpack(document);
+                None
+            }
             Effect::Send(frame) => {
                 self.outbox.push(frame);
                 None
@@ -412,6 +437,23 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Takes a peer's document apart, one at a time in the whole server.
+    fn unpack(&mut self, document: Bytes) {
+        let (limits, memory) = (self.server.limits(), self.server.hub.memory().clone());
+        let work = move || {
+            let whole = match Whole::read(document, &limits) {
+                Ok(whole) => whole,
+                Err(refusal) => return (Err(refusal), None),
+            };
+            match memory.try_take(whole.memory_bytes()) {
+                Some(share) => (whole.changes(), Some(share)),
+                None => (Err(Refusal::Limit("the server has no memory for this document")), None),
+            }
+        };
+        let lost = (Err(Refusal::Dishonest("the document cannot be taken apart")), None);
+        self.unpacking = Some(Box::pin(self.server.hub.workers().run(Kind::Unpack, lost, work)));
     }
 
     fn verify(&mut self, token: Option<&str>) -> Event {
@@ -471,6 +513,16 @@ impl Reader {
     }
 }
 
+/// What a document was taken apart into, once it is. Nothing is lost when this is dropped.
+async fn finished(unpacking: &mut Option<Pin<Box<dyn Future<Output = Unpacked> + Send>>>) -> Unpacked {
+    let Some(under_way) = unpacking.as_mut() else {
+        return std::future::pending().await;
+    };
+    let unpacked = under_way.await;
+    *unpacking = None;
+    unpacked
+}
+
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -488,8 +540,10 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
                 let label = CloseLabels { code: code.number() };
                 server.metrics.sessions_closed.get_or_create(&label).inc();
             }
-            if !is_taken(timeout(idle, sink.feed(message(item))).await, outbox, server) {
-                return;
+            for message in messages(item) {
+                if !is_taken(timeout(idle, sink.feed(message)).await, outbox, server) {
+                    return;
+                }
             }
         }
         if !is_taken(timeout(idle, sink.flush()).await, outbox, server) {
@@ -512,6 +566,25 @@ fn is_taken(written: Result<tungstenite::Result<()>, Elapsed>, outbox: &Outbox, 
         server.metrics.give_up(GivenUp::TakesNothing);
     }
     matches!(written, Ok(Ok(())))
+}
+
+/// What goes into the WebSocket for an item. A large message goes in piece by piece, as frames of one message: the WebSocket
+/// copies each into a buffer, which stays as large as the largest was.
+fn messages(item: Item) -> impl Iterator<Item = Message> {
+    let (mut rest, mut whole) = match item {
+        Item::Frame(frame) if frame.len() > PIECE_BYTES => (frame, None),
+        item => (Bytes::new(), Some(message(item))),
+    };
+    let mut opcode = Data::Binary;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return whole.take();
+        }
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        let frame = Frame::message(piece, OpCode::Data(opcode), rest.is_empty());
+        opcode = Data::Continue;
+        Some(Message::Frame(frame))
+    })
 }
 
 fn message(item: Item) -> Message {

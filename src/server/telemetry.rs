@@ -1,7 +1,10 @@
 //! Logs for the operator, to standard error. What is logged is counts, ids, addresses and reasons: never a token, a query
 //! string or anything out of a document.
 
-use crate::server::config::{LogConfig, LogFormat};
+use crate::{
+    engine::document,
+    server::config::{LogConfig, LogFormat},
+};
 use std::io::{self, IsTerminal};
 use tracing_subscriber::EnvFilter;
 
@@ -12,7 +15,8 @@ pub struct TelemetryError;
 
 /// Sends every later event of this process to standard error. Once per process.
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::new(&config.filter);
+    // What the operator says of the same target comes later, and holds.
+    let filter = EnvFilter::new(format!("{},{}", document::QUIET, config.filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

@@ -8,7 +8,7 @@ use automerge::{
 use sha2::{Digest, Sha256};
 use std::num::NonZeroU64;
 
-/// A few bytes changed, put in, taken out or repeated.
+/// A chunk of the same kind with a few bytes changed, put in, taken out or repeated.
 pub(crate) fn mutant(rng: &mut Rng, honest: &[u8]) -> Vec<u8> {
     let mut body = body(honest).to_vec();
     for _ in 0..1 + rng.below(4) {
@@ -32,7 +32,7 @@ pub(crate) fn mutant(rng: &mut Rng, honest: &[u8]) -> Vec<u8> {
             break;
         }
     }
-    chunk(1, &body)
+    chunk(honest[8], &body)
 }
 
 /// What stands behind the chunk's length.

@@ -19,6 +19,7 @@ mod rules;
 mod scene;
 mod texts;
 mod traces;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use syncline::engine::{

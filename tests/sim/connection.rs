@@ -264,7 +264,9 @@ impl Connection {
     fn perform(&mut self, effect: Effect, context: &mut Context) -> Option<Event> {
         match effect {
             Effect::Verify { token } => Some(self.verify(token.as_deref(), context)),
-            Effect::Claim { .. } => unreachable!("the simulated clients speak the native dialect"),
+            Effect::Claim { .. } | Effect::Unpack { .. } => {
+                unreachable!("the simulated clients speak the native dialect")
+            }
             Effect::Join { document, join } => {
                 self.postbox.join.0 += 1;
                 self.blocked = Some(Letter::Join(document, join));

@@ -166,11 +166,14 @@ fn limits(random: &mut Random) -> Limits {
 }
 
 fn tuning(random: &mut Random) -> Tuning {
+    let (merge_changes, merge_bytes) = (random.between(2, 20), random.between(500, 5_000));
+    let (merge_after_ms, merge_quiet_ms) = (random.between(100, 3_000), random.between(50, 3_000));
     Tuning {
-        merge_changes: random.between(2, 20),
-        merge_bytes: random.between(500, 5_000),
-        merge_after_ms: random.between(100, 3_000),
-        merge_quiet_ms: random.between(50, 3_000),
+        merge_changes,
+        merge_bytes,
+        merge_after_ms,
+        merge_quiet_ms,
+        merge_rests: merge_quiet_ms % 3 * 20,
         compact_changes: random.between(4, 40),
         compact_bytes: random.between(500, 10_000),
         compact_changes_at_close: random.between(1, 20),

@@ -32,7 +32,7 @@ pub struct SyncMessage {
     pub have: Vec<Have>,
     /// Chunks of changes, plain or deflated, in the order sent.
     pub changes: Vec<Bytes>,
-    /// Chunks that hold whole documents.
+    /// Chunks that hold whole documents. Bundles are passed over.
     pub documents: Vec<Bytes>,
     /// Whether a section of flags follows: who sends none is too old to read messages of version 2.
     pub has_flags: bool,
@@ -97,7 +97,8 @@ impl SyncMessage {
             }
             let chunk = data.slice_ref(chunk);
             match kind {
-                DOCUMENT | BUNDLE => self.documents.push(chunk),
+                DOCUMENT => self.documents.push(chunk),
+                BUNDLE => {}
                 _ => self.changes.push(chunk),
             }
         }

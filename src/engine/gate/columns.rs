@@ -76,11 +76,7 @@ pub(super) fn read(reader: &mut Reader<'_>, actors: u64, ops_max: u64) -> Result
 
 impl Sums {
     fn add(&mut self, spec: u64, bytes: &[u8], actors: u64, ops_max: u64) -> Result<(), Refusal> {
-        let mut runs = Runs {
-            reader: Reader::new(bytes),
-            values: 0,
-            values_max: ops_max,
-        };
+        let mut runs = Runs::new(bytes, ops_max);
         let actor = |value: u64| if value < actors { Ok(()) } else { Err(OUT_OF_RANGE) };
         match spec {
             column::OBJECT_ACTOR | column::KEY_ACTOR => runs.unsigned(|_, value| actor(value))?,
@@ -143,13 +139,26 @@ impl Sums {
 }
 
 /// One column, run by run.
-struct Runs<'a> {
+pub(super) struct Runs<'a> {
     reader: Reader<'a>,
     values: u64,
     values_max: u64,
 }
 
-impl Runs<'_> {
+impl<'a> Runs<'a> {
+    pub(super) fn new(bytes: &'a [u8], values_max: u64) -> Self {
+        Self {
+            reader: Reader::new(bytes),
+            values: 0,
+            values_max,
+        }
+    }
+
+    /// How many values the runs hold that were gone through.
+    pub(super) fn values(&self) -> u64 {
+        self.values
+    }
+
     /// Counts `more` values in.
     fn count(&mut self, more: u64) -> Result<(), Refusal> {
         self.values = self.values.saturating_add(more);
@@ -163,7 +172,10 @@ impl Runs<'_> {
     }
 
     /// Calls `run` for each run of nonnull values with its length and a reader that stands before the value.
-    fn each(&mut self, mut run: impl FnMut(u64, &mut Reader<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    pub(super) fn each(
+        &mut self,
+        mut run: impl FnMut(u64, &mut Reader<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         while !self.reader.is_empty() {
             match self.reader.signed()? {
                 0 => {
@@ -185,7 +197,7 @@ impl Runs<'_> {
         Ok(())
     }
 
-    fn unsigned(&mut self, mut value: impl FnMut(u64, u64) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    pub(super) fn unsigned(&mut self, mut value: impl FnMut(u64, u64) -> Result<(), Refusal>) -> Result<(), Refusal> {
         self.each(|times, reader| value(times, reader.unsigned()?))
     }
 
@@ -210,7 +222,7 @@ impl Runs<'_> {
     }
 
     /// Lengths of alternating runs that begin with `false`; only the first may be empty.
-    fn booleans(&mut self) -> Result<(), Refusal> {
+    pub(super) fn booleans(&mut self) -> Result<(), Refusal> {
         let mut first = true;
         while !self.reader.is_empty() {
             let length = self.reader.unsigned()?;
@@ -231,7 +243,7 @@ fn counter(value: u64) -> Result<(), Refusal> {
     }
 }
 
-fn add_product(sum: &mut u64, times: u64, value: u64) -> Result<(), Refusal> {
+pub(super) fn add_product(sum: &mut u64, times: u64, value: u64) -> Result<(), Refusal> {
     *sum = times
         .checked_mul(value)
         .and_then(|product| sum.checked_add(product))

@@ -21,7 +21,7 @@ const ACTOR_BYTES_MAX: u64 = 64;
 const ACTOR_WITHIN_BYTES: u64 = 384 << 10;
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
-const DOCUMENT: u8 = 0;
+pub(super) const DOCUMENT: u8 = 0;
 const CHANGE: u8 = 1;
 const DEFLATED_CHANGE: u8 = 2;
 const BUNDLE: u8 = 3;
@@ -127,13 +127,13 @@ impl Header {
 }
 
 /// A chunk's outermost layer.
-struct Frame<'a> {
+pub(super) struct Frame<'a> {
     checksum: &'a [u8],
-    kind: u8,
-    contents: &'a [u8],
+    pub(super) kind: u8,
+    pub(super) contents: &'a [u8],
 }
 
-fn frame(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
+pub(super) fn frame(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
     let mut reader = Reader::new(bytes);
     if reader.take(4)? != MAGIC {
         return Err(Refusal::Dishonest("not an Automerge chunk"));
@@ -181,12 +181,12 @@ fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
 }
 
 /// Inflates at most `bytes_max` bytes.
-fn inflate(deflated: &[u8], bytes_max: u64) -> Result<Vec<u8>, Refusal> {
+pub(super) fn inflate(deflated: &[u8], bytes_max: u64) -> Result<Vec<u8>, Refusal> {
     let mut inflated = Vec::new();
     flate2::bufread::DeflateDecoder::new(deflated)
         .take(bytes_max + 1)
         .read_to_end(&mut inflated)
-        .map_err(|_| Refusal::Dishonest("the change does not inflate"))?;
+        .map_err(|_| Refusal::Dishonest("the chunk does not inflate"))?;
     if inflated.len() as u64 > bytes_max {
         return Err(Refusal::Inflates);
     }
@@ -194,7 +194,7 @@ fn inflate(deflated: &[u8], bytes_max: u64) -> Result<Vec<u8>, Refusal> {
 }
 
 /// The hash over type, length and contents; its first four bytes are the chunk's checksum.
-fn checked_hash(raw: &[u8], contents: usize) -> Result<ChangeHash, Refusal> {
+pub(super) fn checked_hash(raw: &[u8], contents: usize) -> Result<ChangeHash, Refusal> {
     let hash: [u8; 32] = Sha256::digest(&raw[8..]).into();
     debug_assert!(contents > 8, "type and length stand between checksum and contents");
     if hash[..4] == raw[4..8] {
@@ -216,7 +216,7 @@ fn read_deps(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, Refusal> {
     }
 }
 
-fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
+pub(super) fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
     match reader.unsigned()? {
         length @ 1..=ACTOR_BYTES_MAX => reader.take(length),
         _ => Err(Refusal::Dishonest("an actor id has 1 to 64 bytes")),

@@ -2,7 +2,7 @@
 //!
 //! In three steps, cheapest first: [`read`] looks at the bytes without expanding anything, [`decode`] expands them and proves
 //! the encoding canonical, [`check`] holds every reference against the room's index and the causal past of the change.
-//! No step changes anything.
+//! No step changes anything. What a peer sends as a whole document is taken apart first ([`Whole`]).
 
 mod check;
 mod columns;
@@ -11,6 +11,7 @@ mod header;
 mod marks;
 mod place;
 mod reader;
+mod whole;
 
 pub use check::check;
 pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
@@ -18,6 +19,7 @@ pub use decoded::{Decoded, decode};
 pub(in crate::engine) use header::COUNTER_MAX;
 pub use header::{Header, actor, read};
 pub(in crate::engine) use reader::{Reader, write_unsigned};
+pub use whole::Whole;
 
 use syncline_protocol::ChangeHash;
 

@@ -339,7 +339,7 @@ pub struct JoinedPeer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Its heads.
-    pub heads: Vec<ChangeHash>,
+    pub heads: Arc<[ChangeHash]>,
     /// What it takes both sides to have, with all that these stand on.
     pub shared: Vec<ChangeHash>,
     /// Changes that it misses.
@@ -362,7 +362,7 @@ impl Told {
     pub fn new(message: SyncMessage, is_request: bool) -> Self {
         let is_reset = message.is_reset();
         Self {
-            heads: message.heads,
+            heads: message.heads.into(),
             shared: message.have.into_iter().flat_map(|have| have.last_sync).collect(),
             need: message.need,
             is_request,

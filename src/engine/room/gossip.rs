@@ -15,10 +15,25 @@ use syncline_protocol::{
 
 /// Storages of which a room remembers how far they are; of one more nothing is passed on.
 const STORAGES_MAX: usize = 256;
+/// Heads of one storage that are remembered; where one says it has more, nothing of it is passed on.
+const HEADS_MAX: usize = 100;
+
+/// About what one storage takes besides its heads.
+const ENTRY_BYTES: usize = 512;
 
 /// How far each storage was when it last said so.
 #[derive(Debug, Default)]
-pub(super) struct Gossip(BTreeMap<String, (Vec<ChangeHash>, Time)>);
+pub(super) struct Gossip(BTreeMap<String, (Arc<[ChangeHash]>, Time)>);
+
+impl Gossip {
+    /// About how much memory it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0
+            .values()
+            .map(|(heads, _)| ENTRY_BYTES + size_of_val(&**heads))
+            .sum()
+    }
+}
 
 impl Room {
     /// A peer has said how far it is: those who asked for its storage hear of it.
@@ -32,7 +47,7 @@ impl Room {
         };
         let heads = &peer.told.heads;
         let known = self.gossip.0.get(&storage_id).map(|(heads, _)| heads);
-        if known == Some(heads) || (known.is_none() && self.gossip.0.len() >= STORAGES_MAX) {
+        if known == Some(heads) || heads.len() > HEADS_MAX || (known.is_none() && self.gossip.0.len() >= STORAGES_MAX) {
             return;
         }
         self.gossip.0.insert(storage_id.clone(), (heads.clone(), now));
@@ -48,8 +63,10 @@ impl Room {
             })
             .map(|(session, _)| *session)
             .collect();
-        for listener in listeners {
-            self.tell_heads_of(listener, &storage_id, out);
+        if let Some(remote) = self.remote_heads(&storage_id) {
+            for listener in listeners {
+                self.tell_heads(listener, &remote, out);
+            }
         }
     }
 
@@ -59,23 +76,32 @@ impl Room {
             return;
         };
         let before = std::mem::replace(&mut peer.follows, follows.clone());
-        for storage_id in follows.difference(&before) {
-            self.tell_heads_of(session, storage_id, out);
+        for remote in follows.difference(&before).filter_map(|id| self.remote_heads(id)) {
+            self.tell_heads(session, &remote, out);
         }
     }
 
     /// Tells a peer that has just come where the storages are that it follows.
     pub(super) fn tell_all_heads(&self, session: SessionId, out: &mut Vec<Effect>) {
         let peer = self.members.get(&session).and_then(|member| member.peer.as_ref());
-        for storage_id in peer.into_iter().flat_map(|peer| peer.follows.iter()) {
-            self.tell_heads_of(session, storage_id, out);
+        let follows = peer.into_iter().flat_map(|peer| peer.follows.iter());
+        for remote in follows.filter_map(|id| self.remote_heads(id)) {
+            self.tell_heads(session, &remote, out);
         }
     }
 
-    fn tell_heads_of(&self, session: SessionId, storage_id: &str, out: &mut Vec<Effect>) {
-        let Some((heads, at)) = self.gossip.0.get(storage_id) else {
-            return;
+    /// Where a storage is, as peers are told it: written once for all of them.
+    fn remote_heads(&self, storage_id: &str) -> Option<(RemoteHeads, Time)> {
+        let (heads, at) = self.gossip.0.get(storage_id)?;
+        let remote = RemoteHeads {
+            storage_id: storage_id.to_owned(),
+            heads: encode_heads(&heads[..]),
+            timestamp: 0,
         };
+        Some((remote, *at))
+    }
+
+    fn tell_heads(&self, session: SessionId, (remote, at): &(RemoteHeads, Time), out: &mut Vec<Effect>) {
         let Some(peer) = self.members.get(&session).and_then(|member| member.peer.as_ref()) else {
             return;
         };
@@ -84,9 +110,8 @@ impl Room {
             target: Some(peer.id.clone()),
             document: self.document.to_string(),
             heads: vec![RemoteHeads {
-                storage_id: storage_id.to_owned(),
-                heads: encode_heads(heads),
                 timestamp: peer.host.unix_ms_at_zero + at.ms(),
+                ..remote.clone()
             }],
         };
         out.push(Effect::Broadcast {

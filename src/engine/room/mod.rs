@@ -61,6 +61,8 @@ pub struct Tuning {
     pub merge_after_ms: u64,
     /// A merge is due when nobody has edited for so long.
     pub merge_quiet_ms: u64,
+    /// After a merge the next one waits so many times as long as that took, while few changes are not merged.
+    pub merge_rests: u64,
     /// A snapshot is due when the log after the last one has this many changes.
     pub compact_changes: u64,
     /// A snapshot is due when the log after the last one has this many bytes, and as many as the snapshot.
@@ -80,6 +82,7 @@ impl Default for Tuning {
             merge_bytes: 1 << 20,
             merge_after_ms: 30_000,
             merge_quiet_ms: 2_000,
+            merge_rests: 1_000,
             compact_changes: 5_000,
             compact_bytes: 1 << 20,
             compact_changes_at_close: 256,
@@ -302,7 +305,7 @@ impl Room {
             }
             Phase::Loading | Phase::Closed(_) => 0,
         };
-        ROOM_BYTES + document + members.sum::<usize>()
+        ROOM_BYTES + document + self.gossip.memory_bytes() + members.sum::<usize>()
     }
 
     fn loaded(&mut self, now: Time, loaded: Loaded, out: &mut Vec<Effect>) {

@@ -53,7 +53,7 @@ pub(super) struct Peer {
     ask_again: Option<Time>,
     asked: u32,
     /// Its heads when it was last told what we share.
-    asked_at: Vec<ChangeHash>,
+    asked_at: Arc<[ChangeHash]>,
     /// How often in a row it said that it misses something.
     misses: u32,
     /// The message that is being put together, and whether it begins with a saved document.
@@ -101,7 +101,7 @@ impl Peer {
             edits: 0,
             ask_again: None,
             asked: 0,
-            asked_at: Vec::new(),
+            asked_at: Arc::default(),
             misses: 0,
             collected: Vec::new(),
             is_whole: false,
@@ -139,7 +139,7 @@ impl Peer {
 
     /// About how many bytes of memory it takes beyond a member's.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.collected.capacity()
+        self.collected.capacity() + self.told.bytes() + size_of_val(&*self.asked_at)
     }
 }
 
@@ -241,6 +241,8 @@ impl Room {
         peer.misses = if misses { peer.misses + 1 } else { 0 };
         let is_lost = misses && peer.misses <= MISSES_MAX;
         let source = (is_first || is_lost).then(|| live.way_for(&peer.told));
+        // Long lists are not kept beyond the answer.
+        (peer.told.need, peer.told.shared) = (Vec::new(), Vec::new());
         if let Some(source) = source.filter(|source| *source != Source::log(live.durable)) {
             (peer.collected, peer.is_whole) = (Vec::new(), false);
             return self.go_on(session, Stream { source, greeting: None }, out);
@@ -347,7 +349,7 @@ impl Room {
                 continue;
             }
             peer.owes_answer = false;
-            peer.asked_at.clone_from(&peer.told.heads);
+            peer.asked_at = peer.told.heads.clone();
             out.push(Effect::Broadcast {
                 to: peer.audience.clone(),
                 except: None,

@@ -12,6 +12,8 @@ use syncline_protocol::{Position, SessionId, native::ClosedCode};
 const OVERDUE: u64 = 2;
 /// After a merge that could not be tried the next one waits for so long.
 const RETRY_MS: u64 = 5_000;
+/// So many changes are merged without a rest since the last merge.
+const WORTH_CHANGES: u64 = 256;
 /// While edits come, the next snapshot waits so many times as long as the last one took: each costs as much as the document
 /// is long, and many changes may come at once.
 const COMPACTION_RESTS: u64 = 10;
@@ -42,6 +44,8 @@ pub(super) struct Upkeep {
     unmerged_since: Option<Time>,
     /// When a merge could not be tried, the last time.
     failed: Option<Time>,
+    /// While few changes are not merged, they are not before: a merge costs as much as the document is long, even for one.
+    merge_rests_until: Time,
     /// Who sent the changes after `merged`: each session's runs, by their end.
     authors: VecDeque<(Position, SessionId)>,
     /// Some edit needs the document.
@@ -62,9 +66,10 @@ pub(super) struct Upkeep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Nothing,
-    /// Up to where the log had this many bytes.
     Merging {
+        /// Up to where the log had this many bytes.
         bytes: u64,
+        since: Time,
     },
     Compacting {
         since: Time,
@@ -93,6 +98,7 @@ impl Upkeep {
             durable_bytes,
             unmerged_since: None,
             failed: None,
+            merge_rests_until: now,
             authors: VecDeque::new(),
             wanted: false,
             work: Work::Nothing,
@@ -194,9 +200,10 @@ impl Upkeep {
         }
     }
 
-    /// Whether the document is there, and nothing needs it.
-    fn may_let_go(&self) -> bool {
-        self.document.is_some() && self.unmerged() == 0 && !self.wanted
+    /// Whether the document is there, and nothing needs it soon.
+    fn may_let_go(&self, now: Time) -> bool {
+        let rests = self.unmerged() == 0 || (self.are_few_unmerged() && now < self.merge_rests_until);
+        self.document.is_some() && rests && !self.wanted
     }
 
     fn unmerged(&self) -> u64 {
@@ -211,7 +218,17 @@ impl Upkeep {
     fn merge_is_due_at(&self, tuning: &Tuning) -> Option<Time> {
         let old = self.unmerged_since?.plus_ms(tuning.merge_after_ms);
         let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
-        Some(old.min(quiet).max(self.retry_at()))
+        let due = old.min(quiet).max(self.retry_at());
+        Some(if self.are_few_unmerged() {
+            due.max(self.merge_rests_until)
+        } else {
+            due
+        })
+    }
+
+    /// Too few to go through the whole document for them soon.
+    fn are_few_unmerged(&self) -> bool {
+        self.unmerged() < WORTH_CHANGES
     }
 
     fn retry_at(&self) -> Time {
@@ -292,7 +309,10 @@ impl Room {
             .as_ref()
             .is_some_and(|(_, position)| *position == live.durable);
         if upkeep.merge_is_due(now, tuning) || (compacting && !current && closing) {
-            upkeep.work = Work::Merging { bytes: live.log_bytes };
+            upkeep.work = Work::Merging {
+                bytes: live.log_bytes,
+                since: now,
+            };
             return out.push(Effect::Merge {
                 base: upkeep.base(),
                 to: live.durable,
@@ -323,7 +343,7 @@ impl Room {
             return out.push(Effect::Close);
         }
         let idle = upkeep.last_edit.plus_ms(tuning.document_idle_ms) <= now;
-        if idle && upkeep.may_let_go() {
+        if idle && upkeep.may_let_go(now) {
             upkeep.document = None;
         }
     }
@@ -337,7 +357,7 @@ impl Room {
         let merge = upkeep.merge_is_due_at(tuning);
         let close = self.empty_since.map(|since| since.plus_ms(tuning.room_idle_ms));
         let let_go = upkeep
-            .may_let_go()
+            .may_let_go(self.now)
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
         let may_begin = upkeep.compaction_may_begin_at(tuning);
         let compact = (may_begin > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(may_begin);
@@ -367,8 +387,9 @@ impl Room {
                 upkeep.merged = upkeep.merged.max(position);
                 upkeep.failed = None;
                 live.pipeline.index.settle(upkeep.merged);
-                if let Work::Merging { bytes } = work {
+                if let Work::Merging { bytes, since } = work {
                     upkeep.merged_bytes = bytes;
+                    upkeep.merge_rests_until = now.plus_ms(now.ms_since(since) * self.tuning.merge_rests);
                 }
                 upkeep.unmerged_since = (upkeep.unmerged() > 0).then_some(now);
                 while upkeep.authors.front().is_some_and(|(end, _)| *end <= position) {
@@ -453,7 +474,7 @@ impl Room {
         }
         if let Phase::Live(live) = &mut self.phase
             && live.upkeep.work == Work::Nothing
-            && live.upkeep.unmerged() == 0
+            && live.upkeep.may_let_go(self.now)
         {
             live.upkeep.document = None;
         }

@@ -9,7 +9,7 @@ mod repo;
 pub use repo::RepoServer;
 
 use crate::engine::{
-    gate::Subject,
+    gate::{Refusal, Subject},
     grant::Grant,
     room::{self, Join},
     time::Time,
@@ -37,6 +37,8 @@ pub enum Event {
     },
     /// A binary message arrived.
     Received(Bytes),
+    /// Answers [`Effect::Unpack`]: the changes of the document, or why there are none.
+    Unpacked(Result<Vec<Bytes>, Refusal>),
     /// Answers [`Effect::Verify`]: the token is good. `expires` is the grant's end on the engine's clock.
     Admitted {
         /// What it allows.
@@ -103,6 +105,12 @@ pub enum Effect {
         room: RoomNumber,
         /// What.
         event: room::Event,
+    },
+    /// Take a whole document apart ([`crate::engine::gate::Whole`]), not on an I/O thread; answered by `Unpacked` before any
+    /// further message is received.
+    Unpack {
+        /// The document chunk.
+        document: Bytes,
     },
     /// Send a frame.
     Send(Bytes),

@@ -92,8 +92,8 @@ impl NativeSession {
             Event::Unbound { document } => unbound(document, ClosedCode::Unavailable, UNAVAILABLE, out),
             Event::Dismissed { room } => self.dismissed(room),
             Event::Woke => self.woke(now, out),
-            // The token comes in `hello`, and nobody claims a name.
-            Event::Accepted { .. } | Event::Claimed { .. } => {}
+            // The token comes in `hello`, nobody claims a name, and edits are no whole documents.
+            Event::Accepted { .. } | Event::Claimed { .. } | Event::Unpacked(_) => {}
         }
     }
 

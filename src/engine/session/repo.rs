@@ -1,10 +1,12 @@
 //! A connection that speaks the repo dialect: verifying, greeting, live, closed.
 //!
 //! The token came with the upgrade, and the first message names the peer. From then on a message counts only if it names the
-//! same sender. A peer never leaves a document, so that a room that ends is joined again.
+//! same sender. A peer never leaves a document, so that a room that ends is joined again. A document that comes as a whole is
+//! taken apart, and goes on as if its changes had come one by one.
 
 use super::{AuthorisedEdit, Effect, Event};
 use crate::engine::{
+    gate::Refusal,
     grant::Grant,
     presence::Person,
     rate::Bucket,
@@ -29,6 +31,8 @@ const DOCUMENTS_MAX: usize = 1_024;
 const EPHEMERAL_SIZE_FACTOR: u64 = 16;
 /// Messages without changes are allowed at this multiple of the rate of edits: every diff is answered by one.
 const ANSWERS_FACTOR: u64 = 10;
+/// So many rooms are told something at the cost of one edit.
+const ROOMS_PER_EDIT: usize = 16;
 /// The first pause before a room is joined again; doubled each time.
 const REJOIN_MS: u64 = 500;
 /// The longest such pause.
@@ -90,6 +94,17 @@ struct Live {
     parting: Vec<room::Event>,
     /// The last ephemeral message's session and count.
     last_ephemeral: Option<(String, u64)>,
+    /// What came with the document that is being taken apart.
+    unpacking: Option<Box<Offer>>,
+}
+
+/// A sync message about a document that the peer has a grant for.
+#[derive(Debug)]
+struct Offer {
+    document: DocumentId,
+    access: Access,
+    message: SyncMessage,
+    is_request: bool,
 }
 
 /// A document that the peer has named.
@@ -138,6 +153,7 @@ impl RepoSession {
             }
             Event::Claimed { owns_storage } => self.claimed(owns_storage, out),
             Event::Received(frame) => self.received(now, &frame, out),
+            Event::Unpacked(result) => self.unpacked(now, result, out),
             Event::Refused { code, text } => self.close(code, text, out),
             Event::Bound { document, room } => {
                 if let State::Live(live) = &mut self.state {
@@ -184,6 +200,17 @@ impl RepoSession {
                 }
             }
             (State::Verifying | State::Claiming(_) | State::Closed, _) => {}
+        }
+    }
+
+    fn unpacked(&mut self, now: Time, result: Result<Vec<Bytes>, Refusal>, out: &mut Vec<Effect>) {
+        let State::Live(live) = &mut self.state else { return };
+        let Some(offer) = live.unpacking.take() else { return };
+        match result {
+            Ok(changes) => live.offered(now, self.id, &self.host, *offer, changes, out),
+            Err(Refusal::Dishonest(text)) => self.close(CloseCode::Dishonest, text, out),
+            // What is too large is passed over.
+            Err(_) => live.offered(now, self.id, &self.host, *offer, Vec::new(), out),
         }
     }
 
@@ -291,6 +318,7 @@ impl Live {
             last_edit: 0,
             parting: Vec::new(),
             last_ephemeral: None,
+            unpacking: None,
         }
     }
 
@@ -343,15 +371,44 @@ impl Live {
             out.push(unavailable(host, &self.peer, &sync.document, ClosedCode::Forbidden));
             return Ok(());
         };
-        let changes = match access {
-            // A reader's changes stay in his replica.
-            Access::Read => Vec::new(),
-            Access::Write => message
-                .changes
-                .iter()
-                .map(|change| Bytes::copy_from_slice(change))
-                .collect(),
+        // A message holds one document and changes behind it, if it holds any.
+        let whole = message.documents.first().filter(|_| access == Access::Write).cloned();
+        let offer = Offer {
+            document,
+            access,
+            message,
+            is_request,
         };
+        match whole {
+            Some(document) => {
+                self.unpacking = Some(Box::new(offer));
+                out.push(Effect::Unpack { document });
+            }
+            None => self.offered(now, session, host, offer, Vec::new(), out),
+        }
+        Ok(())
+    }
+
+    /// Tells the document's room what the peer says, and hands it the changes: those of the document that came, then the others.
+    fn offered(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        host: &Arc<RepoServer>,
+        offer: Offer,
+        mut changes: Vec<Bytes>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Offer {
+            document,
+            access,
+            message,
+            is_request,
+        } = offer;
+        // A reader's changes stay in his replica. Slices of the frame would keep all of it in memory.
+        if access == Access::Write {
+            changes.extend(message.changes.iter().map(|change| Bytes::copy_from_slice(change)));
+        }
         let bucket = if changes.is_empty() {
             &mut self.answers
         } else {
@@ -395,7 +452,6 @@ impl Live {
             }
         }
         out.extend(wait.map(|until| Effect::Pause { until }));
-        Ok(())
     }
 
     fn join(
@@ -463,7 +519,10 @@ impl Live {
 
     /// Follows further storages and some no more; of those beyond the limit it hears nothing.
     fn follow(&mut self, now: Time, session: SessionId, add: Vec<String>, remove: &[String], out: &mut Vec<Effect>) {
-        out.extend(self.edits.take(now).map(|until| Effect::Pause { until }));
+        // Every room of the peer hears of it.
+        let cost = 1 + self.documents.len() / ROOMS_PER_EDIT;
+        let wait = (0..cost).filter_map(|_| self.edits.take(now)).last();
+        out.extend(wait.map(|until| Effect::Pause { until }));
         let mut follows = BTreeSet::clone(&self.follows);
         remove.iter().for_each(|storage_id| {
             follows.remove(storage_id);

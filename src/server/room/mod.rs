@@ -37,7 +37,7 @@ use std::{
     time::Duration,
 };
 use syncline_protocol::{
-    DocumentId, Position, RoomNumber, SessionId,
+    CloseCode, DocumentId, Position, RoomNumber, SessionId,
     native::{ClosedCode, ServerMessage},
 };
 use tokio::sync::mpsc;
@@ -48,11 +48,25 @@ use work::Work;
 const BATCH_MAX: usize = 512;
 /// So long a room looks at mail before it lets others of its thread have a turn, in milliseconds.
 const TURN_MS: u64 = 5;
+/// A frame to one member from this size on is charged to the memory: only peers of the repo dialect are sent such.
+const LARGE_FRAME_BYTES: usize = 2 << 20;
 /// How often it does so before it settles, as long as that brings more mail.
 const TURNS_MAX: usize = 4;
 /// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
 const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
+
+/// A frame with what it takes of the memory.
+struct Charged {
+    frame: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
 
 /// A message to a room.
 #[derive(Debug)]
@@ -330,7 +344,7 @@ impl Task {
         let mut lagging = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Reply { to, frame } => self.with(to, |outbox| outbox.push(failpoints::answer(frame))),
+                Effect::Reply { to, frame } => self.reply(to, failpoints::answer(frame)),
                 Effect::Part { to, frame } => {
                     self.with(to, |outbox| outbox.push(frame));
                     self.tell_when_drained(to);
@@ -377,6 +391,23 @@ impl Task {
         for (session, at) in lagging {
             self.handle(now, Event::Lagged { session, at });
             self.tell_when_drained(session);
+        }
+    }
+
+    /// A large frame, a document for a peer of the repo dialect, is charged to the rooms' memory until it is written.
+    fn reply(&self, to: SessionId, frame: Bytes) {
+        if frame.len() < LARGE_FRAME_BYTES {
+            return self.with(to, |outbox| outbox.push(frame));
+        }
+        match self.hub.memory().try_take(frame.len() as u64) {
+            Some(share) => {
+                let charged = Bytes::from_owner(Charged { frame, _share: share });
+                self.with(to, |outbox| outbox.push(charged));
+            }
+            None => self.with(to, |outbox| {
+                let text = "the server has no memory left to send this document; come back later";
+                outbox.close(CloseCode::Overloaded, text.to_owned());
+            }),
         }
     }
 

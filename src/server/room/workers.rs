@@ -35,6 +35,7 @@ pub struct Workers {
     loads: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     decodes: Arc<Semaphore>,
+    unpacks: Arc<Semaphore>,
     merges: Merges,
     /// How long after a restore everybody may bring back what others wrote.
     restore_window_ms: u64,
@@ -49,6 +50,8 @@ pub enum Kind {
     Read,
     /// Decoding a large change.
     Decode,
+    /// Taking a peer's whole document apart.
+    Unpack,
     /// Proving a change to a document of this size.
     Prove(Size),
     /// Merging or compacting one: rests afterwards.
@@ -77,6 +80,7 @@ impl Workers {
             loads: Arc::new(Semaphore::new(cores.max(2))),
             reads: Arc::new(Semaphore::new(READS_PER_CORE * cores.max(2))),
             decodes: Arc::new(Semaphore::new(1)),
+            unpacks: Arc::new(Semaphore::new(1)),
             merges: Merges::new(cores, clock),
             restore_window_ms: 0,
         }
@@ -102,6 +106,7 @@ impl Workers {
             Kind::Load => &self.loads,
             Kind::Read => &self.reads,
             Kind::Decode => &self.decodes,
+            Kind::Unpack => &self.unpacks,
             Kind::Prove(size) | Kind::Merge(size) => self.merges.places(size),
         };
         let (places, clock) = (places.clone(), self.clock);

@@ -2,12 +2,12 @@
 
 use automerge::{
     ActorId, Automerge, ROOT, ReadDoc,
-    sync::{Message as SyncMessage, State, SyncDoc},
+    sync::{Message as SyncMessage, MessageFlags, State, SyncDoc},
     transaction::Transactable,
 };
 use bytes::Bytes;
 use std::{io::ErrorKind, net::TcpStream, time::Duration};
-use syncline_protocol::repo::{Ephemeral, PeerId, PeerMetadata, RepoMessage, Sync};
+use syncline_protocol::repo::{self, Ephemeral, PeerId, PeerMetadata, RepoMessage, Sync};
 use tokio_tungstenite::tungstenite::{
     self, Error, Message, WebSocket, client::IntoClientRequest, protocol::WebSocketConfig,
 };
@@ -39,9 +39,13 @@ pub(crate) struct Replica {
     state: State,
     /// Whether its sync messages are those of an Automerge that knew no flags.
     is_old: bool,
+    /// Whether it takes the server for one that reads whole documents.
+    is_bold: bool,
     /// Bytes of the sync messages that it took.
     pub(crate) bytes_in: usize,
     pub(crate) messages_in: usize,
+    /// Whole documents that it sent.
+    pub(crate) wholes_out: usize,
 }
 
 impl Peer {
@@ -221,11 +225,14 @@ impl Peer {
         if replica.is_old {
             message.flags = None;
         }
+        let data: Bytes = message.encode().into();
+        let read = repo::SyncMessage::decode(&data).expect("a sync message");
+        replica.wholes_out += read.documents.len();
         let sync = Sync {
             sender: self.id.clone(),
             target: None,
             document: replica.name.clone(),
-            data: message.encode().into(),
+            data,
         };
         if replica.document.get_heads().is_empty() {
             self.say(&RepoMessage::Request(sync));
@@ -250,8 +257,10 @@ impl Replica {
             document: Automerge::new(),
             state: State::new(),
             is_old: false,
+            is_bold: false,
             bytes_in: 0,
             messages_in: 0,
+            wholes_out: 0,
         }
     }
 
@@ -259,6 +268,14 @@ impl Replica {
     pub(crate) fn old(name: &str) -> Self {
         Self {
             is_old: true,
+            ..Self::new(name)
+        }
+    }
+
+    /// A replica that is sent as a whole, whatever the server announces.
+    pub(crate) fn bold(name: &str) -> Self {
+        Self {
+            is_bold: true,
             ..Self::new(name)
         }
     }
@@ -278,6 +295,7 @@ impl Replica {
     pub(crate) fn forgetful(self) -> Self {
         Self {
             document: self.document,
+            is_bold: self.is_bold,
             ..Self::new(&self.name)
         }
     }
@@ -297,8 +315,9 @@ impl Replica {
         self.bytes_in += data.len();
         self.messages_in += 1;
         assert!(!self.is_old || data[0] == 0x42, "it comes change by change");
-        let message = SyncMessage::decode(data).expect("a sync message");
+        let mut message = SyncMessage::decode(data).expect("a sync message");
         assert!(message.flags.is_none(), "the server announces nothing");
+        message.flags = self.is_bold.then(MessageFlags::new);
         self.document
             .receive_sync_message(&mut self.state, message)
             .expect("what the server sends is taken");

@@ -1,8 +1,9 @@
-//! samod's clients through the server: both ways, late, over a restart, beside the native client, ephemeral messages.
+//! samod's clients through the server: both ways, late, over a restart, beside the native client, long and many documents,
+//! ephemeral messages.
 //!
 //! The server is the binary that `SYNCLINE_BIN` names, else the debug build; everything is on loopback.
 
-use automerge::{Automerge, ROOT, ReadDoc, transaction::Transactable};
+use automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
 use samod::{BackoffConfig, DialError, Dialer, DocHandle, Repo, Transport};
 use std::{convert::Infallible, future::Future, pin::Pin, process::Stdio, sync::Arc, time::Duration};
@@ -183,6 +184,41 @@ async fn a_long_document_and_an_absent_one() {
     until("bob has all of it", || has(&his, &["0", "1999"])).await;
     let nobodys = "2j9knpCseyhnK8izDmLpGP5WMdZQ".parse().expect("a document id");
     assert!(bob.find(nobodys).await.expect("it is not stopped").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_of_260_000_operations_goes_on_being_written() {
+    let server = Server::start().await;
+    let (ada, bob) = (server.client().await, server.client().await);
+    let mut long = Automerge::new();
+    let mut transaction = long.transaction();
+    let text = transaction.put_object(ROOT, "text", ObjType::Text).expect("a text");
+    transaction.commit();
+    for number in 0..260 {
+        let mut transaction = long.transaction();
+        transaction.splice_text(&text, number, 0, &"x".repeat(1_000)).expect("a splice");
+        transaction.commit();
+    }
+    let mine = ada.create(long).await.expect("it is not stopped");
+    let his = find(&bob, &mine).await;
+    until("bob has all of it", || his.with_document(|document| document.length(&text) == 260_000)).await;
+    put(&his, "bob");
+    until("ada has bob's", || has(&mine, &["bob"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_documents_at_once() {
+    let server = Server::start().await;
+    let (ada, bob) = (server.client().await, server.client().await);
+    let mut mine = Vec::new();
+    for _ in 0..50 {
+        let handle = ada.create(Automerge::new()).await.expect("it is not stopped");
+        put(&handle, "ada");
+        mine.push(handle);
+    }
+    let his = future::join_all(mine.iter().map(|handle| find(&bob, handle))).await;
+    his.iter().for_each(|handle| put(handle, "bob"));
+    until("ada has all of bob's", || mine.iter().all(|handle| has(handle, &["bob"]))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

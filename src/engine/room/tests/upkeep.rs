@@ -3,7 +3,7 @@
 use super::{Bench, empty, kinds, typed};
 use crate::engine::{
     document::{Document, Merge},
-    room::{Effect, Event, Merged, Snapshot, Source, Tuning},
+    room::{Effect, Event, Merged, Phase, Snapshot, Source, Tuning},
 };
 use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
@@ -100,6 +100,39 @@ fn a_merge_is_due_when_it_has_become_quiet() {
     );
     bench.pass(1);
     assert_eq!(work(&mut bench), ["merge"]);
+}
+
+#[test]
+fn merges_of_few_changes_rest_a_thousand_times_as_long_as_the_last_one_took() {
+    let changes = typed(1, 300);
+    let mut bench = Bench::open_with(Limits::default(), Tuning::default());
+    bench.join(1);
+    bench.edit(1, 1, &changes[..1]);
+    bench.store();
+    bench.pass(2_000);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.pass(70);
+    bench.feed(Event::Merged(merged(&changes[..1])));
+    bench.edit(1, 2, &changes[1..2]);
+    bench.store();
+    bench.pass(60_000);
+    assert!(
+        work(&mut bench).is_empty(),
+        "one change does not make a long document be gone through"
+    );
+    let Phase::Live(live) = &bench.room.phase else {
+        panic!("it is open")
+    };
+    assert!(live.upkeep.document().is_none(), "nor does it keep it in memory");
+    assert_eq!(bench.room.next_wakeup().map(|at| at.ms_since(bench.now)), Some(10_000));
+    bench.pass(10_000);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.pass(70);
+    bench.feed(Event::Merged(merged(&changes[..2])));
+    bench.edit(1, 3, &changes[2..]);
+    bench.store();
+    bench.pass(2_000);
+    assert_eq!(work(&mut bench), ["merge"], "so many are worth it");
 }
 
 #[test]
