@@ -37,6 +37,8 @@ pub struct Header {
     pub(super) start_op: u32,
     pub(super) ops: u32,
     pub(super) has_extra_bytes: bool,
+    /// Where in `raw` the message, the other actors and the columns begin.
+    pub(super) message_at: usize,
 }
 
 /// Reads the chunk: size, type, checksum, header, column metadata, summed run lengths. Expands nothing but a capped inflate.
@@ -53,6 +55,7 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
         u32::try_from(reader.unsigned()?).map_err(|_| Refusal::Dishonest("the sequence number is out of range"))?;
     let start_op = reader.unsigned()?;
     reader.signed()?;
+    let message_at = raw.len() - reader.len();
     let message_bytes = reader.unsigned()?;
     reader.take(message_bytes)?;
     let mut actors = 1;
@@ -76,6 +79,7 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
         start_op: start_op as u32,
         ops,
         has_extra_bytes,
+        message_at,
         raw,
     })
 }
@@ -216,7 +220,7 @@ fn read_deps(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, Refusal> {
     }
 }
 
-fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
+pub(super) fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
     match reader.unsigned()? {
         length @ 1..=ACTOR_BYTES_MAX => reader.take(length),
         _ => Err(Refusal::Dishonest("an actor id has 1 to 64 bytes")),

@@ -11,6 +11,7 @@ mod header;
 mod marks;
 mod place;
 mod reader;
+mod single;
 
 pub use check::check;
 pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
