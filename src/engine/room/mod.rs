@@ -207,7 +207,7 @@ impl Room {
             Event::Loaded(loaded) => self.loaded(now, *loaded, out),
             Event::LoadFailed(failure) => self.load_failed(failure, out),
             Event::Joined(join) => self.joined(join, out),
-            Event::Edited(edit) => self.edited(now, &edit, out),
+            Event::Edited(edit) => self.edited(now, edit, out),
             Event::PutOff(edit) => self.put_off(&edit, out),
             Event::Probed { session, edit } => self.probed(session, edit, out),
             Event::Shown { session, state } => self.shown(now, session, state, out),
