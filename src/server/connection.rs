@@ -13,6 +13,7 @@ use crate::{
     },
     server::{
         Server,
+        apart::apart,
         gateway::{Counted, Stream},
         hub::Seat,
         memory::Share,
@@ -30,7 +31,7 @@ use futures_util::{
 };
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -88,8 +89,8 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// Serves the connection until it ends.
-pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
+/// Serves the connection until it ends. Not an `async fn`: that would keep the socket's place beside its halves for as long.
+pub fn run(socket: Socket, admission: Admission, server: Arc<Server>) -> impl Future<Output = ()> + Send {
     let id = SessionId::new(random_number());
     let limits = server.limits();
     let outbox = Arc::new(Outbox::new(
@@ -116,16 +117,21 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         server: server.clone(),
     };
     tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
-    let _counted = admission.counted;
+    let counted = admission.counted;
     reader.handle(Event::Accepted { token: admission.token });
-    let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
-    {
-        let reading = std::pin::pin!(reader.read(stream));
-        let writing = std::pin::pin!(write(sink, &outbox, &server, idle));
-        futures_util::future::select(reading, writing).await;
+    async move {
+        let _counted = counted;
+        let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
+        {
+            let reading = std::pin::pin!(reader.read(stream));
+            // What is only to be written does not make the reader look at everything that it waits for.
+            let reading = std::pin::pin!(apart(reading));
+            let writing = std::pin::pin!(write(sink, &outbox, &server, idle));
+            futures_util::future::select(reading, writing).await;
+        }
+        reader.post.leave().await;
+        tracing::debug!(session = %id, "disconnected");
     }
-    reader.post.leave().await;
-    tracing::debug!(session = %id, "disconnected");
 }
 
 struct Reader {
@@ -158,7 +164,7 @@ impl Reader {
     /// Reads until the peer is gone. It may be dropped at any await: nothing that was taken in is half done but for a room
     /// that is not told of it, and every room is told that the session left.
     async fn read(&mut self, mut stream: SplitStream<Socket>) {
-        let (mut draining, mut drained) = (self.server.draining(), self.server.drained());
+        let mut next_stage = std::pin::pin!(comes_true(self.server.draining()));
         let mut leaving = false;
         loop {
             let now = self.now();
@@ -179,8 +185,7 @@ impl Reader {
                 message = message, if reading => Came::Message(message),
                 () = self.outbox.noticed() => Came::Notice,
                 () = self.post.go_on() => Came::Place,
-                _ = draining.wait_for(|draining| *draining), if !leaving => Came::Draining,
-                _ = drained.wait_for(|drained| *drained), if leaving => Came::Drained,
+                () = &mut next_stage => if leaving { Came::Drained } else { Came::Draining },
                 () = tokio::time::sleep(wake) => Came::Woke,
             };
             match came {
@@ -197,6 +202,7 @@ impl Reader {
                 // Nothing more is taken in; what was, is answered before the close.
                 Came::Draining => {
                     leaving = true;
+                    next_stage.set(comes_true(self.server.drained()));
                     if self.dialect == Dialect::Native {
                         let retry = ServerMessage::Retry {
                             after_ms: RETRY_AFTER_MS,
@@ -327,13 +333,14 @@ impl Reader {
 
     /// Feeds the session, and does what it wants done; what that leads to is fed back in before anything else.
     fn handle(&mut self, event: Event) {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
+        let (mut next, mut events) = (Some(event), Vec::new());
+        while let Some(event) = next {
             let mut out = Vec::new();
             self.session.handle(self.now(), event, &mut out);
             for effect in out {
                 events.extend(self.perform(effect));
             }
+            next = events.pop();
         }
     }
 
@@ -445,6 +452,11 @@ impl Reader {
     }
 }
 
+/// Ends when it is so, or the server is gone.
+async fn comes_true(mut whether: watch::Receiver<bool>) {
+    let _ = whether.wait_for(|is_so| *is_so).await;
+}
+
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -462,14 +474,12 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
                 let label = CloseLabels { code: code.number() };
                 server.metrics.sessions_closed.get_or_create(&label).inc();
             }
-            match timeout(idle, sink.feed(message(item))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+            if !is_taken(idle, sink.feed(message(item))).await {
+                return;
             }
         }
-        match timeout(idle, sink.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        if !is_taken(idle, sink.flush()).await {
+            return;
         }
         server.metrics.frames_out.inc_by(frames);
         server.metrics.bytes_out.inc_by(bytes as u64);
@@ -478,6 +488,17 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &S
             // The reader sees the peer's answer, or its end.
             return tokio::time::sleep(CLOSE_TIMEOUT).await;
         }
+    }
+}
+
+/// Whether the peer takes it within `idle`. Most often it does at once, and no clock is set.
+async fn is_taken<W>(idle: Duration, mut writing: W) -> bool
+where
+    W: Future<Output = Result<(), tungstenite::Error>> + Unpin,
+{
+    match futures_util::future::poll_immediate(&mut writing).await {
+        Some(written) => written.is_ok(),
+        None => matches!(timeout(idle, writing).await, Ok(Ok(()))),
     }
 }
 
