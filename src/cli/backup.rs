@@ -1,6 +1,6 @@
 //! `syncline backup`: a copy of the store, of a running server, too.
 
-use super::{Failure, print};
+use super::{Failure, find_store, print};
 use anyhow::{Context, anyhow, bail};
 use std::{
     fs,
@@ -35,9 +35,7 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (data, out) = (self.data.display(), self.out.display());
-        if !self.data.join("db").is_file() {
-            Err(anyhow!("{data} holds no store: name the directory given to `serve`"))?;
-        }
+        find_store(&self.data)?;
         let is_free = match fs::read_dir(&self.out) {
             Ok(mut entries) => entries.next().is_none(),
             Err(error) => error.kind() == ErrorKind::NotFound,

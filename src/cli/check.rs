@@ -1,6 +1,6 @@
 //! `syncline check`: every record of a store, and what is damaged.
 
-use super::{Failure, print};
+use super::{Failure, find_store, print};
 use anyhow::{Context, anyhow};
 use std::path::PathBuf;
 use syncline::server::{room::storage, store::check};
@@ -17,6 +17,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
+        find_store(&self.data)?;
         let mut verify = |_: &_, stored: &_, snapshot: &_| storage::verify(stored, snapshot);
         let report =
             check::check(&self.data, &mut verify).with_context(|| format!("cannot check {}", self.data.display()))?;

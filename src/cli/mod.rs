@@ -156,6 +156,14 @@ fn load_config(path: Option<&Path>, flags: &[Flag]) -> Result<Config, Failure> {
     Ok(Config::load(path, &environment, flags)?)
 }
 
+/// Says so where there is no store, before anything is done to the directory.
+fn find_store(data: &Path) -> anyhow::Result<()> {
+    if data.join("db").is_file() {
+        return Ok(());
+    }
+    anyhow::bail!("{} holds no store: name the directory given to `serve`", data.display())
+}
+
 /// A runtime for the commands that do more than one thing at a time.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()

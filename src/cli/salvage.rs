@@ -1,6 +1,6 @@
 //! `syncline salvage`: what can be read of a damaged store, as a new store and as one Automerge file per document.
 
-use super::{Failure, print};
+use super::{Failure, find_store, print};
 use anyhow::{Context, anyhow, bail};
 use std::{
     fs::{self, File},
@@ -84,9 +84,7 @@ impl Salvage {
     /// Neither may the store be changed, nor the outcome of another salvage.
     fn check_directories(&self) -> anyhow::Result<()> {
         let (data, out) = (self.data.display(), self.out.display());
-        if !self.data.join("db").is_file() {
-            bail!("{data} holds no store: name the directory given to `serve`");
-        }
+        find_store(&self.data)?;
         let is_empty = match fs::read_dir(&self.out) {
             Ok(mut entries) => entries.next().is_none(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,

@@ -78,7 +78,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     print(&format!("listening on {}", running.url())).context("cannot write to standard output")?;
     while signals.next().await == Signal::Reload {
-        tracing::info!("reading keys and certificate again");
+        tracing::info!("reading the files of keys and certificate again");
         running.server().reload();
     }
     tracing::info!("stopping");

@@ -4,7 +4,7 @@
  */
 import * as Automerge from "@automerge/automerge";
 import { ChangeError, type Change, type DocHandle } from "@syncline/client";
-import { Annotation, ChangeSet, Transaction, type Extension, type TransactionSpec } from "@codemirror/state";
+import { Annotation, ChangeSet, Transaction, type Extension, type Text, type TransactionSpec } from "@codemirror/state";
 import { EditorView, type ViewUpdate } from "@codemirror/view";
 import { difference, readText, type Board } from "./model";
 
@@ -13,6 +13,15 @@ const fromDocument = Annotation.define<true>();
 
 /** Past this many patches at once the whole text is compared, which costs the same however many there are. */
 const PATCHES_MAX = 200;
+
+/**
+ * A letter that comes or goes is an operation, and the server takes so many in one change, if nothing else is configured, four
+ * times over: what is pasted or deleted beyond that is written in several.
+ */
+const LETTERS_MAX = 50_000;
+
+/** More changes than these at once would hold up the page for seconds: so much is refused. */
+const CHANGES_MAX = 10;
 
 /** A bound editor. */
 export interface Binding {
@@ -31,10 +40,14 @@ export function bindText(handle: DocHandle<Board>, refused: (error: ChangeError)
     if (typed.length === 0) return;
     writing = true;
     try {
-      handle.change((board) => {
-        if (typeof board.text !== "string") board.text = "";
-        for (const { changes } of typed) splice(board, changes);
-      });
+      const changes = inChanges(typed);
+      if (changes.length > CHANGES_MAX) throw new ChangeError("too_large", `${changes.length} changes at once would hold up the page`);
+      for (const splices of changes) {
+        handle.change((board) => {
+          if (typeof board.text !== "string") board.text = "";
+          for (const { at, gone, text } of splices) Automerge.splice(board, ["text"], at, gone, text);
+        });
+      }
     } catch (error) {
       if (!(error instanceof ChangeError)) throw error;
       refused(error);
@@ -57,11 +70,58 @@ export function bindText(handle: DocHandle<Board>, refused: (error: ChangeError)
   };
 }
 
+/** One piece of the text that gives way to another. */
+export interface Splice {
+  readonly at: number;
+  readonly gone: number;
+  readonly text: string;
+}
+
+/** What was typed, as splices one after another, gathered into as few changes as may be. */
+export function inChanges(typed: readonly Transaction[]): Splice[][] {
+  const gathered: Splice[][] = [];
+  let letters = Infinity;
+  for (const { changes, startState } of typed) {
+    for (const splice of splicesOf(changes, startState.doc)) {
+      const own = splice.gone + splice.text.length;
+      if (letters + own > LETTERS_MAX) {
+        gathered.push([]);
+        letters = 0;
+      }
+      gathered.at(-1)?.push(splice);
+      letters += own;
+    }
+  }
+  return gathered;
+}
+
 /** Positions of a set are those of the text before it; each piece is written where the earlier ones have moved it. */
-function splice(board: Board, changes: ChangeSet): void {
+function splicesOf(changes: ChangeSet, before: Text): Splice[] {
+  const splices: Splice[] = [];
   changes.iterChanges((fromA, toA, fromB, _toB, inserted) => {
-    Automerge.splice(board, ["text"], fromB, toA - fromA, inserted.toString());
+    if (toA - fromA + inserted.length <= LETTERS_MAX) {
+      splices.push({ at: fromB, gone: toA - fromA, text: inserted.toString() });
+      return;
+    }
+    for (const { length } of parts(before.sliceString(fromA, toA, "\n"))) splices.push({ at: fromB, gone: length, text: "" });
+    let at = fromB;
+    for (const text of parts(inserted.toString())) {
+      splices.push({ at, gone: 0, text });
+      at += text.length;
+    }
   });
+  return splices;
+}
+
+/** A long text in pieces; a character of two units is not cut. */
+function parts(text: string): string[] {
+  const cut: string[] = [];
+  for (let from = 0, to = 0; from < text.length; from = to) {
+    to = Math.min(from + LETTERS_MAX, text.length);
+    if (to < text.length && /[\uD800-\uDBFF]/.test(text.charAt(to - 1))) to -= 1;
+    cut.push(text.slice(from, to));
+  }
+  return cut;
 }
 
 /**

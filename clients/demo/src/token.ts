@@ -25,6 +25,11 @@ export class TokenDesk {
     spellcheck: "false",
     autocomplete: "off",
     autocapitalize: "off",
+    onkeydown: (event: KeyboardEvent) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault();
+      this.#field.form?.requestSubmit();
+    },
   });
   readonly #why = h("p", { class: "why", id: "token-why" });
   readonly #dialog: HTMLDialogElement;
@@ -65,7 +70,8 @@ export class TokenDesk {
 
   #take(event: SubmitEvent): void {
     event.preventDefault();
-    const token = this.#field.value.trim();
+    // A token has no space in it; a terminal may have broken it into lines.
+    const token = this.#field.value.replaceAll(/\s/g, "");
     if (token === "") return;
     keep("tab", "token", token);
     this.#field.value = "";

@@ -40,7 +40,7 @@ const KINDS: Readonly<Record<ChangeError["kind"], string>> = {
   read_only: "You may read this document, but not change it.",
   not_ready: "The document is not here yet.",
   closed: "The document was closed.",
-  too_large: "That is more than the server takes at once. It was not written.",
+  too_large: "That is too much at once. Nothing of it was written: do it in several parts.",
   queue_full: "Too much waits to be sent. Go online before you write more.",
   drafts_full: "Too many refused edits are kept. Make them anew or drop them before you write more.",
 };
@@ -188,6 +188,7 @@ class View implements DocumentView {
   }
 
   #whyWaiting(): string {
+    if (this.handle.status.state === "refused") return "This document cannot be shown here.";
     const { state } = this.#page.client.status;
     if (state === "offline") return "This document has not been in this browser before. It comes with the connection.";
     return state === "rejected" ? "The server does not let this page in." : "Opening…";

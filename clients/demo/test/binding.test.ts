@@ -5,7 +5,7 @@ import type { EditorView } from "@codemirror/view";
 import { Client, type Change, type DocHandle } from "@syncline/client";
 import { expect, test, vi } from "vitest";
 import { TestServer } from "../../typescript/test/server/server";
-import { bindText, fromPatches } from "../src/binding";
+import { bindText, fromPatches, inChanges } from "../src/binding";
 import { EMPTY, type Board } from "../src/model";
 
 type Doc = Automerge.Doc<Board>;
@@ -53,6 +53,30 @@ test("patches of other places change nothing, and those that are no splices are 
   expect(fromPatches([{ action: "put", path: ["text"], value: "" }], 3)).toBeUndefined();
   expect(fromPatches([{ action: "splice", path: ["text", 4], value: "x" }], 3)).toBeUndefined();
   expect(fromPatches([{ action: "del", path: ["text", 2], length: 2 }], 3)).toBeUndefined();
+});
+
+test("what is pasted or deleted beyond what one change may hold is written in several, and cuts no character", () => {
+  const long = `a${"😀".repeat(60_000)}\nb`;
+  const first = EditorState.create({ doc: "xyz", extensions: EditorState.lineSeparator.of("\n") });
+  const paste = first.update({ changes: { from: 1, to: 2, insert: long } });
+  const clear = paste.state.update({ changes: { from: 0, to: paste.state.doc.length } });
+  const key = clear.state.update({ changes: [{ from: 0, insert: "k" }] });
+  expect(inChanges([key]), "a key is one splice").toEqual([[{ at: 0, gone: 0, text: "k" }]]);
+
+  let doc = Automerge.change(Automerge.init<Board>(), (board) => Object.assign(board, { ...EMPTY, text: "xyz" }));
+  const texts: string[] = [];
+  for (const typed of [[paste], [clear, key]]) {
+    for (const splices of inChanges(typed)) {
+      doc = Automerge.change(doc, (board) => {
+        for (const { at, gone, text } of splices) Automerge.splice(board, ["text"], at, gone, text);
+      });
+      const { ops } = Automerge.decodeChange(Automerge.getLastLocalChange(doc) as Uint8Array);
+      expect(ops.length).toBeLessThanOrEqual(50_000);
+    }
+    texts.push(doc.text);
+  }
+  expect(texts[0] === `x${long}z`, "the paste").toBe(true);
+  expect(texts[1]).toBe("k");
 });
 
 /** As much of an editor as a binding needs to show a text. */

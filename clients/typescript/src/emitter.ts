@@ -23,6 +23,11 @@ export class Emitter<Events extends object> {
     this.#handlers.get(event)?.delete(handler as Handler<never>);
   }
 
+  /** Whether anybody would hear of `event`. */
+  isHeard(event: keyof Events): boolean {
+    return (this.#handlers.get(event)?.size ?? 0) > 0;
+  }
+
   emit<Name extends keyof Events>(event: Name, value: Events[Name]): void {
     for (const handler of [...(this.#handlers.get(event) ?? [])]) {
       try {

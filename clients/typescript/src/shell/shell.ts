@@ -211,7 +211,9 @@ export class Shell {
     // An error handler that throws is not told of itself.
     if (this.#inError) return;
     this.#inError = true;
-    this.events.emit("error", error);
+    if (this.events.isHeard("error")) this.events.emit("error", error);
+    // Nobody listens: without this line a client that cannot work would look like one that waits.
+    else console.error(error);
     this.#inError = false;
   }
 
