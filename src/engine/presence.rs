@@ -4,7 +4,11 @@
 
 use crate::engine::{gate::Subject, time::Time};
 use bytes::Bytes;
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 use syncline_protocol::{
     RoomNumber, SessionId,
     native::{PresenceEntry, ServerMessage},
@@ -30,6 +34,8 @@ pub struct Person {
 #[derive(Debug, Default)]
 pub struct Presence {
     shown: BTreeMap<SessionId, Shown>,
+    /// When each of them expires, the first one first: looked at after every batch of the room.
+    expiries: BTreeSet<(Time, SessionId)>,
     /// What changed since the last frame; a session that is not in `shown` has gone.
     changed: BTreeMap<SessionId, Person>,
     last_frame: Option<Time>,
@@ -51,24 +57,24 @@ impl Presence {
             return true;
         };
         let expires = now.plus_ms(ttl_ms);
-        match self.shown.get_mut(&session) {
-            Some(shown) if shown.state == state => {
-                shown.expires = expires;
-                false
-            }
-            _ => {
-                self.shown.insert(
-                    session,
-                    Shown {
-                        person: person.clone(),
-                        state,
-                        expires,
-                    },
-                );
-                self.changed.insert(session, person.clone());
-                true
-            }
+        let person = person.clone();
+        let former = self.shown.insert(
+            session,
+            Shown {
+                person: person.clone(),
+                state: state.clone(),
+                expires,
+            },
+        );
+        if let Some(former) = &former {
+            self.expiries.remove(&(former.expires, session));
         }
+        self.expiries.insert((expires, session));
+        let is_news = former.is_none_or(|former| former.state != state);
+        if is_news {
+            self.changed.insert(session, person);
+        }
+        is_news
     }
 
     /// What a session shows.
@@ -79,19 +85,18 @@ impl Presence {
     /// A session's state is gone.
     pub fn hide(&mut self, session: SessionId) {
         if let Some(shown) = self.shown.remove(&session) {
+            self.expiries.remove(&(shown.expires, session));
             self.changed.insert(session, shown.person);
         }
     }
 
     /// Lets expired states go; then, if something changed and the tick allows, what changed.
     pub fn due(&mut self, now: Time) -> Vec<PresenceEntry> {
-        let expired: Vec<SessionId> = self
-            .shown
-            .iter()
-            .filter(|(_, shown)| shown.expires <= now)
-            .map(|(session, _)| *session)
-            .collect();
-        expired.into_iter().for_each(|session| self.hide(session));
+        while let Some(&(expires, session)) = self.expiries.first()
+            && expires <= now
+        {
+            self.hide(session);
+        }
         if self.changed.is_empty() || self.tick().is_some_and(|tick| tick > now) {
             return Vec::new();
         }
@@ -123,7 +128,7 @@ impl Presence {
 
     /// When `due` has something to do.
     pub fn next_wakeup(&self) -> Option<Time> {
-        let expiry = self.shown.values().map(|shown| shown.expires).min();
+        let expiry = self.expiries.first().map(|(expires, _)| *expires);
         let tick = (!self.changed.is_empty()).then(|| self.tick().unwrap_or_default());
         expiry.into_iter().chain(tick).min()
     }

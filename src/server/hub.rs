@@ -112,7 +112,7 @@ impl Hub {
             }
             for room in rooms.into_iter().filter(|room| told.insert(room.number)) {
                 // A room that is gone already needs no telling.
-                let _ = room.inbox.send(Mail::Stop).await;
+                room.inbox.send(Mail::Stop).await;
             }
             unlisted.await;
         }

@@ -8,7 +8,10 @@ use crate::{
     server::{
         hub::{Hub, Unavailable},
         outbox::{JoinNumber, Outbox},
-        room::{Figures, Handle, Mail, Member, ended},
+        room::{
+            Figures, Handle, Mail, Member, ended,
+            inbox::{Inbox, Place},
+        },
     },
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -17,7 +20,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use syncline_protocol::{DocumentId, RoomNumber, SessionId};
-use tokio::sync::mpsc::{OwnedPermit, Sender, error::TrySendError};
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Messages of one connection that may wait for one room; with so many the connection is not read from.
 pub const PARKED_MAX: usize = 64;
@@ -25,7 +28,7 @@ pub const PARKED_MAX: usize = 64;
 pub const PARKED_BYTES_MAX: usize = 1 << 20;
 
 /// A place in a room's inbox, or `None` if the room has ended.
-type Place = (RoomNumber, Option<OwnedPermit<Mail>>);
+type Found = (RoomNumber, Option<Place>);
 
 /// The ways to the rooms that a session is in, or is still leaving.
 pub struct Post {
@@ -35,12 +38,12 @@ pub struct Post {
     joins: JoinNumber,
     parked_bytes: usize,
     /// One for each way with parked mail.
-    places: FuturesUnordered<BoxFuture<'static, Place>>,
+    places: FuturesUnordered<BoxFuture<'static, Found>>,
 }
 
 struct Way {
     document: DocumentId,
-    inbox: Sender<Mail>,
+    inbox: Inbox,
     figures: Arc<Figures>,
     /// The session's membership; `None` once it has left.
     join: Option<JoinNumber>,
@@ -134,7 +137,7 @@ impl Post {
             let gone = way.join.map(|_| Mail::Event(Event::Left { session: self.session }));
             for mail in way.parked.into_iter().chain(gone) {
                 // A room that has ended needs no telling.
-                if way.inbox.send(mail).await.is_err() {
+                if !way.inbox.send(mail).await {
                     break;
                 }
             }
@@ -205,11 +208,8 @@ impl Post {
     /// Sends parked mail for as long as there is place, then waits for one.
     fn send_parked(&mut self, room: RoomNumber) {
         while let Some(way) = self.ways.get(&room) {
-            if way.parked.is_empty() {
-                return;
-            }
-            let inbox = way.inbox.clone();
-            let Ok(place) = inbox.try_reserve() else {
+            let Some(next) = way.parked.front() else { return };
+            let Some(place) = way.inbox.try_reserve(next) else {
                 return self.wait_for_place(room);
             };
             if let Some(mail) = self.unpark(room) {
@@ -221,10 +221,9 @@ impl Post {
 
     /// A room that has ended answers at once.
     fn wait_for_place(&mut self, room: RoomNumber) {
-        if let Some(way) = self.ways.get(&room) {
-            let inbox = way.inbox.clone();
-            self.places
-                .push(Box::pin(async move { (room, inbox.reserve_owned().await.ok()) }));
+        if let Some((way, next)) = self.ways.get(&room).and_then(|way| Some((way, way.parked.front()?))) {
+            let place = way.inbox.reserve(next);
+            self.places.push(Box::pin(async move { (room, place.await) }));
         }
     }
 
@@ -255,13 +254,14 @@ impl Post {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::mpsc::{self, Receiver};
+    use crate::server::room::inbox::{Letter, inbox};
+    use tokio::sync::mpsc::Receiver;
 
     const SESSION: SessionId = SessionId::new(7);
 
     /// A way to a room whose inbox holds so much, as a member.
-    fn way(post: &mut Post, room: u64, capacity: usize) -> Receiver<Mail> {
-        let (inbox, mail) = mpsc::channel(capacity);
+    fn way(post: &mut Post, room: u64, capacity: usize) -> Receiver<Letter> {
+        let (inbox, mail) = inbox(capacity);
         let handle = Handle {
             number: RoomNumber::new(room),
             inbox,
@@ -283,8 +283,8 @@ mod tests {
         );
     }
 
-    fn taken(mail: &mut Receiver<Mail>) -> Option<u8> {
-        match mail.try_recv().ok()? {
+    fn taken(mail: &mut Receiver<Letter>) -> Option<u8> {
+        match mail.try_recv().ok()?.mail {
             Mail::Event(Event::Shown { state, .. }) => state.map(|state| state[0]),
             other => panic!("{other:?}"),
         }
@@ -330,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn the_bytes_of_all_rooms_together_are_bounded() {
         let mut post = Post::new(SESSION);
-        let _inboxes: Vec<Receiver<Mail>> = (1..=3).map(|room| way(&mut post, room, 1)).collect();
+        let _inboxes: Vec<Receiver<Letter>> = (1..=3).map(|room| way(&mut post, room, 1)).collect();
         for room in 1..=3 {
             tell(&mut post, room, 0);
             let payload = vec![0; PARKED_BYTES_MAX / 2].into();
@@ -355,7 +355,8 @@ mod tests {
             assert_eq!(taken(&mut busy), Some(number));
             post.go_on().await;
         }
-        assert!(matches!(busy.try_recv(), Ok(Mail::Event(Event::Left { .. }))));
+        let last = busy.try_recv().expect("one more").mail;
+        assert!(matches!(last, Mail::Event(Event::Left { .. })));
         assert!(post.ways.is_empty());
     }
 

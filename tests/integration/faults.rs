@@ -7,11 +7,16 @@ use crate::{
 };
 use automerge::Automerge;
 use bytes::Bytes;
-use std::time::Duration;
-use syncline::server::{failpoints, room::INBOX_MAX};
+use std::{io::Write, net::TcpStream, thread::sleep, time::Duration};
+use syncline::server::{
+    clock::Clock,
+    failpoints,
+    post::PARKED_BYTES_MAX,
+    room::inbox::{INBOX_BYTES_MAX, INBOX_MAX},
+};
 use syncline_protocol::{
-    ChangeHash, DocumentId,
-    native::{ClosedCode, ServerMessage},
+    ChangeHash, DocumentId, EditId,
+    native::{ClientMessage, ClosedCode, Edit, ServerMessage},
 };
 
 /// As many unmerged changes make a merge due.
@@ -31,10 +36,11 @@ fn r1_r2_r3_r5_e22_a_change_that_does_not_merge_leaves_its_document_and_nothing_
     carl.open("reset/others", None);
     let (culprit, bad) = counted(201, 1);
     failpoints::spoil(hash(&culprit));
+    // Made before, or the bad change is merged alone: two seconds after the last edit.
+    let (good, changes) = counted(202, MERGED_CHANGES);
 
     anna.edit(room, 1, bad.clone());
     anna.hear_answer(1).expect("the gate lets it in");
-    let (good, changes) = counted(202, MERGED_CHANGES);
     ben.edit(room, 1, changes);
     let reset = loop {
         match ben
@@ -83,9 +89,10 @@ fn a23_peers_go_on_after_a_reset_and_new_ones_are_not_sent_what_was_thrown_out()
 
     let (culprit, bad) = counted(206, 1);
     failpoints::spoil(hash(&culprit));
+    let (_, changes) = counted(207, MERGED_CHANGES);
     anna.edit(room, 1, bad);
     anna.hear_answer(1).expect("the gate lets it in");
-    ben.edit(room, 1, counted(207, MERGED_CHANGES).1);
+    ben.edit(room, 1, changes);
     assert_eq!(anna.hear_end().code, Some(4409), "who sent it");
 
     let mut late = Peer::connect(server.address, None);
@@ -123,4 +130,82 @@ fn l9_a_room_that_does_not_keep_up_holds_up_no_other_room_of_the_connection() {
     for edit in 1..=last {
         anna.hear_answer(edit).expect("in order, and none is lost");
     }
+}
+
+/// How long the server may read nothing before it has read all that it wants.
+const SETTLED_MS: u64 = 1_000;
+
+#[test]
+fn what_waits_for_a_room_is_bounded_in_bytes() {
+    const FRAMES: usize = 12;
+    const FRAME_BYTES: usize = 1_000_000;
+    let server = TestServer::start("[limits]\nedits_per_second = 100000\nedits_burst = 100000\n");
+    let document: DocumentId = "held/large".parse().expect("a document id");
+    let connect = || {
+        let stream = TcpStream::connect(server.address).expect("a connection");
+        let raw = stream.try_clone().expect("another handle");
+        let mut peer = Peer::on(stream, server.address);
+        peer.hello(None, Vec::new());
+        peer.hear_welcome();
+        let room = peer.open("held/large", None).opened.room;
+        (peer, raw, room)
+    };
+    let mut senders = [(); 4].map(|()| connect());
+    failpoints::hold(&document);
+    let room = senders[0].2;
+    senders[0].0.edit(room, 0, Vec::new());
+    while !failpoints::stands(&document) {
+        sleep(Duration::from_millis(5));
+    }
+    for (_, raw, _) in &senders {
+        let mut raw = raw.try_clone().expect("another handle");
+        crate::running::thread(move || {
+            for id in 1..=FRAMES as u64 {
+                // It stops being read, and ends with the test.
+                let _ = raw.write_all(&masked_edit(room, id, FRAME_BYTES));
+            }
+        });
+    }
+    let read = || counter(&server, "syncline_bytes_in_total");
+    let (begun, mut last, mut since_ms) = (Clock::start(), 0.0, 0);
+    while last == 0.0 || begun.monotonic_ms() < since_ms + SETTLED_MS {
+        sleep(Duration::from_millis(50));
+        let now = read();
+        if now > last {
+            (last, since_ms) = (now, begun.monotonic_ms());
+        }
+    }
+    // What a connection parks may be exceeded by the last frame.
+    let bound = INBOX_BYTES_MAX + senders.len() * (PARKED_BYTES_MAX + FRAME_BYTES) + FRAME_BYTES;
+    assert!(
+        last <= bound as f64,
+        "{last} bytes were read for a room that takes none, {bound} may be"
+    );
+    assert!(
+        last > INBOX_BYTES_MAX as f64,
+        "{last} bytes: the senders were not read from"
+    );
+    failpoints::release(&document);
+}
+
+/// An edit with one change of so many zeros, as a WebSocket frame.
+fn masked_edit(room: syncline_protocol::RoomNumber, id: u64, bytes: usize) -> Vec<u8> {
+    let edit = ClientMessage::Edit(Edit {
+        room,
+        id: EditId::new(id),
+        changes: vec![vec![0; bytes].into()],
+    });
+    let message = edit.encode();
+    // A whole binary message of a length of eight bytes, under a mask of zeros.
+    let mut frame = vec![0x82, 0xff];
+    frame.extend((message.len() as u64).to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(&message[..]);
+    frame
+}
+
+fn counter(server: &TestServer, name: &str) -> f64 {
+    let metrics = server.get("/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
 }

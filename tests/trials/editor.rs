@@ -20,9 +20,17 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Editor {
     pub(crate) document: String,
     name: String,
-    /// Each key, and when it was durable.
-    acked: Mutex<Vec<(String, f64)>>,
+    acked: Mutex<Vec<Acked>>,
     failed: Mutex<Option<String>>,
+}
+
+/// A key that was said to be durable.
+struct Acked {
+    key: String,
+    /// When the app put it.
+    put_ms: f64,
+    /// When it was told.
+    told_ms: f64,
 }
 
 impl Editor {
@@ -45,9 +53,12 @@ impl Editor {
         self.acked().len()
     }
 
-    /// When the first key was acknowledged that came after this time.
+    /// When the first key was acknowledged that was put after this time: what was put before may have been answered before, and
+    /// heard of late.
     pub(crate) fn first_after(&self, ms: f64) -> Option<f64> {
-        self.acked().iter().map(|(_, at)| *at).find(|at| *at > ms)
+        let acked = self.acked();
+        let first = acked.iter().find(|acked| acked.put_ms > ms)?;
+        Some(first.told_ms)
     }
 
     /// Why the app gave up, if it did.
@@ -58,10 +69,10 @@ impl Editor {
     /// How many of its acknowledged keys a replica lacks.
     pub(crate) fn missing(&self, replica: &Automerge) -> usize {
         let lacks = |key: &str| !matches!(replica.get(ROOT, key), Ok(Some(_)));
-        self.acked().iter().filter(|(key, _)| lacks(key)).count()
+        self.acked().iter().filter(|acked| lacks(&acked.key)).count()
     }
 
-    fn acked(&self) -> std::sync::MutexGuard<'_, Vec<(String, f64)>> {
+    fn acked(&self) -> std::sync::MutexGuard<'_, Vec<Acked>> {
         lock(&self.acked)
     }
 
@@ -78,7 +89,7 @@ impl Editor {
             while !stop.load(Ordering::SeqCst) {
                 number += 1;
                 let key = format!("{} key {number}", self.name);
-                let put = key.clone();
+                let (put, put_ms) = (key.clone(), begun.ms());
                 let changed = handle
                     .change(move |transaction| transaction.put(ROOT, put, number))
                     .await;
@@ -86,7 +97,8 @@ impl Editor {
                 let durable = tokio::time::timeout(PATIENCE, handle.when_durable()).await;
                 let durable = durable.map_err(|_| format!("{key} is not durable after {} s", PATIENCE.as_secs()))?;
                 durable.map_err(|error| format!("{key}: {error}"))?;
-                self.acked().push((key, begun.ms()));
+                let told_ms = begun.ms();
+                self.acked().push(Acked { key, put_ms, told_ms });
                 tokio::time::sleep(PAUSE).await;
             }
             client.close().await;

@@ -35,6 +35,8 @@ pub struct Index {
     /// The elements that [`Slot::Inserted`] and [`Slot::Overwrote`] speak of; [`HEAD`] is the beginning of a sequence.
     elements: Vec<GlobalOpId>,
     max_op: u32,
+    /// Operations taken in since it was made or read.
+    admitted_ops: u64,
     /// How far the counters of all changes together lie above what the changes stand on.
     gap_ops: u64,
     /// Whether any subject may write with any actor.
@@ -87,6 +89,7 @@ impl Default for Index {
             objects: vec![root],
             elements: Vec::new(),
             max_op: 0,
+            admitted_ops: 0,
             gap_ops: 0,
             welcomes_foreign: false,
             undo: VecDeque::new(),
@@ -133,6 +136,11 @@ impl Index {
         self.max_op
     }
 
+    /// About how many operations the document has; of those in a stored index, those made at the same time count once.
+    pub fn operations(&self) -> u64 {
+        self.admitted_ops.max(self.max_op.into())
+    }
+
     /// Whether it is one of the changes that the room holds and still has in its recent graph.
     pub fn contains_recent(&self, hash: &ChangeHash) -> bool {
         self.graph.max_op_of(hash).is_some()
@@ -159,6 +167,7 @@ impl Index {
         author.last_seq = change.seq();
         author.max_op = author.max_op.max(change.max_op());
         self.max_op = self.max_op.max(change.max_op());
+        self.admitted_ops += change.ops.len() as u64;
         let gap = self.graph.gap(change.deps(), change.start_op());
         self.gap_ops = self.gap_ops.saturating_add(gap.into());
         let replaced_heads = self.graph.push(NewNode {

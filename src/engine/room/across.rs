@@ -191,8 +191,8 @@ impl Room {
         }
     }
 
-    fn has_peers(&self) -> bool {
-        self.members.values().any(|member| member.peer.is_some())
+    pub(super) fn has_peers(&mut self) -> bool {
+        self.census().has_peers
     }
 
     fn pass_on(&self, ephemeral: &Ephemeral, to: impl Fn(SessionId, &Peer) -> bool, out: &mut Vec<Effect>) {

@@ -19,7 +19,7 @@ impl Room {
     /// A session joins; one that is a member already begins anew.
     pub(super) fn joined(&mut self, join: Join, out: &mut Vec<Effect>) {
         self.empty_since = None;
-        self.audience = None;
+        self.census = None;
         let session = join.session;
         let is_full = self.members.len() as u64 >= self.limits.members_per_room_max;
         match self.members.get_mut(&session) {
@@ -104,6 +104,7 @@ impl Room {
                 return;
             }
         };
+        self.census = None;
         self.go_on(session, stream, out);
     }
 
@@ -177,8 +178,8 @@ impl Room {
     }
 
     /// Whether a member has not all that is stored yet.
-    pub fn brings_up(&self) -> bool {
-        !self.members.values().all(Member::is_live)
+    pub fn brings_up(&mut self) -> bool {
+        self.census().brings_up
     }
 
     /// A part, encoded once for all members that are sent the same bytes one after another.
@@ -255,8 +256,9 @@ impl Room {
 
     /// Keeps a stored batch at hand while somebody is on the way to the present.
     pub(super) fn keep_for_joiners(&mut self, begins: Position, entries: &[Entry]) {
+        let brings_up = self.brings_up();
         let Phase::Live(live) = &mut self.phase else { return };
-        if self.members.values().all(Member::is_live) {
+        if !brings_up {
             live.last = LastBatches::default();
             return;
         }

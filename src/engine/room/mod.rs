@@ -10,6 +10,7 @@
 mod across;
 mod admission;
 mod catchup;
+mod census;
 mod event;
 mod gossip;
 mod member;
@@ -31,6 +32,7 @@ use across::Across;
 use admission::Pipeline;
 use bytes::Bytes;
 use catchup::{LastBatches, LastPart};
+use census::Census;
 use gossip::Gossip;
 use member::{Member, Standing};
 use peer::{Peer, Settled};
@@ -99,8 +101,10 @@ pub struct Room {
     limits: Arc<Limits>,
     tuning: Tuning,
     members: BTreeMap<SessionId, Member>,
-    /// The live members, as `Broadcast` takes them; made anew after a change.
-    audience: Option<Arc<[SessionId]>>,
+    /// Made anew after a change.
+    census: Option<Census>,
+    /// Peers that are to be asked again for changes that could not be taken.
+    asking: BTreeSet<SessionId>,
     last_part: Option<LastPart>,
     presence: Presence,
     /// The last one drawn.
@@ -186,7 +190,8 @@ impl Room {
             limits,
             tuning,
             members: BTreeMap::new(),
-            audience: None,
+            census: None,
+            asking: BTreeSet::new(),
             last_part: None,
             presence: Presence::default(),
             tickets: Ticket::default(),
@@ -408,7 +413,8 @@ impl Room {
         let Some(member) = self.members.remove(&session) else {
             return;
         };
-        self.audience = None;
+        self.census = None;
+        self.asking.remove(&session);
         self.presence.hide(session);
         if let Phase::Live(live) = &mut self.phase {
             live.pipeline.forget_waiting(session, &member);
@@ -466,23 +472,23 @@ impl Room {
         }
     }
 
-    /// The live members that speak the native dialect: they get every diff.
+    fn census(&mut self) -> &Census {
+        let counted = |census: &Census| *census == Census::of(&self.members);
+        debug_assert!(
+            self.census.as_ref().is_none_or(counted),
+            "counted anew after each change"
+        );
+        self.census.get_or_insert_with(|| Census::of(&self.members))
+    }
+
     fn audience(&mut self) -> Arc<[SessionId]> {
-        let members = &self.members;
-        let live = || {
-            members
-                .iter()
-                .filter(|(_, member)| member.is_live() && member.peer.is_none())
-                .map(|(session, _)| *session)
-                .collect()
-        };
-        self.audience.get_or_insert_with(live).clone()
+        self.census().audience.clone()
     }
 
     fn set_standing(&mut self, session: SessionId, standing: Standing) {
         if let Some(member) = self.members.get_mut(&session) {
             member.standing = standing;
-            self.audience = None;
+            self.census = None;
         }
     }
 

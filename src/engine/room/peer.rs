@@ -7,7 +7,7 @@
 use super::{
     Effect, Entry, Join, JoinedPeer, Live, Phase, Room, Slice, Source, Told,
     across::Showing,
-    member::{Member, Standing, Stream},
+    member::{Standing, Stream},
 };
 use crate::engine::{session::RepoServer, time::Time};
 use bytes::Bytes;
@@ -211,6 +211,7 @@ impl Room {
             Settled::Later if peer.asked < ASK_AGAIN_MAX => {
                 let pause_ms = ASK_AGAIN_MS << peer.asked;
                 peer.ask_again = peer.ask_again.or_else(|| Some(now.plus_ms(pause_ms)));
+                self.asking.insert(session);
             }
             Settled::Later | Settled::Refused => {}
         }
@@ -316,10 +317,10 @@ impl Room {
 
     /// A batch is on disk. All peers that are up to date get the same message, but for who made some of it.
     pub(super) fn tell_peers(&mut self, begins: Position, entries: &[Entry], out: &mut Vec<Effect>) {
-        let Phase::Live(live) = &self.phase else { return };
-        if self.members.values().all(|member| member.peer.is_none()) {
+        if !self.has_peers() {
             return;
         }
+        let Phase::Live(live) = &self.phase else { return };
         let heads: Vec<ChangeHash> = live.heads.iter().copied().collect();
         let encode = |except: Option<SessionId>| -> Bytes {
             let changes = entries.iter().filter(|entry| Some(entry.session) != except);
@@ -363,25 +364,29 @@ impl Room {
     /// Asks for changes that could not be taken, of the peers whose time has come.
     pub(super) fn ask_peers_again(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &self.phase else { return };
-        for (session, member) in &mut self.members {
-            let Some(peer) = member.peer.as_mut() else { continue };
-            if peer.ask_again.is_some_and(|at| at <= now) && matches!(member.standing, Standing::Live) {
-                peer.ask_again = None;
-                peer.asked += 1;
-                let heads: Vec<ChangeHash> = live.heads.iter().copied().collect();
-                let frame = peer.sync(&self.document, encode_again(&heads).into());
-                out.push(Effect::Reply { to: *session, frame });
+        self.asking.retain(|session| {
+            let Some(member) = self.members.get_mut(session) else {
+                return false;
+            };
+            let is_live = member.is_live();
+            let Some(peer) = member.peer.as_mut() else { return false };
+            if !is_live || peer.ask_again.is_none_or(|at| at > now) {
+                return true;
             }
-        }
+            peer.ask_again = None;
+            peer.asked += 1;
+            let heads: Vec<ChangeHash> = live.heads.iter().copied().collect();
+            let frame = peer.sync(&self.document, encode_again(&heads).into());
+            out.push(Effect::Reply { to: *session, frame });
+            false
+        });
     }
 
     /// When [`Room::ask_peers_again`] has something to do.
     pub(super) fn next_asking(&self) -> Option<Time> {
-        let live = |member: &&Member| matches!(member.standing, Standing::Live);
-        let peers = self
-            .members
-            .values()
-            .filter(live)
+        let asking = self.asking.iter().filter_map(|session| self.members.get(session));
+        let peers = asking
+            .filter(|member| member.is_live())
             .filter_map(|member| member.peer.as_ref());
         peers.filter_map(|peer| peer.ask_again).min()
     }

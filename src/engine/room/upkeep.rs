@@ -19,6 +19,10 @@ const COMPACTION_RESTS: u64 = 10;
 const COMPACT_AGAIN_MS: u64 = 300_000;
 /// What Automerge takes for a change of one keystroke: measured, about.
 const DOCUMENT_BYTES_PER_CHANGE: u64 = 160;
+/// With more operations, changes or bytes of changes it takes long to merge a document.
+const SMALL_OPS_MAX: u64 = 100_000;
+const SMALL_CHANGES_MAX: u64 = 100_000;
+const SMALL_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of such a change. What a change has more of are values.
 const PLAIN_CHANGE_BYTES: u64 = 128;
 /// How often its values are in memory for a loaded document, about: merges and compactions copy and save it, and what they give
@@ -257,6 +261,14 @@ fn value_bytes(changes: u64, bytes: u64) -> u64 {
 }
 
 impl Room {
+    /// Whether merging the document takes long, by what is known without it.
+    pub fn is_large(&self) -> bool {
+        let Phase::Live(live) = &self.phase else { return false };
+        live.pipeline.index.operations() > SMALL_OPS_MAX
+            || live.durable.number() > SMALL_CHANGES_MAX
+            || live.log_bytes > SMALL_BYTES_MAX
+    }
+
     /// Starts what is due, one piece at a time.
     pub(super) fn keep_up(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.discard_former(out);
@@ -348,7 +360,11 @@ impl Room {
             .min()
     }
 
-    /// Whether so much is unmerged that the room must not take further edits.
+    /// Whether so much is unmerged that the room takes no edits before its merge is done.
+    pub fn waits_for_merge(&self) -> bool {
+        matches!(&self.phase, Phase::Live(live) if self.merge_is_overdue(live))
+    }
+
     pub(super) fn merge_is_overdue(&self, live: &Live) -> bool {
         let (upkeep, tuning) = (&live.upkeep, &self.tuning);
         (upkeep.work != Work::Nothing || upkeep.failed.is_some())

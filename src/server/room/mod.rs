@@ -3,6 +3,8 @@
 //! It takes all that is in its inbox, settles it in one go, and never waits for a connection: a queue that is full is left out
 //! and caught up later. Work that takes long runs elsewhere ([`workers`]) and comes back as an event.
 
+pub mod inbox;
+mod merges;
 mod pieces;
 pub mod storage;
 mod turns;
@@ -23,6 +25,8 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
+use inbox::{INBOX_MAX, Inbox, Letter};
+use merges::Size;
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
@@ -40,8 +44,6 @@ use tokio::sync::mpsc;
 use turns::Turns;
 use work::Work;
 
-/// Messages that may wait for a room; whoever sends one more keeps it ([`crate::server::post`]).
-pub const INBOX_MAX: usize = 1_024;
 /// Messages that a room takes in one go.
 const BATCH_MAX: usize = 512;
 /// So long a room looks at mail before it lets others of its thread have a turn, in milliseconds.
@@ -78,7 +80,7 @@ pub struct Handle {
     /// The room's number.
     pub number: RoomNumber,
     /// Where to send it mail.
-    pub inbox: mpsc::Sender<Mail>,
+    pub inbox: Inbox,
     /// What it reports of itself.
     pub figures: Arc<Figures>,
 }
@@ -102,9 +104,9 @@ pub(super) struct Task {
     document: DocumentId,
     number: RoomNumber,
     hub: Arc<Hub>,
-    inbox: mpsc::Receiver<Mail>,
+    inbox: mpsc::Receiver<Letter>,
     /// Taken out of the inbox and not looked at yet: what is left here when the room panics still needs an answer.
-    mail: VecDeque<Mail>,
+    mail: VecDeque<Letter>,
     members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
@@ -138,7 +140,7 @@ enum Stage {
 
 /// Starts a room's task and answers with its handle.
 pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> Handle {
-    let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let (sender, inbox) = inbox::inbox(INBOX_MAX);
     let figures = Arc::new(Figures::default());
     let handle = Handle {
         number,
@@ -215,6 +217,7 @@ impl Task {
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
             let saturated = self.room.is_saturated();
+            self.work.hold_up(saturated && self.room.waits_for_merge());
             let has_mail = !self.mail.is_empty();
             if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && self.work.is_idle() {
                 return;
@@ -263,9 +266,12 @@ impl Task {
     /// Looks at the mail, until the room has enough or its turn is over.
     fn take_in(&mut self, now: Time) {
         while !self.room.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
-            let Some(mail) = self.mail.pop_front() else { return };
+            let Some(Letter { mail, space }) = self.mail.pop_front() else {
+                return;
+            };
             self.grown_bytes += mail.bytes();
             self.receive(now, mail);
+            drop(space);
         }
     }
 
@@ -386,7 +392,8 @@ impl Task {
         let outbox = member.map(|member| &member.outbox);
         let part_bytes = usize::try_from(self.hub.limits().part_bytes_max).unwrap_or(usize::MAX);
         if let Some(work) = self.turns.ask(work, self.number, outbox, part_bytes) {
-            self.work.start(work);
+            let size = if self.room.is_large() { Size::Large } else { Size::Small };
+            self.work.start(work, size);
         }
     }
 
@@ -481,8 +488,8 @@ impl Task {
                 member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }
-        while let Some(mail) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
-            if let Mail::Join(_, member) = mail {
+        while let Some(letter) = self.mail.pop_front().or_else(|| self.inbox.try_recv().ok()) {
+            if let Mail::Join(_, member) = letter.mail {
                 member.outbox.dismiss(self.number, member.join, late.clone());
             }
         }

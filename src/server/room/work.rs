@@ -9,6 +9,7 @@ use crate::{
     server::{
         metrics::{LoadFault, MergeFault},
         room::{
+            merges::{HeldUp, SMALL_MS_MAX, Size},
             pieces::{Asked, Piece, Pieces},
             storage::Storage,
             workers::{Kind, Workers},
@@ -21,7 +22,10 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use syncline_protocol::{DocumentId, Position};
 use tokio::{sync::oneshot, task::JoinSet};
@@ -43,6 +47,12 @@ pub(super) struct Work {
     snapshots: Snapshots,
     append: Option<oneshot::Receiver<Result<(), StoreError>>>,
     jobs: JoinSet<Event>,
+    /// The size of the document, as far as the room knows.
+    size: Size,
+    /// Whether its last merge took long.
+    took_long: Arc<AtomicBool>,
+    /// While the room takes no edits before its merge is done.
+    held_up: Option<HeldUp>,
     pieces: Pieces,
     /// What needs no work any more.
     answers: VecDeque<Event>,
@@ -58,6 +68,9 @@ impl Work {
             snapshots: Snapshots::default(),
             append: None,
             jobs: JoinSet::new(),
+            size: Size::Small,
+            took_long: Arc::default(),
+            held_up: None,
             pieces: Pieces::default(),
             answers: VecDeque::new(),
         }
@@ -115,6 +128,13 @@ impl Work {
             }));
     }
 
+    /// Whether the room takes no edits before its merge is done.
+    pub(super) fn hold_up(&mut self, is_held_up: bool) {
+        if is_held_up != self.held_up.is_some() {
+            self.held_up = is_held_up.then(|| self.workers.held_up());
+        }
+    }
+
     /// Nobody is on the way to the present: what was read is not kept for them.
     pub(super) fn forget_pieces(&mut self) {
         self.pieces.forget();
@@ -125,15 +145,16 @@ impl Work {
         self.pieces.kept_bytes()
     }
 
-    /// Starts what an effect asks for.
-    pub(super) fn start(&mut self, effect: Effect) {
+    /// Starts what an effect asks for, for a document of this size.
+    pub(super) fn start(&mut self, effect: Effect, size: Size) {
+        self.size = size;
         match effect {
             Effect::Append(append) => self.append(&append),
             Effect::Load => self.load(),
             Effect::Read { .. } | Effect::Decode { .. } | Effect::Prove { .. } => self.serve_member(effect),
             Effect::Merge { base, to } => {
                 let bytes = merge_bytes(base.is_some(), to);
-                self.run(Kind::Merge, Event::Merged(Merged::Failed), move |storage, workers| {
+                self.run_long(Kind::Merge, Event::Merged(Merged::Failed), move |storage, workers| {
                     let _share = workers.memory.take(bytes);
                     let merged = storage.merge(base, to);
                     if let Some(fault) = fault(&merged) {
@@ -204,7 +225,7 @@ impl Work {
             } => {
                 let answer = move |holds| Event::Proven { session, ticket, holds };
                 let bytes = merge_bytes(base.is_some(), to);
-                self.run(Kind::Prove, answer(None), move |storage, workers| {
+                self.run_long(Kind::Prove, answer(None), move |storage, workers| {
                     let _share = workers.memory.take(bytes);
                     answer(storage.prove(base, to, &changes))
                 });
@@ -227,7 +248,7 @@ impl Work {
             } => {
                 // It is saved, and loaded back to be compared.
                 let bytes = COMPACTION_COPIES * merge_bytes(true, position);
-                self.run(Kind::Merge, Event::Compacted(None), move |storage, workers| {
+                self.run_long(Kind::Merge, Event::Compacted(None), move |storage, workers| {
                     let _share = workers.memory.take(bytes);
                     let commit = |batch| workers.commit(batch);
                     let kept = workers.log_kept.at_least_from(position, needed_from);
@@ -249,7 +270,7 @@ impl Work {
             }
             Effect::Discard { generation } => {
                 lock(&snapshots).retain(|snapshot| snapshot.generation != generation);
-                self.run(Kind::Merge, Event::Woke, move |storage, workers| {
+                self.run(Kind::Merge(Size::Small), Event::Woke, move |storage, workers| {
                     if let Err(error) = storage.discard(generation, &|batch| workers.commit(batch)) {
                         tracing::warn!(document = %log, %error, "a former snapshot stays until the next compaction");
                     }
@@ -257,7 +278,7 @@ impl Work {
                 });
             }
             Effect::Quarantine { bad, to } => {
-                self.run(Kind::Merge, Event::QuarantineFailed, move |storage, workers| {
+                self.run(Kind::Load, Event::QuarantineFailed, move |storage, workers| {
                     tracing::error!(document = %log, changes = bad.len(), "changes do not merge: quarantined, room reset");
                     workers.metrics.resets.inc();
                     let epoch = workers.fresh_epoch();
@@ -356,6 +377,28 @@ impl Work {
         let (storage, workers) = (self.storage.clone(), self.workers.clone());
         self.jobs
             .spawn(self.workers.run(kind, lost, move || work(&storage, &workers)));
+    }
+
+    /// Runs what needs the whole document, and notes whether that takes long.
+    fn run_long(
+        &mut self,
+        kind: fn(Size) -> Kind,
+        lost: Event,
+        work: impl FnOnce(&Storage, &Workers) -> Event + Send + 'static,
+    ) {
+        let took_long = self.took_long.clone();
+        let size = if took_long.load(Ordering::Relaxed) {
+            Size::Large
+        } else {
+            self.size
+        };
+        self.run(kind(size), lost, move |storage, workers| {
+            let begun_ms = workers.clock.monotonic_ms();
+            let event = work(storage, workers);
+            let took_ms = workers.clock.monotonic_ms() - begun_ms;
+            took_long.store(took_ms > SMALL_MS_MAX, Ordering::Relaxed);
+            event
+        });
     }
 }
 

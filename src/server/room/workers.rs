@@ -5,27 +5,16 @@ use crate::server::{
     clock::Clock,
     memory::Memory,
     metrics::Metrics,
+    room::merges::{HeldUp, Merges, Size},
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 use syncline_protocol::{Epoch, Limits};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-/// Pieces of documents that are read for members at once, in the whole server.
-const READS_MAX: usize = 32;
-/// All merges together take at most one in this many cores.
-const MERGE_SHARE: usize = 4;
-/// When no room has sent anything to the log for so long, no edit waits, and merges need not rest.
-const QUIET_MS: u64 = 500;
-/// A merge that rests looks this often whether it has become quiet.
-const REST_STEP: Duration = Duration::from_millis(50);
+/// For each core, pieces of documents that are read for members at once: more would wait for each other, and each thread that worked
+/// once leaves the allocator with memory of its own.
+const READS_PER_CORE: usize = 2;
 
 /// Shared by all rooms of a server.
 pub struct Workers {
@@ -41,15 +30,12 @@ pub struct Workers {
     pub metrics: Arc<Metrics>,
     /// The rooms' budget.
     pub memory: Arc<Memory>,
-    clock: Clock,
+    /// The time.
+    pub clock: Clock,
     loads: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     decodes: Arc<Semaphore>,
-    merges: Arc<Semaphore>,
-    /// What a merge rests after its work, as a multiple of the work.
-    merge_rest: f64,
-    /// When a room last sent something to the log.
-    edited_ms: Arc<AtomicU64>,
+    merges: Merges,
     /// How long after a restore everybody may bring back what others wrote.
     restore_window_ms: u64,
 }
@@ -57,16 +43,16 @@ pub struct Workers {
 /// The kinds of work that are bounded each for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Opening a document.
+    /// Opening a document, or putting it right: members wait for it.
     Load,
     /// Reading a piece for a member.
     Read,
     /// Decoding a large change.
     Decode,
-    /// Proving a change.
-    Prove,
-    /// Merging or compacting: rests afterwards.
-    Merge,
+    /// Proving a change to a document of this size.
+    Prove(Size),
+    /// Merging or compacting one: rests afterwards.
+    Merge(Size),
 }
 
 impl Workers {
@@ -80,7 +66,6 @@ impl Workers {
         memory: Arc<Memory>,
         (clock, cores): (Clock, usize),
     ) -> Self {
-        let merges = (cores / MERGE_SHARE).max(1);
         Self {
             store,
             writer,
@@ -90,11 +75,9 @@ impl Workers {
             memory,
             clock,
             loads: Arc::new(Semaphore::new(cores.max(2))),
-            reads: Arc::new(Semaphore::new(READS_MAX)),
+            reads: Arc::new(Semaphore::new(READS_PER_CORE * cores.max(2))),
             decodes: Arc::new(Semaphore::new(1)),
-            merges: Arc::new(Semaphore::new(merges)),
-            merge_rest: share_rest(merges, cores),
-            edited_ms: Arc::default(),
+            merges: Merges::new(cores, clock),
             restore_window_ms: 0,
         }
     }
@@ -119,11 +102,13 @@ impl Workers {
             Kind::Load => &self.loads,
             Kind::Read => &self.reads,
             Kind::Decode => &self.decodes,
-            Kind::Prove | Kind::Merge => &self.merges,
+            Kind::Prove(size) | Kind::Merge(size) => self.merges.places(size),
         };
         let (places, clock) = (places.clone(), self.clock);
-        let edited_ms = (kind == Kind::Merge).then(|| self.edited_ms.clone());
-        let share = self.merge_rest;
+        let rest = match kind {
+            Kind::Merge(size) => Some(self.merges.rest(size)),
+            _ => None,
+        };
         async move {
             let Ok(place) = places.acquire_owned().await else {
                 return lost;
@@ -131,8 +116,8 @@ impl Workers {
             let started_ms = clock.monotonic_ms();
             let done = tokio::task::spawn_blocking(work).await.unwrap_or(lost);
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
-            if let Some(edited_ms) = edited_ms {
-                give_back_after(place, took.mul_f64(share), clock, edited_ms);
+            if let Some(rest) = rest {
+                tokio::spawn(rest.after(took, place));
             }
             done
         }
@@ -140,7 +125,12 @@ impl Workers {
 
     /// A room sends something to the log: merges rest for a while, so that edits come first.
     pub fn edited(&self) {
-        self.edited_ms.store(self.clock.monotonic_ms(), Ordering::Relaxed);
+        self.merges.edited();
+    }
+
+    /// A room takes no edits before its merge is done, until this is dropped: small documents' merges do not rest then.
+    pub fn held_up(&self) -> HeldUp {
+        self.merges.held_up()
     }
 
     /// The server stops: what is unmerged stays so, and no room waits for its turn to merge.
@@ -174,43 +164,4 @@ pub fn random_number() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the system gives random numbers");
     u64::from_le_bytes(bytes)
-}
-
-/// With `merges` at once on `cores` cores, how long each rests so that all together keep to their share.
-fn share_rest(merges: usize, cores: usize) -> f64 {
-    let busy_cores = u32::try_from(merges * MERGE_SHARE).unwrap_or(u32::MAX);
-    let cores = u32::try_from(cores.max(1)).unwrap_or(u32::MAX);
-    (f64::from(busy_cores) / f64::from(cores) - 1.0).max(0.0)
-}
-
-/// Gives the place back after a rest, or as soon as no edit waits.
-fn give_back_after(place: OwnedSemaphorePermit, mut rest: Duration, clock: Clock, edited_ms: Arc<AtomicU64>) {
-    if rest.is_zero() {
-        return;
-    }
-    tokio::spawn(async move {
-        while !rest.is_zero() && clock.monotonic_ms() < edited_ms.load(Ordering::Relaxed).saturating_add(QUIET_MS) {
-            let step = rest.min(REST_STEP);
-            tokio::time::sleep(step).await;
-            rest -= step;
-        }
-        drop(place);
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn merges_take_a_quarter_of_the_cores() {
-        let check = |cores: usize, merges: usize, rest: f64| {
-            let share = (cores / MERGE_SHARE).max(1);
-            assert_eq!((share, share_rest(share, cores)), (merges, rest), "{cores} cores");
-        };
-        check(1, 1, 3.0);
-        check(2, 1, 1.0);
-        check(4, 1, 0.0);
-        check(16, 4, 0.0);
-    }
 }
