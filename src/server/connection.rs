@@ -13,52 +13,39 @@ use crate::{
     },
     server::{
         Server,
+        apart::apart,
         failpoints::Switch,
         gateway::{Counted, Stream},
         hub::Seat,
         memory::Share,
-        metrics::{CloseLabels, GivenUp, Refused, TokenLabels},
-        outbox::{Item, Notice, Outbox},
+        metrics::{GivenUp, Refused, TokenLabels},
+        outbox::{Notice, Outbox},
         peers::Claim,
         post::Post,
         room::workers::{Kind, random_number},
     },
 };
 use bytes::Bytes;
-use futures_util::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
+use futures_util::{StreamExt, stream::SplitStream};
 use std::{fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 use syncline_protocol::{CloseCode, SessionId, native::ServerMessage, repo::PeerId};
-use tokio::time::{error::Elapsed, timeout};
+use tokio::sync::watch;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{
-        self, Message,
-        protocol::{
-            CloseFrame,
-            frame::{
-                Frame,
-                coding::{CloseCode as WireCode, Data, OpCode},
-            },
-        },
-    },
+    tungstenite::{self, Message, error::ProtocolError},
 };
+
+mod write;
+
+use self::write::{CLOSE_TIMEOUT, write};
 
 /// A WebSocket on whatever carries it; its buffers and message sizes are limited.
 pub type Socket = WebSocketStream<Stream>;
 
-/// How long a peer may take to answer our close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest reason in a close frame, in bytes (RFC 6455, 5.5.1: 125 with the code).
-const REASON_BYTES_MAX: usize = 123;
 /// A silent peer of the repo dialect is pinged after this time.
 const REPO_PING_MS: u64 = 5_000;
 /// Messages from this size on, which only peers of the repo dialect send, are charged to the rooms' memory.
 const LARGE_MESSAGE_BYTES: usize = 2 << 20;
-/// Messages above this size are written in pieces of it.
-const PIECE_BYTES: usize = 64 << 10;
 /// When a draining server wants its clients back.
 const RETRY_AFTER_MS: u64 = 500;
 /// When a server without memory wants those back that it turns away, so that they do not all come at once.
@@ -97,8 +84,8 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// Serves the connection until it ends.
-pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
+/// Serves the connection until it ends. Not an `async fn`: that would keep the socket's place beside its halves for as long.
+pub fn run(socket: Socket, admission: Admission, server: Arc<Server>) -> impl Future<Output = ()> + Send {
     let id = SessionId::new(random_number());
     let limits = server.limits();
     let outbox = Arc::new(Outbox::new(
@@ -126,16 +113,21 @@ pub async fn run(socket: Socket, admission: Admission, server: Arc<Server>) {
         server: server.clone(),
     };
     tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
-    let _counted = admission.counted;
+    let counted = admission.counted;
     reader.handle(Event::Accepted { token: admission.token });
-    let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
-    {
-        let reading = std::pin::pin!(reader.read(stream));
-        let writing = std::pin::pin!(write(sink, &outbox, &server, idle));
-        futures_util::future::select(reading, writing).await;
+    async move {
+        let _counted = counted;
+        let idle = Duration::from_millis(server.config.limits.idle_timeout_ms);
+        {
+            let reading = std::pin::pin!(reader.read(stream));
+            // What is only to be written does not make the reader look at everything that it waits for.
+            let reading = std::pin::pin!(apart(reading));
+            let writing = std::pin::pin!(write(sink, &outbox, &server, idle));
+            futures_util::future::select(reading, writing).await;
+        }
+        reader.post.leave().await;
+        tracing::debug!(session = %id, "disconnected");
     }
-    reader.post.leave().await;
-    tracing::debug!(session = %id, "disconnected");
 }
 
 struct Reader {
@@ -174,7 +166,7 @@ impl Reader {
     /// Reads until the peer is gone. It may be dropped at any await: nothing that was taken in is half done but for a room
     /// that is not told of it, and every room is told that the session left.
     async fn read(&mut self, mut stream: SplitStream<Socket>) {
-        let (mut draining, mut drained) = (self.server.draining(), self.server.drained());
+        let mut next_stage = std::pin::pin!(comes_true(self.server.draining()));
         let mut leaving = false;
         loop {
             let now = self.now();
@@ -196,8 +188,7 @@ impl Reader {
                 unpacked = finished(&mut self.unpacking), if !leaving => Came::Unpacked(unpacked),
                 () = self.outbox.noticed() => Came::Notice,
                 () = self.post.go_on() => Came::Place,
-                _ = draining.wait_for(|draining| *draining), if !leaving => Came::Draining,
-                _ = drained.wait_for(|drained| *drained), if leaving => Came::Drained,
+                () = &mut next_stage => if leaving { Came::Drained } else { Came::Draining },
                 () = tokio::time::sleep(wake) => Came::Woke,
             };
             match came {
@@ -218,6 +209,7 @@ impl Reader {
                 // Nothing more is taken in; what was, is answered before the close.
                 Came::Draining => {
                     leaving = true;
+                    next_stage.set(comes_true(self.server.drained()));
                     if self.dialect == Dialect::Native {
                         let retry = ServerMessage::Retry {
                             after_ms: RETRY_AFTER_MS,
@@ -367,13 +359,14 @@ impl Reader {
 
     /// Feeds the session, and does what it wants done; what that leads to is fed back in before anything else.
     fn handle(&mut self, event: Event) {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
+        let (mut next, mut events) = (Some(event), Vec::new());
+        while let Some(event) = next {
             let mut out = Vec::new();
             self.session.handle(self.now(), event, &mut out);
             for effect in out {
                 events.extend(self.perform(effect));
             }
+            next = events.pop();
         }
     }
 
@@ -523,92 +516,20 @@ async fn finished(unpacking: &mut Option<Pin<Box<dyn Future<Output = Unpacked> +
     unpacked
 }
 
+/// Ends when it is so, or the server is gone.
+async fn comes_true(mut whether: watch::Receiver<bool>) {
+    let _ = whether.wait_for(|is_so| *is_so).await;
+}
+
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Writes what is queued, many frames per flush, until a close is written or the peer takes nothing for `idle`.
-async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &Server, idle: Duration) {
-    loop {
-        let items = outbox.take().await;
-        let (mut bytes, mut frames, mut close) = (0, 0, false);
-        for item in items {
-            bytes += item.bytes();
-            frames += u64::from(matches!(item, Item::Frame(_)));
-            if let Item::Close { code, .. } = &item {
-                close = true;
-                let label = CloseLabels { code: code.number() };
-                server.metrics.sessions_closed.get_or_create(&label).inc();
-            }
-            for message in messages(item) {
-                if !is_taken(timeout(idle, sink.feed(message)).await, outbox, server) {
-                    return;
-                }
-            }
-        }
-        if !is_taken(timeout(idle, sink.flush()).await, outbox, server) {
-            return;
-        }
-        server.metrics.frames_out.inc_by(frames);
-        server.metrics.bytes_out.inc_by(bytes as u64);
-        outbox.written(bytes);
-        if close {
-            // The reader sees the peer's answer, or its end.
-            return tokio::time::sleep(CLOSE_TIMEOUT).await;
-        }
-    }
-}
-
-/// Whether the peer took what was written; one that takes nothing is given up.
-fn is_taken(written: Result<tungstenite::Result<()>, Elapsed>, outbox: &Outbox, server: &Server) -> bool {
-    if written.is_err() {
-        tracing::info!(session = %outbox.session(), "given up: it takes nothing");
-        server.metrics.give_up(GivenUp::TakesNothing);
-    }
-    matches!(written, Ok(Ok(())))
-}
-
-/// What goes into the WebSocket for an item. A large message goes in piece by piece, as frames of one message: the WebSocket
-/// copies each into a buffer, which stays as large as the largest was.
-fn messages(item: Item) -> impl Iterator<Item = Message> {
-    let (mut rest, mut whole) = match item {
-        Item::Frame(frame) if frame.len() > PIECE_BYTES => (frame, None),
-        item => (Bytes::new(), Some(message(item))),
-    };
-    let mut opcode = Data::Binary;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return whole.take();
-        }
-        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-        let frame = Frame::message(piece, OpCode::Data(opcode), rest.is_empty());
-        opcode = Data::Continue;
-        Some(Message::Frame(frame))
-    })
-}
-
-fn message(item: Item) -> Message {
-    match item {
-        Item::Frame(frame) => Message::Binary(frame),
-        Item::Text(text) => Message::Text(text.into()),
-        Item::Ping => Message::Ping(Bytes::new()),
-        Item::Close { code, text } => {
-            let mut end = text.len().min(REASON_BYTES_MAX);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            let code = WireCode::from(code.number());
-            Message::Close(Some(CloseFrame {
-                code,
-                reason: text[..end].into(),
-            }))
-        }
-    }
 }
 
 /// What is wrong after an error of the WebSocket; `None` when the peer is gone.
 fn fault(error: &tungstenite::Error) -> Option<(GivenUp, &'static str)> {
     match error {
+        // Programs are killed, networks fail: most connections end so.
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         tungstenite::Error::Capacity(_) => Some((GivenUp::TooLarge, "the message is larger than the limit in welcome")),
         tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => {
             Some((GivenUp::BrokenFrame, "the frame breaks the WebSocket protocol"))

@@ -2,6 +2,7 @@
 //!
 //! [`Server::start`] binds and serves in the background; [`Running::shutdown`] drains. Nothing is printed here.
 
+pub mod apart;
 pub mod auth;
 pub mod clock;
 pub mod config;

@@ -11,10 +11,12 @@
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Poll, Waker},
 };
 use syncline_protocol::{CloseCode, RoomNumber, SessionId};
 use tokio::sync::Notify;
@@ -38,8 +40,6 @@ pub struct Outbox {
     /// For all queues of the subject.
     shared_bytes_max: usize,
     queue: Mutex<Queue>,
-    /// Something is there to be sent.
-    filled: Notify,
     /// Everything is sent.
     drained: Notify,
     /// A notice for the session is there.
@@ -48,7 +48,9 @@ pub struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    items: VecDeque<Item>,
+    items: Items,
+    /// The connection's writer, while it waits for an item.
+    writer: Option<Waker>,
     /// Of frames that are not written out yet, those being written included.
     bytes: usize,
     /// Space that rooms have asked for and not used yet.
@@ -62,6 +64,14 @@ struct Queue {
     waiting: Vec<Waiting>,
     notices: VecDeque<Notice>,
     closed: bool,
+}
+
+/// What is queued, in order. Most often that is one item, which gets no allocation of its own.
+#[derive(Debug, Default)]
+struct Items {
+    /// There is one if there are any.
+    first: Option<Item>,
+    rest: VecDeque<Item>,
 }
 
 /// A room that waits for `written_in_all` to reach its mark.
@@ -114,7 +124,6 @@ impl Outbox {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             shared_bytes_max: usize::try_from(shared_bytes_max).unwrap_or(usize::MAX),
             queue: Mutex::default(),
-            filled: Notify::new(),
             drained: Notify::new(),
             noticed: Notify::new(),
         }
@@ -157,16 +166,14 @@ impl Outbox {
         let mut queue = self.queue();
         queue.reserved.remove(&room);
         queue.notice_drained();
-        drop(queue);
-        self.noticed.notify_one();
+        self.tell_session(queue);
     }
 
     /// Queues a frame that must not be missed.
     pub fn push(&self, frame: Bytes) {
         let mut queue = self.queue();
         queue.push(Item::Frame(frame));
-        drop(queue);
-        self.filled.notify_one();
+        wake_writer(queue);
     }
 
     /// Queues a frame unless the queue is full. Whether it was queued.
@@ -175,22 +182,23 @@ impl Outbox {
         let room = self.has_space(&queue, frame.len());
         if room {
             queue.push(Item::Frame(frame));
-            drop(queue);
-            self.filled.notify_one();
+            wake_writer(queue);
         }
         room
     }
 
     /// Queues a text message.
     pub fn push_text(&self, text: String) {
-        self.queue().push(Item::Text(text));
-        self.filled.notify_one();
+        let mut queue = self.queue();
+        queue.push(Item::Text(text));
+        wake_writer(queue);
     }
 
     /// Queues a ping.
     pub fn ping(&self) {
-        self.queue().push(Item::Ping);
-        self.filled.notify_one();
+        let mut queue = self.queue();
+        queue.push(Item::Ping);
+        wake_writer(queue);
     }
 
     /// Tells `room` by [`Notice::Drained`] when all that is queued now has been written out, whatever is queued after it.
@@ -202,8 +210,7 @@ impl Outbox {
         let mark = queue.queued_in_all;
         queue.waiting.push(Waiting { room, mark });
         queue.notice_drained();
-        drop(queue);
-        self.noticed.notify_one();
+        self.tell_session(queue);
     }
 
     /// Queues the `closed` frame of a room, and tells the session that it is out.
@@ -212,8 +219,7 @@ impl Outbox {
         queue.push(Item::Frame(frame));
         queue.notices.push_back(Notice::Dismissed { room, join });
         queue.waiting.retain(|waiting| waiting.room != room);
-        drop(queue);
-        self.filled.notify_one();
+        wake_writer(queue);
         self.noticed.notify_one();
     }
 
@@ -222,23 +228,22 @@ impl Outbox {
         let mut queue = self.queue();
         queue.push(Item::Close { code, text });
         queue.closed = true;
-        drop(queue);
-        self.filled.notify_one();
+        wake_writer(queue);
     }
 
-    /// Takes everything queued, waiting until there is something. Its bytes count until [`Outbox::written`] is told.
-    pub async fn take(&self) -> VecDeque<Item> {
-        loop {
-            let filled = self.filled.notified();
-            let items = {
-                let mut queue = self.queue();
-                std::mem::take(&mut queue.items)
+    /// Takes everything queued, in order, waiting until there is something; only the connection's writer does. Its bytes count until
+    /// [`Outbox::written`] is told.
+    pub async fn take(&self) -> impl Iterator<Item = Item> + use<> {
+        poll_fn(|cx| {
+            let mut queue = self.queue();
+            let Some(first) = queue.items.first.take() else {
+                queue.writer = Some(cx.waker().clone());
+                return Poll::Pending;
             };
-            if !items.is_empty() {
-                return items;
-            }
-            filled.await;
-        }
+            let rest = std::mem::take(&mut queue.items.rest);
+            Poll::Ready(std::iter::once(first).chain(rest))
+        })
+        .await
     }
 
     /// `bytes` of what was taken are written out: rooms that waited for no more than that are told.
@@ -249,9 +254,8 @@ impl Outbox {
         queue.shared.0.fetch_sub(bytes_out, Ordering::Relaxed);
         queue.written_in_all += bytes as u64;
         queue.notice_drained();
-        drop(queue);
+        self.tell_session(queue);
         self.drained.notify_one();
-        self.noticed.notify_one();
     }
 
     /// Whether the connection is being closed: nothing that still comes in counts.
@@ -277,6 +281,15 @@ impl Outbox {
                 return;
             }
             drained.await;
+        }
+    }
+
+    /// Wakes the session only for what there is: every frame that is written out comes by here.
+    fn tell_session(&self, queue: MutexGuard<'_, Queue>) {
+        let has_notices = !queue.notices.is_empty();
+        drop(queue);
+        if has_notices {
+            self.noticed.notify_one();
         }
     }
 
@@ -306,7 +319,7 @@ impl Queue {
         self.bytes += item.bytes();
         self.shared.0.fetch_add(item.bytes(), Ordering::Relaxed);
         self.queued_in_all += item.bytes() as u64;
-        self.items.push_back(item);
+        self.items.push(item);
     }
 
     /// Reserved space will soon be used: whoever waits, waits for that, too.
@@ -318,6 +331,24 @@ impl Queue {
         let reached = self.waiting.extract_if(.., |waiting| waiting.mark <= written);
         self.notices
             .extend(reached.map(|waiting| Notice::Drained { room: waiting.room }));
+    }
+}
+
+/// Something is there to be sent.
+fn wake_writer(mut queue: MutexGuard<'_, Queue>) {
+    let writer = queue.writer.take();
+    drop(queue);
+    if let Some(writer) = writer {
+        writer.wake();
+    }
+}
+
+impl Items {
+    fn push(&mut self, item: Item) {
+        match self.first {
+            None => self.first = Some(item),
+            Some(_) => self.rest.push_back(item),
+        }
     }
 }
 
@@ -372,6 +403,24 @@ mod tests {
         queues[0].written(90);
         drop(queues);
         assert_eq!(shared.0.load(Ordering::Relaxed), 0, "what is dropped is not held");
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_taken_in_order_and_wakes_who_waits() {
+        let outbox = Arc::new(outbox(&Arc::default()));
+        let lengths = |items: Vec<Item>| items.iter().map(Item::bytes).collect::<Vec<_>>();
+        for _ in 0..3 {
+            let waiting = tokio::spawn({
+                let outbox = outbox.clone();
+                async move { outbox.take().await.collect::<Vec<_>>() }
+            });
+            tokio::task::yield_now().await;
+            outbox.push(frame(1));
+            let taken = waiting.await.expect("it is woken");
+            assert_eq!(lengths(taken), [1]);
+            (2..6).for_each(|bytes| outbox.push(frame(bytes)));
+            assert_eq!(lengths(outbox.take().await.collect()), [2, 3, 4, 5]);
+        }
     }
 
     #[test]

@@ -390,10 +390,10 @@ impl Connection {
         let Poll::Ready(items) = poll(self.postbox.outbox.take()) else {
             return;
         };
+        let items: Vec<Item> = items.collect();
         let bytes: usize = items.iter().map(Item::bytes).sum();
         let closes = items.iter().any(|item| matches!(item, Item::Close { .. }));
         let ms = bytes as u64 * context.ms_per_kilobyte(self.client) / 1_000;
-        let items = items.into_iter().collect();
         self.writing = Some(Writing { items, bytes, closes });
         let link = self.postbox.link;
         context.after(ms, Happening::Flushed { link });

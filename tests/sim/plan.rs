@@ -176,7 +176,9 @@ fn tuning(random: &mut Random) -> Tuning {
         merge_rests: merge_quiet_ms % 3 * 20,
         compact_changes: random.between(4, 40),
         compact_bytes: random.between(500, 10_000),
-        compact_changes_at_close: random.between(1, 20),
+        compact_changes_at_rest: random.between(1, 20),
+        // Longer than a world lasts: what a document at rest does, a room that closes does often enough.
+        compact_rest_ms: 1_000_000,
         document_idle_ms: random.between(200, 5_000),
         room_idle_ms: random.between(100, 4_000),
     }

@@ -15,23 +15,40 @@ const TOO_MANY: Refusal = Refusal::Limit("the change has more operations than th
 const ACTION_MAX: u64 = 7;
 
 /// The columns of a change, by the number that Automerge gives each (`id << 4 | type`).
-mod column {
-    pub(super) const OBJECT_ACTOR: u64 = 0x01;
-    pub(super) const OBJECT_COUNTER: u64 = 0x02;
-    pub(super) const KEY_ACTOR: u64 = 0x11;
-    pub(super) const KEY_COUNTER: u64 = 0x13;
-    pub(super) const KEY_STRING: u64 = 0x15;
-    pub(super) const INSERT: u64 = 0x34;
-    pub(super) const ACTION: u64 = 0x42;
-    pub(super) const VALUE_LENGTH: u64 = 0x56;
-    pub(super) const VALUE: u64 = 0x57;
-    pub(super) const PRED_COUNT: u64 = 0x70;
-    pub(super) const PRED_ACTOR: u64 = 0x71;
-    pub(super) const PRED_COUNTER: u64 = 0x73;
-    pub(super) const EXPAND: u64 = 0x94;
-    pub(super) const MARK_NAME: u64 = 0xa5;
+pub(super) mod column {
+    pub(in crate::engine::gate) const OBJECT_ACTOR: u64 = 0x01;
+    pub(in crate::engine::gate) const OBJECT_COUNTER: u64 = 0x02;
+    pub(in crate::engine::gate) const KEY_ACTOR: u64 = 0x11;
+    pub(in crate::engine::gate) const KEY_COUNTER: u64 = 0x13;
+    pub(in crate::engine::gate) const KEY_STRING: u64 = 0x15;
+    pub(in crate::engine::gate) const INSERT: u64 = 0x34;
+    pub(in crate::engine::gate) const ACTION: u64 = 0x42;
+    pub(in crate::engine::gate) const VALUE_LENGTH: u64 = 0x56;
+    pub(in crate::engine::gate) const VALUE: u64 = 0x57;
+    pub(in crate::engine::gate) const PRED_COUNT: u64 = 0x70;
+    pub(in crate::engine::gate) const PRED_ACTOR: u64 = 0x71;
+    pub(in crate::engine::gate) const PRED_COUNTER: u64 = 0x73;
+    pub(in crate::engine::gate) const EXPAND: u64 = 0x94;
+    pub(in crate::engine::gate) const MARK_NAME: u64 = 0xa5;
+    /// All of them, in their order.
+    pub(in crate::engine::gate) const ALL: [u64; COUNT] = [
+        OBJECT_ACTOR,
+        OBJECT_COUNTER,
+        KEY_ACTOR,
+        KEY_COUNTER,
+        KEY_STRING,
+        INSERT,
+        ACTION,
+        VALUE_LENGTH,
+        VALUE,
+        PRED_COUNT,
+        PRED_ACTOR,
+        PRED_COUNTER,
+        EXPAND,
+        MARK_NAME,
+    ];
     /// How many there are.
-    pub(super) const COUNT: usize = 14;
+    pub(in crate::engine::gate) const COUNT: usize = 14;
 }
 
 /// How many values each kind of column was found to hold.

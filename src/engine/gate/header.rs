@@ -37,6 +37,8 @@ pub struct Header {
     pub(super) start_op: u32,
     pub(super) ops: u32,
     pub(super) has_extra_bytes: bool,
+    /// Where in `raw` the message, the other actors and the columns begin.
+    pub(super) message_at: usize,
 }
 
 /// Reads the chunk: size, type, checksum, header, column metadata, summed run lengths. Expands nothing but a capped inflate.
@@ -53,6 +55,7 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
         u32::try_from(reader.unsigned()?).map_err(|_| Refusal::Dishonest("the sequence number is out of range"))?;
     let start_op = reader.unsigned()?;
     reader.signed()?;
+    let message_at = raw.len() - reader.len();
     let message_bytes = reader.unsigned()?;
     reader.take(message_bytes)?;
     let mut actors = 1;
@@ -76,6 +79,7 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
         start_op: start_op as u32,
         ops,
         has_extra_bytes,
+        message_at,
         raw,
     })
 }

@@ -11,6 +11,7 @@ mod header;
 mod marks;
 mod place;
 mod reader;
+mod single;
 mod whole;
 
 pub use check::check;

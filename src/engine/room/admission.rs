@@ -4,7 +4,7 @@
 
 use super::{
     Append, Effect, Entry, Phase, Room, Ticket,
-    member::{Busy, Candidate, Member, RawEdit, actors},
+    member::{Busy, Candidate, Member, RawEdit, actors, decode_all},
 };
 use crate::engine::{
     gate::{self, Decoded, Header, Refusal, Verdict},
@@ -180,12 +180,12 @@ impl Pipeline {
 }
 
 impl Room {
-    pub(super) fn edited(&mut self, now: Time, edit: &AuthorisedEdit, out: &mut Vec<Effect>) {
+    pub(super) fn edited(&mut self, now: Time, edit: AuthorisedEdit, out: &mut Vec<Effect>) {
         let session = edit.session();
         let raw = RawEdit {
             id: edit.id(),
             subject: edit.subject().clone(),
-            changes: edit.changes().to_vec(),
+            changes: edit.into_changes(),
         };
         let open = matches!(&self.phase, Phase::Live(live) if !live.upkeep.is_resetting());
         let Some(member) = self.members.get_mut(&session) else {
@@ -238,11 +238,12 @@ impl Room {
     /// Looks at a member's edits, oldest first, until one takes long; then at those of others that waited for them. Nothing
     /// that is called from here may call it: a chain of waiting edits would use up the stack.
     pub(super) fn admit_queued(&mut self, now: Time, session: SessionId, out: &mut Vec<Effect>) {
-        self.released.insert(session);
-        while let Some(session) = self.released.pop_first() {
+        let mut next = Some(session);
+        while let Some(session) = next {
             while let Some(edit) = self.members.get_mut(&session).and_then(Member::next_edit) {
                 self.admit(now, session, edit, out);
             }
+            next = self.released.pop_first();
         }
     }
 
@@ -295,10 +296,9 @@ impl Room {
             }
             return;
         }
-        let actors = actors(&headers);
-        match headers.into_iter().map(gate::decode).collect() {
+        match decode_all(headers) {
             Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, false, out),
-            Err(refusal) => self.refuse(session, id, actors, &refusal, out),
+            Err((actors, refusal)) => self.refuse(session, id, actors, &refusal, out),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A member: a session in a room, how far it is, and what it has sent that is not settled yet.
 
 use crate::engine::{
-    gate::{Decoded, Header, Subject},
+    gate::{self, Decoded, Header, Refusal, Subject},
     presence::Person,
     room::{
         event::{Forms, Join, Source, Ticket},
@@ -291,4 +291,22 @@ impl Member {
 /// The actors of changes whose headers are read.
 pub(super) fn actors(headers: &[Header]) -> Vec<Bytes> {
     headers.iter().map(|header| header.actor().clone()).collect()
+}
+
+/// The second step of the gate for all changes of an edit, or why one is refused and whose they are.
+pub(super) fn decode_all(headers: Vec<Header>) -> Result<Vec<Decoded>, (Vec<Bytes>, Refusal)> {
+    let mut decoded = Vec::with_capacity(headers.len());
+    let mut headers = headers.into_iter();
+    while let Some(header) = headers.next() {
+        let actor = header.actor().clone();
+        match gate::decode(header) {
+            Ok(change) => decoded.push(change),
+            Err(refusal) => {
+                let before = decoded.iter().map(|change: &Decoded| change.actor().clone());
+                let behind = headers.map(|header| header.actor().clone());
+                return Err((before.chain([actor]).chain(behind).collect(), refusal));
+            }
+        }
+    }
+    Ok(decoded)
 }

@@ -67,8 +67,11 @@ pub struct Tuning {
     pub compact_changes: u64,
     /// A snapshot is due when the log after the last one has this many bytes, and as many as the snapshot.
     pub compact_bytes: u64,
-    /// A room that closes makes a snapshot first when the log after the last one has this many changes.
-    pub compact_changes_at_close: u64,
+    /// Before a room closes, and while its document is at hand and at rest, a snapshot is due already at this many changes: who
+    /// comes next is sent little more than the snapshot.
+    pub compact_changes_at_rest: u64,
+    /// A document is at rest when nobody has edited for so long.
+    pub compact_rest_ms: u64,
     /// The document is let go when nobody has edited for so long.
     pub document_idle_ms: u64,
     /// A room without members closes after this time.
@@ -85,7 +88,8 @@ impl Default for Tuning {
             merge_rests: 1_000,
             compact_changes: 5_000,
             compact_bytes: 1 << 20,
-            compact_changes_at_close: 256,
+            compact_changes_at_rest: 256,
+            compact_rest_ms: 10_000,
             document_idle_ms: 60_000,
             room_idle_ms: 60_000,
         }
@@ -211,7 +215,7 @@ impl Room {
             Event::Loaded(loaded) => self.loaded(now, *loaded, out),
             Event::LoadFailed(failure) => self.load_failed(failure, out),
             Event::Joined(join) => self.joined(join, out),
-            Event::Edited(edit) => self.edited(now, &edit, out),
+            Event::Edited(edit) => self.edited(now, edit, out),
             Event::PutOff(edit) => self.put_off(&edit, out),
             Event::Probed { session, edit } => self.probed(session, edit, out),
             Event::Shown { session, state } => self.shown(now, session, state, out),

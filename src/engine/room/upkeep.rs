@@ -257,6 +257,14 @@ impl Upkeep {
         self.compaction_rests_until.min(quiet)
     }
 
+    /// When a document that is merged and that nobody edits is worth a snapshot of its own.
+    fn compaction_at_rest_at(&self, tuning: &Tuning) -> Option<Time> {
+        let (_, position) = self.document.as_ref()?;
+        let worth_it = *position == self.durable && self.after_snapshot(0).0 >= tuning.compact_changes_at_rest;
+        let rests = self.last_edit.plus_ms(tuning.compact_rest_ms);
+        worth_it.then(|| rests.max(self.compaction_rests_until))
+    }
+
     fn compaction_is_due(&self, log_bytes: u64, tuning: &Tuning) -> bool {
         let (changes, bytes) = self.after_snapshot(log_bytes);
         let snapshot_bytes = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
@@ -298,12 +306,13 @@ impl Room {
             .empty_since
             .is_some_and(|since| since.plus_ms(tuning.room_idle_ms) <= now)
             && live.pipeline.bytes() == 0;
-        let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_close;
+        let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_rest;
+        let at_rest = upkeep.compaction_at_rest_at(tuning).is_some_and(|at| at <= now);
         let rests = upkeep
             .compaction_failed
             .is_some_and(|failed| now < failed.plus_ms(COMPACT_AGAIN_MS));
         let due = upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_may_begin_at(tuning) <= now;
-        let compacting = !rests && (due || (closing && worth_a_snapshot));
+        let compacting = !rests && (due || at_rest || (closing && worth_a_snapshot));
         let current = upkeep
             .document
             .as_ref()
@@ -361,7 +370,14 @@ impl Room {
             .then(|| upkeep.last_edit.plus_ms(tuning.document_idle_ms));
         let may_begin = upkeep.compaction_may_begin_at(tuning);
         let compact = (may_begin > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(may_begin);
-        merge.into_iter().chain(close).chain(let_go).chain(compact).min()
+        let at_rest = upkeep.compaction_at_rest_at(tuning).filter(|at| *at > self.now);
+        merge
+            .into_iter()
+            .chain(close)
+            .chain(let_go)
+            .chain(compact)
+            .chain(at_rest)
+            .min()
     }
 
     /// Whether so much is unmerged that the room takes no edits before its merge is done.

@@ -173,6 +173,11 @@ impl AuthorisedEdit {
     pub fn changes(&self) -> &[Bytes] {
         &self.changes
     }
+
+    /// The change chunks, for who has looked at the rest.
+    pub fn into_changes(self) -> Vec<Bytes> {
+        self.changes
+    }
 }
 
 /// One connection.

@@ -17,6 +17,7 @@ use crate::server::{
     Server, connection,
     metrics::{Held, Refused},
 };
+use futures_util::{FutureExt, future::OptionFuture};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slots::{Slot, Slots};
@@ -114,12 +115,20 @@ async fn serve_connection(
     server: Arc<Server>,
 ) {
     let _open = Held::new(&server.metrics.connections_open);
-    // Boxed, so that the state of TLS and HTTP handshakes is freed before the long life of the WebSocket.
+    // Boxed, so that the state of TLS and HTTP handshakes is freed before the long life of the WebSocket; and moved whole from
+    // step to step, because what is taken apart keeps its place in the task.
     let upgraded = Box::pin(shake_hands(tcp, Link::new(peer.ip(), slots), acceptor, &server)).await;
-    if let Some((socket, admission)) = upgraded {
-        let _open = Held::new(&server.metrics.websockets_open);
-        connection::run(socket, admission, Arc::clone(&server)).await;
-    }
+    let serving = upgraded.map(|(socket, admission)| serve_socket(socket, admission, server));
+    OptionFuture::from(serving).await;
+}
+
+fn serve_socket(
+    socket: connection::Socket,
+    admission: connection::Admission,
+    server: Arc<Server>,
+) -> impl Future<Output = ()> + Send {
+    let open = Held::new(&server.metrics.websockets_open);
+    connection::run(socket, admission, server).map(|()| drop(open))
 }
 
 /// TLS if configured, then HTTP, to the upgrade or the end.

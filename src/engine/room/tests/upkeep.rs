@@ -15,7 +15,8 @@ fn tuning() -> Tuning {
         merge_after_ms: 30_000,
         merge_quiet_ms: 40_000,
         compact_changes: 8,
-        compact_changes_at_close: 2,
+        compact_changes_at_rest: 2,
+        compact_rest_ms: 10_000_000,
         room_idle_ms: 60_000,
         ..Tuning::default()
     }
@@ -376,6 +377,32 @@ fn an_empty_room_makes_a_snapshot_and_closes() {
     bench.feed(Event::Compacted(Some(snapshot(1, 3))));
     bench.settle();
     assert_eq!(work(&mut bench), ["close"]);
+}
+
+#[test]
+fn a_document_at_rest_makes_a_snapshot_though_members_stay() {
+    let rests = Tuning {
+        merge_quiet_ms: 2_000,
+        compact_rest_ms: 10_000,
+        ..tuning()
+    };
+    let changes = typed(1, 3);
+    let mut bench = Bench::open_with(Limits::default(), rests);
+    bench.join(1);
+    bench.edit(1, 1, &changes);
+    bench.store();
+    bench.pass(2_000);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.feed(Event::Merged(merged(&changes)));
+    bench.settle();
+    assert!(work(&mut bench).is_empty());
+    let wakes = bench.room.next_wakeup().map(|at| at.ms_since(bench.now));
+    assert_eq!(wakes, Some(8_000), "the room wakes for it by itself");
+    bench.pass(8_000);
+    assert_eq!(work(&mut bench), ["compact"]);
+    bench.feed(Event::Compacted(Some(snapshot(1, 3))));
+    bench.pass(1_000_000);
+    assert!(work(&mut bench).is_empty(), "once");
 }
 
 #[test]
