@@ -19,6 +19,8 @@ pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
     let filter = EnvFilter::new(format!("{},{}", document::QUIET, config.filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Else a log that cannot be written, on a full disk, say, ends whoever wrote to it in a panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = match config.format {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
