@@ -148,8 +148,13 @@ struct Reader {
     server: Arc<Server>,
 }
 
-/// The changes of a document, and what they take of the rooms' memory.
-type Unpacked = (Result<Vec<Bytes>, Refusal>, Option<Share>);
+/// What came of taking a document apart.
+enum Unpacked {
+    /// Its changes, and what they take of the rooms' memory.
+    Done(Result<Vec<Bytes>, Refusal>, Option<Share>),
+    /// There is not enough now.
+    NoMemory,
+}
 
 /// What the reader waited for.
 enum Came {
@@ -172,7 +177,7 @@ impl Reader {
             let now = self.now();
             self.paused_until = self.paused_until.filter(|until| *until > now);
             let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
-            let held_up = self.post.is_full() || self.unpacking.is_some();
+            let held_up = self.post.is_full() || self.unpacking.is_some() || !self.outbox.is_readable();
             if held_up {
                 // It is we who do not listen.
                 self.heard_ms = now.ms();
@@ -196,13 +201,20 @@ impl Reader {
                 Came::Message(Some(Err(error))) => {
                     let Some((reason, text)) = fault(&error) else { return };
                     self.fail(reason, text);
-                    return std::future::pending().await;
+                    // Its rooms take what it had sent, until the writer has written the close.
+                    loop {
+                        self.post.go_on().await;
+                    }
                 }
                 Came::Message(None) => return,
-                Came::Unpacked((changes, share)) => {
+                Came::Unpacked(Unpacked::Done(changes, share)) => {
                     self.share = share;
                     self.handle(Event::Unpacked(changes));
                     self.let_go();
+                }
+                Came::Unpacked(Unpacked::NoMemory) => {
+                    let refused = self.turn_away();
+                    self.handle(refused);
                 }
                 Came::Notice => self.noticed(),
                 Came::Place => self.let_go(),
@@ -438,14 +450,14 @@ impl Reader {
         let work = move || {
             let whole = match Whole::read(document, &limits) {
                 Ok(whole) => whole,
-                Err(refusal) => return (Err(refusal), None),
+                Err(refusal) => return Unpacked::Done(Err(refusal), None),
             };
             match memory.try_take(whole.memory_bytes()) {
-                Some(share) => (whole.changes(), Some(share)),
-                None => (Err(Refusal::Limit("the server has no memory for this document")), None),
+                Some(share) => Unpacked::Done(whole.changes(), Some(share)),
+                None => Unpacked::NoMemory,
             }
         };
-        let lost = (Err(Refusal::Dishonest("the document cannot be taken apart")), None);
+        let lost = Unpacked::Done(Err(Refusal::Dishonest("the document cannot be taken apart")), None);
         self.unpacking = Some(Box::pin(self.server.hub.workers().run(Kind::Unpack, lost, work)));
     }
 

@@ -118,6 +118,11 @@ impl Hub {
         }
     }
 
+    /// Whether the server stops: merges that have not begun never will.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// The number of live rooms.
     pub fn rooms(&self) -> usize {
         self.rooms.len()
@@ -164,7 +169,7 @@ impl Hub {
     /// # Errors
     /// When the server stops, or its rooms use up the memory budget and the document is not open yet.
     pub fn room(self: &Arc<Self>, document: &DocumentId) -> Result<Handle, Unavailable> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             return Err(Unavailable);
         }
         if let Some(handle) = self.rooms.get(document) {

@@ -273,11 +273,16 @@ impl Outbox {
         self.noticed.notified().await;
     }
 
+    /// Whether the queue is short enough for the connection to be read from.
+    pub fn is_readable(&self) -> bool {
+        self.is_short(&self.queue())
+    }
+
     /// Waits until the queue is short enough for the connection to be read from.
     pub async fn readable(&self) {
         loop {
             let drained = self.drained.notified();
-            if self.is_readable(&self.queue()) {
+            if self.is_readable() {
                 return;
             }
             drained.await;
@@ -301,7 +306,7 @@ impl Outbox {
         queue.shared.0.load(Ordering::Relaxed) + bytes <= self.shared_bytes_max
     }
 
-    fn is_readable(&self, queue: &Queue) -> bool {
+    fn is_short(&self, queue: &Queue) -> bool {
         let stop = self.bytes_max.saturating_mul(READ_STOPS_AT);
         queue.bytes == 0 || (queue.bytes <= stop && self.shared_has_space(queue, 0))
     }

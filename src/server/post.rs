@@ -132,6 +132,8 @@ impl Post {
 
     /// The connection has ended: delivers what is parked, and tells every room that the session is gone.
     pub async fn leave(mut self) {
+        // Nobody polls these any more, and each may hold what the same mail would then wait for below.
+        self.places.clear();
         for way in std::mem::take(&mut self.ways).into_values() {
             let parked = way.parked.len() as u64;
             let gone = way.join.map(|_| Mail::Event(Event::Left { session: self.session }));
@@ -255,6 +257,7 @@ impl Post {
 mod tests {
     use super::*;
     use crate::server::room::inbox::{Letter, inbox};
+    use std::time::Duration;
     use tokio::sync::mpsc::Receiver;
 
     const SESSION: SessionId = SessionId::new(7);
@@ -288,6 +291,26 @@ mod tests {
             Mail::Event(Event::Shown { state, .. }) => state.map(|state| state[0]),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_lets_go_of_the_place_that_it_waited_for() {
+        let mut post = Post::new(SESSION);
+        let mut busy = way(&mut post, 1, 8);
+        for _ in 0..2 {
+            let payload = vec![0; 3 << 20].into();
+            let large = Event::Signalled {
+                session: SESSION,
+                payload,
+            };
+            post.tell(RoomNumber::new(1), large);
+        }
+        assert!(futures_util::future::poll_immediate(post.go_on()).await.is_none());
+        // The bytes that this gives back go to the place that is waited for.
+        drop(busy.recv().await);
+        tokio::spawn(post.leave());
+        let next = tokio::time::timeout(Duration::from_secs(5), busy.recv()).await;
+        assert!(matches!(next, Ok(Some(_))), "nobody polls that place any more");
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ pub struct TelemetryError;
 /// Sends every later event of this process to standard error. Once per process.
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
     // What the operator says of the same target comes later, and holds.
-    let filter = EnvFilter::new(format!("{},{}", document::QUIET, config.filter));
+    let filter = EnvFilter::new(format!("error,{},{}", document::QUIET, config.filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Else a log that cannot be written, on a full disk, say, ends whoever wrote to it in a panic.

@@ -161,7 +161,7 @@ fn log(layered: &Layered) -> Result<LogConfig, ConfigError> {
         "json" => LogFormat::Json,
         other => return Err(layered.error("log.format", format!("'{other}' is not a format; give text or json"))),
     };
-    if tracing_subscriber::EnvFilter::try_new(&settings.filter).is_err() {
+    if tracing_subscriber::EnvFilter::try_new(&settings.filter).is_err() || !settings.filter.split(',').all(is_meant) {
         let text = format!(
             "'{}' is not a filter; give a level like info, or info,syncline=debug",
             settings.filter
@@ -172,6 +172,14 @@ fn log(layered: &Layered) -> Result<LogConfig, ConfigError> {
         format,
         filter: settings.filter.clone(),
     })
+}
+
+/// A word that is no level names a module, and silences all others: most likely it was to be a level.
+fn is_meant(directive: &str) -> bool {
+    let directive = directive.trim();
+    directive.contains(['=', '[', ':'])
+        || directive.starts_with("syncline")
+        || directive.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
 }
 
 /// A limit of zero would stop everything; the rest has to fit together.

@@ -161,6 +161,11 @@ fn errors_of_values_name_the_key_and_say_what_to_do() {
     check("log.format = 'xml'", "log.format", "'xml' is not a format");
     check("log.filter = 'a=b=c'", "log.filter", "'a=b=c' is not a filter");
     check(
+        "log.filter = 'info,verbose'",
+        "log.filter",
+        "'info,verbose' is not a filter",
+    );
+    check(
         "gateway.connections_max = 0",
         "gateway.connections_max",
         "give a number",

@@ -71,7 +71,8 @@ where
         Some(written) => Ok(written),
         None => timeout(idle, writing).await,
     };
-    if written.is_err() {
+    // Who is being closed was given up before, for another reason.
+    if written.is_err() && !outbox.is_closed() {
         tracing::info!(session = %outbox.session(), "given up: it takes nothing");
         server.metrics.give_up(GivenUp::TakesNothing);
     }

@@ -20,6 +20,7 @@ use crate::{
         failpoints,
         hub::Hub,
         memory::Share,
+        metrics::Refused,
         outbox::{JoinNumber, Outbox},
     },
 };
@@ -229,7 +230,7 @@ impl Task {
                 .room
                 .next_wakeup()
                 .map(|at| Duration::from_millis(at.ms_since(self.hub.now())));
-            let saturated = self.room.is_saturated();
+            let saturated = self.is_saturated();
             self.work.hold_up(saturated && self.room.waits_for_merge());
             let has_mail = !self.mail.is_empty();
             if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && self.work.is_idle() {
@@ -258,7 +259,7 @@ impl Task {
             // synced and shown at once.
             for _ in 0..TURNS_MAX {
                 tokio::task::yield_now().await;
-                if self.room.is_saturated() || !self.mail.is_empty() || self.inbox.is_empty() {
+                if self.is_saturated() || !self.mail.is_empty() || self.inbox.is_empty() {
                     break;
                 }
                 let arrived = std::iter::from_fn(|| self.inbox.try_recv().ok());
@@ -276,9 +277,14 @@ impl Task {
         }
     }
 
+    /// Whether the room has enough for now. When the server stops, nothing is merged any more, so merges are not waited for.
+    fn is_saturated(&self) -> bool {
+        self.room.is_saturated() && !(self.hub.is_stopping() && self.room.waits_for_merge())
+    }
+
     /// Looks at the mail, until the room has enough or its turn is over.
     fn take_in(&mut self, now: Time) {
-        while !self.room.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
+        while !self.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
             let Some(Letter { mail, space }) = self.mail.pop_front() else {
                 return;
             };
@@ -404,10 +410,13 @@ impl Task {
                 let charged = Bytes::from_owner(Charged { frame, _share: share });
                 self.with(to, |outbox| outbox.push(charged));
             }
-            None => self.with(to, |outbox| {
-                let text = "the server has no memory left to send this document; come back later";
-                outbox.close(CloseCode::Overloaded, text.to_owned());
-            }),
+            None => {
+                self.hub.metrics().refuse(Refused::Overloaded);
+                self.with(to, |outbox| {
+                    let text = "the server has no memory left to send this document; come back later";
+                    outbox.close(CloseCode::Overloaded, text.to_owned());
+                });
+            }
         }
     }
 

@@ -119,7 +119,10 @@ impl Workers {
                 return lost;
             };
             let started_ms = clock.monotonic_ms();
-            let done = tokio::task::spawn_blocking(work).await.unwrap_or(lost);
+            // The place goes along: whoever waits for the answer may be gone before the work has ended.
+            let Ok((done, place)) = tokio::task::spawn_blocking(move || (work(), place)).await else {
+                return lost;
+            };
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
             if let Some(rest) = rest {
                 tokio::spawn(rest.after(took, place));
