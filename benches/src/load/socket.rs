@@ -1,7 +1,7 @@
 //! The client's end of a WebSocket, no more than a load generator needs: it must cost less than the server that it loads.
 //!
-//! Binary messages in one frame each, masked with zeros (which changes nothing, and is what RFC 6455 asks of a client that has
-//! nobody to protect); pings are answered.
+//! Binary messages. Those that go out go in one frame each, masked with zeros (which changes nothing, and is what RFC 6455 asks of a
+//! client that has nobody to protect); those that come in may come in pieces. Pings are answered.
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -17,8 +17,11 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const READ_BYTES_MIN: usize = 2 << 10;
 const READ_BYTES: usize = 16 << 10;
 const HANDSHAKE_BYTES_MAX: usize = 8 << 10;
+/// A message that comes in pieces may not be longer than this.
+const PIECED_BYTES_MAX: usize = 256 << 20;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
+const CONTINUATION: u8 = 0x0;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
@@ -29,6 +32,8 @@ pub(crate) struct Socket {
     stream: Stream,
     input: BytesMut,
     output: BytesMut,
+    /// The message that comes in pieces, as far as it has come.
+    pieces: Option<BytesMut>,
     /// Bytes read after the handshake, frame headers included.
     pub(crate) bytes_in: u64,
 }
@@ -71,6 +76,7 @@ impl Socket {
             stream,
             input: BytesMut::new(),
             output: BytesMut::new(),
+            pieces: None,
             bytes_in: 0,
         };
         let protocol = subprotocol.map_or_else(String::new, |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
@@ -132,29 +138,50 @@ impl Socket {
 
     /// The next message that has arrived whole.
     pub(crate) fn message(&mut self) -> anyhow::Result<Option<Bytes>> {
-        while let Some((opcode, payload)) = self.frame_in()? {
-            match opcode {
-                BINARY => return Ok(Some(payload)),
-                PING => self.frame_out(PONG, &payload),
-                PONG => {}
-                CLOSE => {
+        while let Some((first, payload)) = self.frame_in()? {
+            match (first & 0x0f, first & FIN != 0) {
+                (BINARY, true) if self.pieces.is_none() => return Ok(Some(payload)),
+                (BINARY, false) if self.pieces.is_none() => self.pieces = Some(BytesMut::from(&payload[..])),
+                (CONTINUATION, last) => {
+                    if let Some(whole) = self.piece(&payload, last)? {
+                        return Ok(Some(whole));
+                    }
+                }
+                (BINARY, _) => bail!("a message began before the one in pieces had ended"),
+                (PING, true) => self.frame_out(PONG, &payload),
+                (PONG, true) => {}
+                (CLOSE, true) => {
                     let (code, reason) = payload.split_at(payload.len().min(2));
                     bail!("closed by the server: {code:?} {}", String::from_utf8_lossy(reason));
                 }
-                other => bail!("a frame of kind {other} came"),
+                (_, false) => bail!("a frame that this reader does not know"),
+                (other, true) => bail!("a frame of kind {other} came"),
             }
         }
         Ok(None)
     }
 
+    /// Puts one more piece to those before it; the message, if it was the last.
+    fn piece(&mut self, payload: &[u8], last: bool) -> anyhow::Result<Option<Bytes>> {
+        let mut pieces = self.pieces.take().context("a piece of no message came")?;
+        ensure!(
+            pieces.len() + payload.len() <= PIECED_BYTES_MAX,
+            "a message in pieces is longer than {PIECED_BYTES_MAX} bytes"
+        );
+        pieces.extend_from_slice(payload);
+        if last {
+            return Ok(Some(pieces.freeze()));
+        }
+        self.pieces = Some(pieces);
+        Ok(None)
+    }
+
+    /// The next frame that has arrived whole: its first byte and its payload.
     fn frame_in(&mut self) -> anyhow::Result<Option<(u8, Bytes)>> {
         let [first, second, ..] = self.input[..] else {
             return Ok(None);
         };
-        ensure!(
-            first & FIN != 0 && second & MASKED == 0,
-            "a frame that this reader does not know"
-        );
+        ensure!(second & MASKED == 0, "a frame that this reader does not know");
         let (head, length) = match (second, &self.input[2..]) {
             (126, [a, b, ..]) => (4, u64::from(u16::from_be_bytes([*a, *b]))),
             (127, rest) if rest.len() >= 8 => (10, (&rest[..8]).get_u64()),
@@ -167,7 +194,7 @@ impl Socket {
             return Ok(None);
         }
         self.input.advance(head);
-        Ok(Some((first & 0x0f, self.input.split_to(length).freeze())))
+        Ok(Some((first, self.input.split_to(length).freeze())))
     }
 
     fn frame_out(&mut self, opcode: u8, payload: &[u8]) {
@@ -208,5 +235,69 @@ impl Stream {
             Self::Plain(stream) => stream.read_buf(into).await,
             Self::Tls(stream) => stream.read_buf(into).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// A socket whose server has sent these bytes.
+    async fn received(bytes: &[u8]) -> Socket {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        Socket {
+            stream: Stream::Plain(stream),
+            input: BytesMut::from(bytes),
+            output: BytesMut::new(),
+            pieces: None,
+            bytes_in: 0,
+        }
+    }
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, payload.len() as u8], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn a_message_in_pieces_is_put_together_around_a_ping() {
+        let frames = [
+            frame(BINARY, b"one "),
+            frame(CONTINUATION, b"and "),
+            frame(FIN | PING, b"?"),
+            frame(FIN | CONTINUATION, b"two"),
+            frame(FIN | BINARY, b"three"),
+        ];
+        let mut socket = received(&frames[..3].concat()).await;
+        assert_eq!(socket.message().expect("these are frames"), None);
+        assert_eq!(socket.output[..], [FIN | PONG, MASKED | 1, 0, 0, 0, 0, b'?']);
+        socket.input.extend_from_slice(&frames[3..].concat());
+        for whole in [&b"one and two"[..], b"three"] {
+            assert_eq!(socket.message().expect("these are frames").as_deref(), Some(whole));
+        }
+        assert_eq!(socket.message().expect("there is nothing"), None);
+    }
+
+    #[tokio::test]
+    async fn pieces_out_of_order_are_refused() {
+        let refused = [
+            frame(FIN | CONTINUATION, b"of nothing"),
+            [frame(BINARY, b"one"), frame(FIN | BINARY, b"two")].concat(),
+            [frame(BINARY, b"one"), frame(BINARY, b"two")].concat(),
+            frame(PING, b"in pieces"),
+        ];
+        for frames in refused {
+            let mut socket = received(&frames).await;
+            assert!(socket.message().is_err(), "{frames:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_in_pieces_has_a_limit() {
+        let mut socket = received(&frame(FIN | CONTINUATION, b"!")).await;
+        socket.pieces = Some(BytesMut::zeroed(PIECED_BYTES_MAX));
+        assert!(socket.message().is_err());
     }
 }
