@@ -80,8 +80,22 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Of every thread that loads or merges documents; what is not used takes no memory. Automerge goes back along a chain of changes by
+/// recursion, with 6 bytes of stack for each change that another chain lies beside: this is enough for more changes than fit a budget.
+const STACK_BYTES: usize = 128 << 20;
+
 /// Runs the command that the process was started with.
 pub(crate) fn main() -> ExitCode {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+    match thread.spawn(run).map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        // The panic has been printed.
+        Ok(Err(_)) => ExitCode::from(101),
+        Err(error) => fail(&Failure::Error(error.into())),
+    }
+}
+
+fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return manual_or_usage(&error),
@@ -166,5 +180,8 @@ fn find_store(data: &Path) -> anyhow::Result<()> {
 
 /// A runtime for the commands that do more than one thing at a time.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
 }

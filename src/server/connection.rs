@@ -454,7 +454,8 @@ impl Reader {
             };
             match memory.try_take(whole.memory_bytes()) {
                 Some(share) => Unpacked::Done(whole.changes(), Some(share)),
-                None => Unpacked::NoMemory,
+                None if memory.could_hold(whole.memory_bytes()) => Unpacked::NoMemory,
+                None => Unpacked::Done(Err(Refusal::Limit("the document is too large for this server")), None),
             }
         };
         let lost = Unpacked::Done(Err(Refusal::Dishonest("the document cannot be taken apart")), None);

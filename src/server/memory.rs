@@ -56,6 +56,11 @@ impl Memory {
         self.held().saturating_sub(wanted)
     }
 
+    /// Whether a share of so much could be had by who comes, if nothing else were held.
+    pub fn could_hold(&self, bytes: u64) -> bool {
+        bytes <= self.for_comers()
+    }
+
     fn for_comers(&self) -> u64 {
         self.bytes_max - self.bytes_max / 8
     }

@@ -494,6 +494,38 @@ fn skipped_counters_are_limited() {
 }
 
 #[test]
+fn hashes_that_were_sought_are_limited() {
+    let (mut room, first) = Room::new();
+    // Automerge keeps a list of the others for each change whose hash begins with a zero byte.
+    let sought = |actor, seq, start_op, dep| {
+        let timed = |time| ExpandedChange {
+            time,
+            ..change(actor, seq, start_op, &[dep], vec![])
+        };
+        let mut changes = (0..).map(timed);
+        changes
+            .find(|change| Change::from(change.clone()).hash().0[0] == 0)
+            .expect("one in 256")
+    };
+    let mut last = room.admit(change(BOB, 1, NEXT, &[first], vec![]));
+    for seq in 2..=65 {
+        last = room.admit(sought(BOB, seq, NEXT, last));
+    }
+    let verdict = room.verdict(sought(BOB, 66, NEXT, last));
+    assert!(matches!(verdict, Verdict::Refused(Refusal::Limit(_))), "{verdict:?}");
+    let other = (1..).map(|time| ExpandedChange {
+        time,
+        ..change(BOB, 66, NEXT, &[last], vec![])
+    });
+    room.admit(
+        other
+            .into_iter()
+            .find(|change| Change::from(change.clone()).hash().0[0] != 0)
+            .expect("most"),
+    );
+}
+
+#[test]
 fn nesting_is_limited() {
     let (room, first) = Room::new();
     let nested = |depth: u64| {

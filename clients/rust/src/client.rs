@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Calls that wait for the client's thread; further ones wait before they are taken.
 const COMMANDS_MAX: usize = 1_024;
+/// Of the client's thread: Automerge goes back along chains of changes by recursion. What is not used takes no memory.
+const STACK_BYTES: usize = 64 << 20;
 
 /// The client is closed, or its thread is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +71,7 @@ impl Client {
             .map_err(ConnectError::Thread)?;
         std::thread::Builder::new()
             .name("syncline-client".to_owned())
+            .stack_size(STACK_BYTES)
             .spawn(move || runtime.block_on(task.run()))
             .map_err(ConnectError::Thread)?;
         Ok(Self { commands, status })

@@ -15,6 +15,16 @@ use syncline_protocol::ChangeHash;
 /// 150 bytes for every counter skipped, so that without a limit a few small changes would keep every browser from loading it.
 pub(crate) const GAP_OPS_MAX: u64 = 100_000;
 
+/// How many of the recent changes may have hashes that begin with a zero byte, whatever their number; and one in how many.
+///
+/// Automerge keeps for each of these a list of all before it, and compares their pasts one by one. By chance one in 256 is such, so
+/// nobody who does not try for them comes near.
+const LANDMARKS_MIN: usize = 64;
+const LANDMARKS_SHARE: usize = 100;
+
+const TOO_MANY_LANDMARKS: Refusal =
+    Refusal::Limit("too many changes of this document have hashes that begin with a zero byte; make this one anew");
+
 const TOO_MANY_GAPS: Refusal =
     Refusal::Limit("too many changes of this document were made on older states; make this one on the newest");
 
@@ -76,6 +86,11 @@ pub(super) fn place(
         return Err(Verdict::Refused(Refusal::Limit(
             "the document has as many changes as it can",
         )));
+    }
+    let graph = index.graph();
+    let landmarks_max = LANDMARKS_MIN.max(graph.recent_len() / LANDMARKS_SHARE);
+    if change.hash().0[0] == 0 && graph.landmarks() >= landmarks_max {
+        return Err(Verdict::Refused(TOO_MANY_LANDMARKS));
     }
     let numbers: Vec<_> = change.actors.iter().map(|id| index.actor_number(id)).collect();
     let near = if found.distant {

@@ -16,11 +16,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use syncline_protocol::Limits;
 
 /// Changes in one document.
-const CHANGES_MAX: u64 = 10_000;
+const CHANGES_MAX: u64 = 4_000;
 /// Actors in one document: taking it apart goes through all of them for each change.
 const ACTORS_MAX: u64 = 1_000;
 /// Columns of the changes, and of the operations.
 const COLUMNS_MAX: u64 = 32;
+/// Changes times actors: Automerge compares the changes whose hashes begin with a zero byte with each other, actor by actor, and
+/// nobody can see the hashes before.
+const CHANGES_BY_ACTORS_MAX: u64 = 1_000_000;
+/// What that takes for each pair of changes, if all are such.
+const BYTES_PER_PAIR: u64 = 3;
 /// What taking a document apart takes for each change and each operation, and how often all its bytes: at most, about.
 const BYTES_PER_CHANGE: u64 = 4 << 10;
 const BYTES_PER_VALUE: u64 = 512;
@@ -78,7 +83,7 @@ impl Whole {
                 count = values;
             }
         }
-        if count > CHANGES_MAX {
+        if count > CHANGES_MAX || count * actors > CHANGES_BY_ACTORS_MAX {
             return Err(TOO_LARGE);
         }
         for (spec, length) in operations {
@@ -86,7 +91,10 @@ impl Whole {
         }
         let used = COPIES * (limits.inflated_bytes_max - sums.bytes_left);
         Ok(Self {
-            memory_bytes: BYTES_PER_CHANGE * count + BYTES_PER_VALUE * sums.values + used,
+            memory_bytes: BYTES_PER_CHANGE * count
+                + BYTES_PER_PAIR * count * count
+                + BYTES_PER_VALUE * sums.values
+                + used,
             bytes,
         })
     }

@@ -106,6 +106,11 @@ impl Graph {
         self.front + self.recent.len() as u32
     }
 
+    /// How many changes are recent.
+    pub(in crate::engine) fn recent_len(&self) -> usize {
+        self.recent.len()
+    }
+
     /// Whether the recent part is the whole graph.
     pub(in crate::engine) fn is_whole(&self) -> bool {
         self.front == 0
@@ -116,6 +121,11 @@ impl Graph {
         let mut same = self.by_prefix.range((prefix, 0)..=(prefix, u32::MAX));
         same.find(|(_, position)| self.node(*position).is_some_and(|node| node.hash == *hash))
             .map(|&(_, position)| position)
+    }
+
+    /// How many of the recent changes have hashes that begin with a zero byte: one in 256, where nobody sees to it.
+    pub(in crate::engine) fn landmarks(&self) -> usize {
+        self.by_prefix.range(..(1 << 56, 0)).count()
     }
 
     pub(in crate::engine) fn node(&self, position: u32) -> Option<&Node> {

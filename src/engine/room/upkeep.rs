@@ -14,6 +14,8 @@ const OVERDUE: u64 = 2;
 const RETRY_MS: u64 = 5_000;
 /// So many changes are merged without a rest since the last merge.
 const WORTH_CHANGES: u64 = 256;
+/// A merge may have waited long for its turn; the rest after it is never longer.
+const MERGE_RESTS_MS_MAX: u64 = 120_000;
 /// While edits come, the next snapshot waits so many times as long as the last one took: each costs as much as the document
 /// is long, and many changes may come at once.
 const COMPACTION_RESTS: u64 = 10;
@@ -219,11 +221,18 @@ impl Upkeep {
         let old = self.unmerged_since?.plus_ms(tuning.merge_after_ms);
         let quiet = self.last_edit.plus_ms(tuning.merge_quiet_ms);
         let due = old.min(quiet).max(self.retry_at());
-        Some(if self.are_few_unmerged() {
+        Some(if self.are_many_unmerged(tuning) {
+            self.retry_at()
+        } else if self.are_few_unmerged() {
             due.max(self.merge_rests_until)
         } else {
             due
         })
+    }
+
+    /// So many that nothing else is waited for.
+    fn are_many_unmerged(&self, tuning: &Tuning) -> bool {
+        self.unmerged() >= tuning.merge_changes || self.unmerged_bytes() >= tuning.merge_bytes
     }
 
     /// Too few to go through the whole document for them soon.
@@ -237,8 +246,7 @@ impl Upkeep {
     }
 
     fn merge_is_due(&self, now: Time, tuning: &Tuning) -> bool {
-        let many = self.unmerged() >= tuning.merge_changes || self.unmerged_bytes() >= tuning.merge_bytes;
-        let due = self.merge_is_due_at(tuning).is_some_and(|at| at <= now) || (many && self.retry_at() <= now);
+        let due = self.merge_is_due_at(tuning).is_some_and(|at| at <= now);
         (self.wanted && self.document.is_none()) || (self.unmerged() > 0 && due)
     }
 
@@ -317,7 +325,9 @@ impl Room {
             .document
             .as_ref()
             .is_some_and(|(_, position)| *position == live.durable);
-        if upkeep.merge_is_due(now, tuning) || (compacting && !current && closing) {
+        // Who opens the document next takes what is stored for merged.
+        let last = closing && ((compacting && !current) || upkeep.unmerged() > 0) && upkeep.retry_at() <= now;
+        if upkeep.merge_is_due(now, tuning) || last {
             upkeep.work = Work::Merging {
                 bytes: live.log_bytes,
                 since: now,
@@ -405,7 +415,8 @@ impl Room {
                 live.pipeline.index.settle(upkeep.merged);
                 if let Work::Merging { bytes, since } = work {
                     upkeep.merged_bytes = bytes;
-                    upkeep.merge_rests_until = now.plus_ms(now.ms_since(since) * self.tuning.merge_rests);
+                    let rest_ms = now.ms_since(since) * self.tuning.merge_rests;
+                    upkeep.merge_rests_until = now.plus_ms(rest_ms.min(MERGE_RESTS_MS_MAX));
                 }
                 upkeep.unmerged_since = (upkeep.unmerged() > 0).then_some(now);
                 while upkeep.authors.front().is_some_and(|(end, _)| *end <= position) {

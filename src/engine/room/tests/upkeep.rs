@@ -380,6 +380,31 @@ fn an_empty_room_makes_a_snapshot_and_closes() {
 }
 
 #[test]
+fn a_room_merges_before_it_closes_though_merges_rest() {
+    let changes = typed(1, 2);
+    let mut bench = Bench::open_with(Limits::default(), Tuning::default());
+    bench.join(1);
+    bench.edit(1, 1, &changes[..1]);
+    bench.store();
+    bench.pass(2_000);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.pass(100);
+    bench.feed(Event::Merged(merged(&changes[..1])));
+    bench.edit(1, 2, &changes[1..]);
+    bench.store();
+    bench.feed(Event::Left {
+        session: SessionId::new(1),
+    });
+    bench.pass(59_999);
+    assert!(work(&mut bench).is_empty(), "it rests");
+    bench.pass(1);
+    assert_eq!(work(&mut bench), ["merge"], "who comes next takes all for merged");
+    bench.feed(Event::Merged(merged(&changes)));
+    bench.settle();
+    assert_eq!(work(&mut bench), ["close"]);
+}
+
+#[test]
 fn a_document_at_rest_makes_a_snapshot_though_members_stay() {
     let rests = Tuning {
         merge_quiet_ms: 2_000,
