@@ -37,14 +37,14 @@ fn check(name: &str, bytes: &[u8], expected: &str) {
     assert!(fastest / times < 500, "{name}: {fastest} µs for {times}");
 }
 
-fn unsigned(number: u64) -> Vec<u8> {
+pub(crate) fn unsigned(number: u64) -> Vec<u8> {
     let mut out = Vec::new();
     leb128(&mut out, number);
     out
 }
 
 /// A run of `length` equal values; lengths are signed numbers.
-fn run(length: u64, value: &[u8]) -> Vec<u8> {
+pub(crate) fn run(length: u64, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = length;
     while rest >= 0x40 {

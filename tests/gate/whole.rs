@@ -1,6 +1,7 @@
 //! Whole documents from peers: taken apart into exactly their changes, or refused before anything is expanded.
 
 use crate::{
+    bombs::{run, unsigned},
     cases, forge,
     forge::{chunk, leb128},
     history::{Style, document, history},
@@ -96,25 +97,6 @@ fn mutated_documents_are_refused_or_taken_apart_and_nothing_else_happens() {
     }
     println!("{refused} refused unseen, {broken} by Automerge, {taken} taken apart");
     assert!(broken > total / 20, "too few reach Automerge to show anything");
-}
-
-fn unsigned(number: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    leb128(&mut out, number);
-    out
-}
-
-/// A run of `length` equal values; lengths are signed numbers.
-fn run(length: u64, value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = length;
-    while rest >= 0x40 {
-        out.push(rest as u8 & 0x7f | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-    out.extend(value);
-    out
 }
 
 fn deflated(bytes: &[u8]) -> Vec<u8> {

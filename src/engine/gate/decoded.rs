@@ -83,7 +83,8 @@ const TABLE: Refusal = Refusal::Dishonest("tables are not supported");
 
 /// Expands the columns and proves that the same change encodes to the same bytes. CPU-heavy for large changes.
 ///
-/// One plain operation is read without Automerge (`single.rs`). Everything else is decoded by it, and encoded again: it runs under `catch_unwind` here, on nothing but this change's bytes: should it panic, the change is refused.
+/// One plain operation is read without Automerge (`single.rs`). Everything else Automerge decodes, and encodes again to compare. It runs
+/// under `catch_unwind`, on nothing but this change's bytes: should it panic, the change is refused.
 ///
 /// # Errors
 /// [`Refusal::Dishonest`] for what does not decode, is not canonical, or makes a table.

@@ -1,7 +1,7 @@
 //! How many documents are merged at once, and how long merges rest: together they take a quarter of the cores while edits come.
 //!
 //! A room stops taking edits when it waits for its merge too long, so a small document's must not wait for another's that takes
-//! seconds: the small ones have a place of their own.
+//! seconds: the small ones have a place of their own, and do not rest while a room waits so. Then merges take more than their share.
 
 use crate::server::clock::Clock;
 use std::{

@@ -55,6 +55,20 @@ fn work(bench: &mut Bench) -> Vec<&'static str> {
     kinds(&effects).into_iter().filter(|kind| work.contains(kind)).collect()
 }
 
+/// A room with one member, whose first change took so long to merge.
+fn merged_once(change: &Bytes, took_ms: u64) -> Bench {
+    let first = std::slice::from_ref(change);
+    let mut bench = Bench::open_with(Limits::default(), Tuning::default());
+    bench.join(1);
+    bench.edit(1, 1, first);
+    bench.store();
+    bench.pass(2_000);
+    assert_eq!(work(&mut bench), ["merge"]);
+    bench.pass(took_ms);
+    bench.feed(Event::Merged(merged(first)));
+    bench
+}
+
 #[test]
 fn a_merge_is_due_by_number_and_by_age() {
     let changes = typed(1, 5);
@@ -106,14 +120,7 @@ fn a_merge_is_due_when_it_has_become_quiet() {
 #[test]
 fn merges_of_few_changes_rest_a_thousand_times_as_long_as_the_last_one_took() {
     let changes = typed(1, 300);
-    let mut bench = Bench::open_with(Limits::default(), Tuning::default());
-    bench.join(1);
-    bench.edit(1, 1, &changes[..1]);
-    bench.store();
-    bench.pass(2_000);
-    assert_eq!(work(&mut bench), ["merge"]);
-    bench.pass(70);
-    bench.feed(Event::Merged(merged(&changes[..1])));
+    let mut bench = merged_once(&changes[0], 70);
     bench.edit(1, 2, &changes[1..2]);
     bench.store();
     bench.pass(60_000);
@@ -382,14 +389,7 @@ fn an_empty_room_makes_a_snapshot_and_closes() {
 #[test]
 fn a_room_merges_before_it_closes_though_merges_rest() {
     let changes = typed(1, 2);
-    let mut bench = Bench::open_with(Limits::default(), Tuning::default());
-    bench.join(1);
-    bench.edit(1, 1, &changes[..1]);
-    bench.store();
-    bench.pass(2_000);
-    assert_eq!(work(&mut bench), ["merge"]);
-    bench.pass(100);
-    bench.feed(Event::Merged(merged(&changes[..1])));
+    let mut bench = merged_once(&changes[0], 100);
     bench.edit(1, 2, &changes[1..]);
     bench.store();
     bench.feed(Event::Left {
