@@ -35,9 +35,13 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, error::ProtocolError},
 };
 
+mod silence;
 mod write;
 
-use self::write::{CLOSE_TIMEOUT, write};
+use self::{
+    silence::{Due, Silence},
+    write::{CLOSE_TIMEOUT, write},
+};
 
 /// A WebSocket on whatever carries it; its buffers and message sizes are limited.
 pub type Socket = WebSocketStream<Stream>;
@@ -108,8 +112,7 @@ pub fn run(socket: Socket, admission: Admission, server: Arc<Server>) -> impl Fu
         unpacking: None,
         seat: None,
         paused_until: None,
-        heard_ms: server.clock.monotonic_ms(),
-        pinged_ms: 0,
+        silence: silence(admission.dialect, &server),
         server: server.clone(),
     };
     tracing::debug!(session = %id, address = %admission.address, dialect = ?admission.dialect, "connected");
@@ -143,8 +146,7 @@ struct Reader {
     unpacking: Option<Pin<Box<dyn Future<Output = Unpacked> + Send>>>,
     seat: Option<Seat>,
     paused_until: Option<Time>,
-    heard_ms: u64,
-    pinged_ms: u64,
+    silence: Silence,
     server: Arc<Server>,
 }
 
@@ -180,7 +182,7 @@ impl Reader {
             let held_up = self.post.is_full() || self.unpacking.is_some() || !self.outbox.is_readable();
             if held_up {
                 // It is we who do not listen.
-                self.heard_ms = now.ms();
+                self.silence.broken(now.ms());
             }
             let reading = self.paused_until.is_none() && !leaving && !held_up && self.may_be_read();
             let outbox = self.outbox.clone();
@@ -260,7 +262,7 @@ impl Reader {
     }
 
     fn received(&mut self, message: Message) {
-        self.heard_ms = self.server.clock.monotonic_ms();
+        self.silence.broken(self.server.clock.monotonic_ms());
         if Switch::Echo.is_on() {
             return self.echo(message);
         }
@@ -326,22 +328,17 @@ impl Reader {
     /// Pings a silent peer, gives up a dead one, and lets the session look at the time. Whether to go on.
     fn woke(&mut self) -> bool {
         let now = self.now();
-        let (limits, silent_ms) = (&self.server.config.limits, now.ms() - self.heard_ms.min(now.ms()));
-        if silent_ms >= limits.idle_timeout_ms + ms(CLOSE_TIMEOUT) {
-            return false;
-        }
-        if silent_ms >= limits.idle_timeout_ms {
-            if !self.outbox.is_closed() {
-                self.server.metrics.give_up(GivenUp::Silent);
+        match self.silence.due(now.ms()) {
+            Due::Nothing => {}
+            Due::Ping => self.outbox.ping(),
+            Due::GiveUp => {
+                if !self.outbox.is_closed() {
+                    self.server.metrics.give_up(GivenUp::Silent);
+                }
+                let text = "nothing was heard for too long".to_owned();
+                self.outbox.close(CloseCode::TooSlow, text);
             }
-            let text = "nothing was heard for too long".to_owned();
-            self.outbox.close(CloseCode::TooSlow, text);
-            return true;
-        }
-        let ping_ms = self.ping_interval_ms();
-        if silent_ms >= ping_ms && now.ms() >= self.pinged_ms + ping_ms {
-            self.pinged_ms = now.ms();
-            self.outbox.ping();
+            Due::End => return false,
         }
         if self.session.next_wakeup().is_some_and(|at| at <= now) {
             self.handle(Event::Woke);
@@ -350,23 +347,8 @@ impl Reader {
     }
 
     fn next_wakeup(&self) -> Time {
-        let limits = &self.server.config.limits;
-        let ping = Time::from_ms(self.heard_ms.max(self.pinged_ms) + self.ping_interval_ms());
-        let mut dead = Time::from_ms(self.heard_ms + limits.idle_timeout_ms);
-        if dead <= self.now() {
-            dead = dead.plus_ms(ms(CLOSE_TIMEOUT));
-        }
         let others = self.session.next_wakeup().into_iter().chain(self.paused_until);
-        others.fold(ping.min(dead), Time::min)
-    }
-
-    /// Peers of the repo dialect are used to hear from their server often.
-    fn ping_interval_ms(&self) -> u64 {
-        let interval_ms = self.server.config.limits.ping_interval_ms;
-        match self.dialect {
-            Dialect::Native => interval_ms,
-            Dialect::Repo => interval_ms.min(REPO_PING_MS),
-        }
+        others.fold(Time::from_ms(self.silence.next_ms()), Time::min)
     }
 
     /// Feeds the session, and does what it wants done; what that leads to is fed back in before anything else.
@@ -534,8 +516,14 @@ async fn comes_true(mut whether: watch::Receiver<bool>) {
     let _ = whether.wait_for(|is_so| *is_so).await;
 }
 
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// Peers of the repo dialect are used to hear from their server often.
+fn silence(dialect: Dialect, server: &Server) -> Silence {
+    let limits = &server.config.limits;
+    let ping_ms = match dialect {
+        Dialect::Native => limits.ping_interval_ms,
+        Dialect::Repo => limits.ping_interval_ms.min(REPO_PING_MS),
+    };
+    Silence::new(server.clock.monotonic_ms(), ping_ms, limits.idle_timeout_ms)
 }
 
 /// What is wrong after an error of the WebSocket; `None` when the peer is gone.
