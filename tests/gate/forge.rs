@@ -11,6 +11,12 @@ use std::num::NonZeroU64;
 /// A chunk of the same kind with a few bytes changed, put in, taken out or repeated.
 pub(crate) fn mutant(rng: &mut Rng, honest: &[u8]) -> Vec<u8> {
     let mut body = body(honest).to_vec();
+    scratch(rng, &mut body);
+    chunk(honest[8], &body)
+}
+
+/// Changes, puts in, takes out or repeats a few of these bytes.
+pub(crate) fn scratch(rng: &mut Rng, body: &mut Vec<u8>) {
     for _ in 0..1 + rng.below(4) {
         let at = rng.below(body.len());
         match rng.below(12) {
@@ -32,7 +38,6 @@ pub(crate) fn mutant(rng: &mut Rng, honest: &[u8]) -> Vec<u8> {
             break;
         }
     }
-    chunk(honest[8], &body)
 }
 
 /// What stands behind the chunk's length.

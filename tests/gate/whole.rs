@@ -2,15 +2,23 @@
 
 use crate::{
     bombs::{run, unsigned},
-    cases, forge,
+    cases, decoded, forge,
     forge::{chunk, leb128},
     history::{Style, document, history},
     rng::Rng,
+    somebody,
 };
-use automerge::{Automerge, SaveOptions};
+use automerge::{
+    ActorId, Automerge, Change, ObjType, ROOT, SaveOptions,
+    legacy::{ElementId, Key, MarkData, ObjectId, Op, OpId, OpType},
+    transaction::Transactable,
+};
 use bytes::Bytes;
 use std::io::Write;
-use syncline::engine::gate::{self, Refusal, Whole};
+use syncline::engine::{
+    gate::{self, Refusal, Verdict, Whole},
+    index::Index,
+};
 use syncline_protocol::Limits;
 
 /// Columns of a document's table of changes, by the number that Automerge gives each.
@@ -173,6 +181,62 @@ fn a10_what_a_document_inflates_to_is_limited() {
     is_too_much("a long key for each operation", with(1, &changes(1), &key), 2 << 20);
     let values = [(VALUES, vec![0; 9 << 20])];
     is_too_much("more than one edit may hold", with(1, &[], &values), 10 << 20);
+}
+
+#[test]
+fn a10_columns_that_speak_of_different_numbers_of_rows_are_refused() {
+    let actors = |count| (ACTOR, run(count, &[0]));
+    let columns = [
+        with(1, &[actors(1), (SEQ, run(4_000, &[1]))], &[]),
+        with(1, &[(SEQ, run(2, &[1])), (MAX_OP, run(3, &[1]))], &[]),
+        with(
+            1,
+            &changes(1),
+            &[(KEY, run(2, b"\x01a")), (ID_ACTOR, run(200_000, &[0]))],
+        ),
+    ];
+    for document in columns {
+        let result = Whole::read(document, &Limits::default());
+        assert!(matches!(result, Err(Refusal::Dishonest(_))), "{result:?}");
+    }
+    let no_messages = [changes(3), vec![(MESSAGE, Vec::new())]].concat();
+    let result = Whole::read(with(1, &no_messages, &[]), &Limits::default());
+    assert!(result.is_ok(), "an empty column is one of nulls: {result:?}");
+}
+
+/// Automerge merges and saves such a mark, and loads the document no more; of old it wrote empty marks so.
+#[test]
+fn e21_a10_a_document_whose_mark_ends_before_it_begins_is_passed_over() {
+    let author = ActorId::from([7; 16]);
+    let id = |counter| OpId::new(counter, &author);
+    let mut document = Automerge::new().with_actor(author.clone());
+    let mut transaction = document.transaction();
+    let made = transaction.put_object(ROOT, "text", ObjType::Text).unwrap();
+    transaction.splice_text(&made, 0, 0, "hi").unwrap();
+    transaction.commit();
+    let mut change = document.get_last_local_change().unwrap().decode();
+    let mark = |action| Op {
+        action,
+        obj: ObjectId::Id(id(1)),
+        key: Key::Seq(ElementId::Id(id(2))),
+        pred: Vec::new().into(),
+        insert: true,
+    };
+    let begin = OpType::MarkBegin(MarkData {
+        name: "bold".into(),
+        value: true.into(),
+        expand: false,
+    });
+    // Of two that are inserted behind the same element the later one comes first.
+    change.operations.extend([mark(begin), mark(OpType::MarkEnd(false))]);
+    let change = Change::from(change);
+    let mut old = Automerge::new();
+    old.apply_changes([change.clone()]).unwrap();
+    let result = take_apart(saved(&old, true));
+    assert!(matches!(result, Err(Refusal::Limit(_))), "{result:?}");
+    let change = decoded(change.raw_bytes()).expect("a well-formed change");
+    let verdict = gate::check(&Index::default(), None, &somebody(), &change, &Limits::default());
+    assert!(matches!(verdict, Verdict::Refused(Refusal::Limit(_))), "{verdict:?}");
 }
 
 #[test]

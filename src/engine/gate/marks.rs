@@ -11,6 +11,11 @@ use super::{
 };
 use crate::engine::index::GlobalOpId;
 
+/// Honest apps of the past made such: older Automerge wrote the mark of an empty range so.
+pub(super) const MARK_ENDS_FIRST: Refusal = Refusal::Limit(
+    "a mark ends before it begins, as older Automerge wrote empty ones; no document with it can be loaded",
+);
+
 /// The marks of one change.
 pub(super) struct Marks {
     /// How many steps up the tree they may take together; what takes more is left to merging.
@@ -54,7 +59,7 @@ impl Marks {
         }
         let (first, second) = (element(references, begin)?, element(references, at)?);
         match self.comes_first(references, first, second) {
-            Some(false) => dishonest("a mark ends before it begins"),
+            Some(false) => Err(MARK_ENDS_FIRST),
             Some(true) => Ok(true),
             None => Ok(false),
         }

@@ -8,9 +8,10 @@ use super::{
     Refusal,
     columns::{Runs, add_product},
     header::{DOCUMENT, checked_hash, frame, inflate, read_actor},
+    marks::MARK_ENDS_FIRST,
     reader::Reader,
 };
-use automerge::Automerge;
+use automerge::{Automerge, AutomergeError};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use syncline_protocol::Limits;
@@ -34,8 +35,10 @@ const COPIES: u64 = 4;
 const UNREADABLE: Refusal = Refusal::Dishonest("the document cannot be read");
 const TOO_LARGE: Refusal = Refusal::Limit("the document is larger than what is taken in one piece; send its changes");
 
-/// The column of the changes' actors: one value for each change.
-const CHANGE_ACTOR: u64 = 0x01;
+/// Kinds of columns: one that says how many values of the columns behind it, of the same number, belong to each row, and
+/// bytes whose lengths the column before it says.
+const GROUP: u64 = 0;
+const RAW: u64 = 7;
 /// Set where a column is deflated.
 const DEFLATED: u64 = 0b1000;
 
@@ -76,19 +79,11 @@ impl Whole {
             bytes_left: limits.inflated_bytes_max,
             values: 0,
         };
-        let mut count = 0;
-        for (spec, length) in changes {
-            let values = sums.add(spec, reader.take(length)?)?;
-            if spec & !DEFLATED == CHANGE_ACTOR {
-                count = values;
-            }
-        }
+        let count = sums.table(&mut reader, changes)?;
         if count > CHANGES_MAX || count * actors > CHANGES_BY_ACTORS_MAX {
             return Err(TOO_LARGE);
         }
-        for (spec, length) in operations {
-            sums.add(spec, reader.take(length)?)?;
-        }
+        sums.table(&mut reader, operations)?;
         let used = COPIES * (limits.inflated_bytes_max - sums.bytes_left);
         Ok(Self {
             memory_bytes: BYTES_PER_CHANGE * count
@@ -109,16 +104,24 @@ impl Whole {
     /// Automerge runs under `catch_unwind` here, on nothing but these bytes.
     ///
     /// # Errors
-    /// [`Refusal::Dishonest`] if it cannot be taken apart.
+    /// [`Refusal::Limit`] if Automerge wrote it once and loads it no more, [`Refusal::Dishonest`] if it cannot be taken apart.
     pub fn changes(self) -> Result<Vec<Bytes>, Refusal> {
         let apart = AssertUnwindSafe(|| {
-            let document = Automerge::load(&self.bytes).ok()?;
+            let document = Automerge::load(&self.bytes).map_err(|error| refusal(&error))?;
             let changes = document.get_changes(&[]);
             let plain = changes.iter().map(|change| Bytes::copy_from_slice(change.raw_bytes()));
-            Some(plain.collect())
+            Ok(plain.collect())
         });
-        catch_unwind(apart).ok().flatten().ok_or(UNREADABLE)
+        catch_unwind(apart).unwrap_or(Err(UNREADABLE))
     }
+}
+
+/// Why Automerge does not load a document. Its errors tell the reason in words only.
+fn refusal(error: &AutomergeError) -> Refusal {
+    if error.to_string().contains("mark operation order") {
+        return MARK_ENDS_FIRST;
+    }
+    UNREADABLE
 }
 
 /// The columns that a table announces, with the length of each.
@@ -143,6 +146,25 @@ struct Sums {
 }
 
 impl Sums {
+    /// Adds the columns of a table, and says how many rows it has: all columns speak of as many, or of nothing but nulls, and
+    /// then they are empty.
+    fn table(&mut self, reader: &mut Reader<'_>, columns: Vec<(u64, u64)>) -> Result<u64, Refusal> {
+        let (mut rows, mut group) = (None, None);
+        for (spec, length) in columns {
+            let values = self.add(spec, reader.take(length)?)?;
+            let (number, kind) = (spec >> 4, spec & 0b111);
+            if kind == GROUP {
+                group = Some(number);
+            } else if kind == RAW || group == Some(number) {
+                continue;
+            }
+            if length > 0 && *rows.get_or_insert(values) != values {
+                return Err(UNREADABLE);
+            }
+        }
+        Ok(rows.unwrap_or(0))
+    }
+
     /// The number of values of one column.
     fn add(&mut self, spec: u64, bytes: &[u8]) -> Result<u64, Refusal> {
         let inflated;
@@ -157,7 +179,7 @@ impl Sums {
         let mut counted = 0;
         match spec & 0b111 {
             // How many further values, of other columns, belong to each.
-            0 => runs.unsigned(|times, value| add_product(&mut counted, times, value))?,
+            GROUP => runs.unsigned(|times, value| add_product(&mut counted, times, value))?,
             // Actors and whole numbers.
             1 | 2 => runs.unsigned(|_, _| Ok(()))?,
             // Differences.

@@ -22,8 +22,8 @@ pub(super) const QUEUED_EDITS_MAX: usize = 1_000;
 pub(super) const QUEUED_BYTES_MAX: usize = 4 << 20;
 /// Actors of one member whose later changes are rejected as `after_reject`; beyond it the first is forgotten.
 const REFUSED_ACTORS_MAX: usize = 64;
-/// Changes of one member that inflate past the limit. One more ends its session.
-const INFLATED_MAX: u32 = 16;
+/// Changes of one member, or whole documents of one connection, that inflate past the limit. One more ends its session.
+pub(in crate::engine) const INFLATED_MAX: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Member {

@@ -23,6 +23,7 @@ pub use event::{
     Append, BundleOf, Effect, Entry, Event, Forms, Join, JoinedPeer, LoadFailure, Loaded, Merged, ReadFailure, Slice,
     Snapshot, Source, Ticket, Told,
 };
+pub(in crate::engine) use member::INFLATED_MAX;
 
 use crate::engine::{
     presence::{self, Presence},

@@ -96,6 +96,8 @@ struct Live {
     last_ephemeral: Option<(String, u64)>,
     /// What came with the document that is being taken apart.
     unpacking: Option<Box<Offer>>,
+    /// Documents that inflated past the limit.
+    inflated: u32,
 }
 
 /// A sync message about a document that the peer has a grant for.
@@ -209,7 +211,10 @@ impl RepoSession {
         match result {
             Ok(changes) => live.offered(now, self.id, &self.host, *offer, changes, out),
             Err(Refusal::Dishonest(text)) => self.close(CloseCode::Dishonest, text, out),
-            // What is too large is passed over.
+            Err(Refusal::Inflates) if live.inflates_too_often() => {
+                self.close(CloseCode::Dishonest, "too many documents inflate past the limit", out);
+            }
+            // What is too large is passed over, and so is what Automerge loads no more.
             Err(_) => live.offered(now, self.id, &self.host, *offer, Vec::new(), out),
         }
     }
@@ -319,7 +324,14 @@ impl Live {
             parting: Vec::new(),
             last_ephemeral: None,
             unpacking: None,
+            inflated: 0,
         }
+    }
+
+    /// Counts a document that inflated past the limit; whether there were too many.
+    fn inflates_too_often(&mut self) -> bool {
+        self.inflated += 1;
+        self.inflated > room::INFLATED_MAX
     }
 
     fn received(

@@ -81,16 +81,19 @@ fn forged(count: u32) -> Vec<ChangeHash> {
     (0..count).map(hash).collect()
 }
 
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+    out
+}
+
 /// A chunk with a right checksum.
 fn chunk(kind: u8, contents: &[u8]) -> Vec<u8> {
-    let mut framed = vec![kind];
-    let mut length = contents.len();
-    while length >= 0x80 {
-        framed.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    framed.push(length as u8);
-    framed.extend(contents);
+    let framed = [&[kind], leb128(contents.len()).as_slice(), contents].concat();
     let hash = Sha256::digest(&framed);
     [&[0x85, 0x6f, 0x4a, 0x83], &hash[..4], &framed].concat()
 }
@@ -228,27 +231,46 @@ fn a10_a_whole_document_is_taken_as_its_changes() {
     calm.goes_on();
 }
 
+/// A document of one actor without heads and operations, and with this column of changes.
+fn column(spec: u8, bytes: &[u8]) -> Vec<u8> {
+    let table = [&[1, 1, 0xaa, 0, 1, spec], leb128(bytes.len()).as_slice(), &[0]].concat();
+    chunk(0, &[table.as_slice(), bytes].concat())
+}
+
+/// A document that inflates to so many bytes.
+fn inflating(bytes: usize) -> Vec<u8> {
+    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+    deflated.write_all(&vec![0; bytes]).expect("it deflates");
+    column(0x09, &deflated.finish().expect("it deflates"))
+}
+
+#[test]
+fn a10_sixteen_documents_that_inflate_too_far_are_passed_over_and_no_more() {
+    let mut calm = Calm::start();
+    let bomb = encode_whole(&forged(1), &inflating(9 << 20));
+    let mut bob = calm.join("bob");
+    for _ in 0..16 {
+        bob.say_sync("calm", bomb.clone());
+    }
+    bob.say_sync("no document id", bomb.clone());
+    loop {
+        match bob.hear() {
+            Ok(RepoMessage::DocUnavailable { .. }) => break,
+            Ok(_) => {}
+            Err(ended) => panic!("the connection ended: {ended:?}"),
+        }
+    }
+    bob.say_sync("calm", bomb);
+    assert_eq!(bob.hear_end().1.code, Some(4409));
+    calm.goes_on();
+}
+
 #[test]
 fn a10_documents_that_inflate_or_claim_much_are_passed_over() {
     let mut calm = Calm::start();
-    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
-    deflated.write_all(&vec![0; 64 << 20]).expect("it deflates");
-    let deflated = deflated.finish().expect("it deflates");
-    // One actor, no heads, a column of the changes' actors, none of operations.
-    let column = |spec: u8, bytes: &[u8]| {
-        let mut contents = vec![1, 1, 0xaa, 0, 1, spec];
-        contents.extend([
-            bytes.len() as u8 & 0x7f | 0x80,
-            (bytes.len() >> 7 & 0x7f) as u8 | 0x80,
-            (bytes.len() >> 14) as u8,
-        ]);
-        contents.push(0);
-        contents.extend(bytes);
-        chunk(0, &contents)
-    };
     let run = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0x00];
     for bomb in [
-        column(0x09, &deflated),
+        inflating(64 << 20),
         column(0x01, &[run.to_vec(), vec![0; 20_000]].concat()),
     ] {
         let mut bob = calm.join("bob");
