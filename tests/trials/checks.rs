@@ -7,6 +7,7 @@ use crate::{
     process::Process,
     trial::ensure,
 };
+use automerge::Automerge;
 use std::net::SocketAddr;
 
 /// Everything promised is there, two fresh replicas of each document are equal, and each takes a further edit.
@@ -44,6 +45,15 @@ pub(crate) fn lost(address: SocketAddr, promised: &Promised) -> Result<usize, St
         lost += missing(&Client::connect(address)?.open(document)?.document()?, hashes);
     }
     Ok(lost)
+}
+
+/// How many changes of an actor a replica holds.
+pub(crate) fn written_by(replica: &Automerge, actor: &[u8]) -> usize {
+    let changes = replica.get_changes(&[]);
+    changes
+        .iter()
+        .filter(|change| change.actor_id().to_bytes() == actor)
+        .count()
 }
 
 /// An honest pair in a document of its own, whom an attack must not hurt.

@@ -17,15 +17,17 @@ use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket, client::In
 /// The number of the empty edits that ask for a sign of life.
 const SIGN_OF_LIFE: u64 = 1 << 40;
 
+pub(crate) type Socket = WebSocket<TcpStream>;
+
 pub(crate) struct Client {
-    pub(crate) socket: WebSocket<TcpStream>,
+    pub(crate) socket: Socket,
     pub(crate) session: SessionId,
 }
 
 /// What came.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    Message(ServerMessage),
+pub(crate) enum Heard<M = ServerMessage> {
+    Message(M),
     /// The connection is gone, with this close code.
     Ended(Option<u16>),
     /// Nothing came in time.
@@ -138,30 +140,12 @@ impl Client {
 
     /// The next message, waited for as long as the slowest machine needs.
     pub(crate) fn hear(&mut self) -> Heard {
-        let begun = clock::now();
-        loop {
-            match self.socket.read() {
-                Ok(Message::Binary(frame)) => match decode_server(&frame) {
-                    Ok(message) => return Heard::Message(message),
-                    Err(error) => panic!("the server sent what is no message: {error}"),
-                },
-                Ok(Message::Close(close)) => return Heard::Ended(close.map(|close| close.code.into())),
-                // Pings come all the time.
-                Ok(_) if begun.elapsed() >= PATIENCE => return Heard::Silence,
-                Ok(_) => {}
-                Err(Error::Io(error)) if is_time_out(&error) => return Heard::Silence,
-                Err(_) => return Heard::Ended(None),
-            }
-        }
+        hear(&mut self.socket, decode)
     }
 
     /// The next message, waited for at most so long.
     pub(crate) fn hear_within(&mut self, limit: Duration) -> Heard {
-        let time_out = |client: &mut Self, limit| client.socket.get_ref().set_read_timeout(Some(limit));
-        time_out(self, limit).expect("a time-out");
-        let heard = self.hear();
-        time_out(self, PATIENCE).expect("a time-out");
-        heard
+        listening_for(limit, &mut self.socket, |socket| hear(socket, decode))
     }
 
     /// Reads until the connection ends; messages on the way are dropped. `None` when it does not end.
@@ -261,6 +245,38 @@ impl Client {
             }
         }
     }
+}
+
+fn decode(frame: &Bytes) -> Result<ServerMessage, String> {
+    decode_server(frame).map_err(|error| error.to_string())
+}
+
+/// The next message of a socket, waited for as long as the slowest machine needs.
+pub(crate) fn hear<M>(socket: &mut Socket, decode: impl Fn(&Bytes) -> Result<M, String>) -> Heard<M> {
+    let begun = clock::now();
+    loop {
+        match socket.read() {
+            Ok(Message::Binary(frame)) => match decode(&frame) {
+                Ok(message) => return Heard::Message(message),
+                Err(error) => panic!("the server sent what is no message: {error}"),
+            },
+            Ok(Message::Close(close)) => return Heard::Ended(close.map(|close| close.code.into())),
+            // Pings come all the time.
+            Ok(_) if begun.elapsed() >= PATIENCE => return Heard::Silence,
+            Ok(_) => {}
+            Err(Error::Io(error)) if is_time_out(&error) => return Heard::Silence,
+            Err(_) => return Heard::Ended(None),
+        }
+    }
+}
+
+/// What comes of this while the socket waits at most so long.
+pub(crate) fn listening_for<T>(limit: Duration, socket: &mut Socket, listen: impl FnOnce(&mut Socket) -> T) -> T {
+    let time_out = |socket: &Socket, limit| socket.get_ref().set_read_timeout(Some(limit));
+    time_out(socket, limit).expect("a time-out");
+    let heard = listen(socket);
+    time_out(socket, PATIENCE).expect("a time-out");
+    heard
 }
 
 fn is_time_out(error: &std::io::Error) -> bool {

@@ -75,6 +75,11 @@ impl Author {
 }
 
 impl Author {
+    /// All that it made, as it is saved.
+    pub(crate) fn saved(&self) -> Bytes {
+        self.replica.save().into()
+    }
+
     /// A change that puts so many random bytes in the place of the last ones.
     pub(crate) fn large(&mut self, bytes: usize) -> Bytes {
         let mut rng = Rng::new(self.made);

@@ -22,6 +22,7 @@ mod journal;
 mod load;
 #[path = "../gate/oracle.rs"]
 mod oracle;
+mod peer;
 mod process;
 mod report;
 #[path = "../gate/rng.rs"]
@@ -58,6 +59,7 @@ const ROWS: &[&Row] = &[
     &service::clocks::ROW,
     &hostile::websocket::ROW,
     &hostile::mutants::ROW,
+    &hostile::peer_mutants::ROW,
     &hostile::bombs::OPS,
     &hostile::bombs::DEFLATE,
     &hostile::shapes::ROW,
@@ -67,6 +69,9 @@ const ROWS: &[&Row] = &[
     &hostile::access::READER,
     &hostile::access::MATRIX,
     &hostile::access::EXPIRY,
+    &hostile::peers::READER,
+    &hostile::peers::MATRIX,
+    &hostile::peers::EXPIRY,
     &hostile::tokens::ROW,
     &hostile::access::ORIGIN,
     &hostile::tls::ROW,
@@ -74,6 +79,7 @@ const ROWS: &[&Row] = &[
     &service::scarce::ROW,
     &service::alarm::COMPACTION,
     &service::alarm::UNSYNCED,
+    &service::peers::UNSYNCED,
     &service::faults::RESET,
     &service::merging::ROW,
     &service::mixed::ROW,

@@ -1,7 +1,7 @@
 //! Rows 27, 28, 29 and 31: who may do what, and from where.
 
 use crate::{
-    checks::Witnesses,
+    checks::{Witnesses, written_by},
     client::{Client, Heard},
     clock,
     load::Author,
@@ -71,6 +71,21 @@ pub(crate) const ORIGIN: Row = Row {
     }],
 };
 
+/// Grants of the tokens that are tried.
+pub(super) const GRANTS: [&[(&str, &str)]; 7] = [
+    &[],
+    &[("a", "read")],
+    &[("a", "write")],
+    &[("team/*", "read"), ("team/own", "write")],
+    &[("team/**", "write")],
+    &[("*", "read")],
+    &[("**", "read"), ("a", "write")],
+];
+/// Documents that they are tried on.
+pub(super) const DOCUMENTS: [&str; 6] = ["a", "aa", "A", "team/own", "team/other", "team/deep/er"];
+/// What each grant allows, by document: nothing, to read, to write.
+pub(super) const RIGHT: [&str; 7] = ["......", "r.....", "w.....", "...wr.", "...www", "rrr...", "wrrrrr"];
+
 fn reader(trial: &Trial) -> Outcome {
     let data = trial.directory("store");
     let process = guarded(trial.setup(&data)).start()?;
@@ -119,11 +134,7 @@ fn reader(trial: &Trial) -> Outcome {
     process.kill();
     let process = trial.setup(&data).start()?;
     let replica = Client::connect(process.address)?.open("notes")?.document()?;
-    let entered = automerge::Automerge::get_changes(&replica, &[]);
-    let own = entered
-        .iter()
-        .filter(|change| change.actor_id().to_bytes() == b"a reader")
-        .count();
+    let own = written_by(&replica, b"a reader");
     ensure!(own == 0, "{own} changes of the reader are on disk");
     Ok(Figure {
         count: tried + 22,
@@ -133,18 +144,6 @@ fn reader(trial: &Trial) -> Outcome {
 
 /// What a token of each pattern may do with each document.
 fn matrix(trial: &Trial) -> Outcome {
-    const GRANTS: [&[(&str, &str)]; 7] = [
-        &[],
-        &[("a", "read")],
-        &[("a", "write")],
-        &[("team/*", "read"), ("team/own", "write")],
-        &[("team/**", "write")],
-        &[("*", "read")],
-        &[("**", "read"), ("a", "write")],
-    ];
-    const DOCUMENTS: [&str; 6] = ["a", "aa", "A", "team/own", "team/other", "team/deep/er"];
-    // By grant, then document: none, read, write.
-    const RIGHT: [&str; 7] = ["......", "r.....", "w.....", "...wr.", "...www", "rrr...", "wrrrrr"];
     let process = guarded(trial.setup(&trial.directory("store"))).start()?;
     // Every other document exists.
     let mut anna = Client::connect_as(process.address, Some(&writer("anna")))?;

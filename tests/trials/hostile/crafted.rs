@@ -116,6 +116,14 @@ pub(crate) fn op_bombs(actor: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 /// A deflated change of about so many bytes, and how many it becomes.
 pub(crate) fn deflate_bomb(bytes: usize) -> (Vec<u8>, usize) {
+    let (body, inflated) = deflated_zeros(bytes);
+    let head = [0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 2];
+    let bomb = [&head, leb128(body.len() as u64).as_slice(), &body].concat();
+    (bomb, inflated)
+}
+
+/// About so many bytes of deflated zeros, and how many these are.
+fn deflated_zeros(bytes: usize) -> (Vec<u8>, usize) {
     use std::io::Write;
     let zeros = vec![0; 1 << 19];
     let mut deflater = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
@@ -126,10 +134,22 @@ pub(crate) fn deflate_bomb(bytes: usize) -> (Vec<u8>, usize) {
     // Flushed, a block ends with a whole byte, so that it can be repeated.
     let block = deflater.get_ref().clone();
     let times = (bytes / block.len()).max(1);
-    let body = [block.repeat(times).as_slice(), &[3, 0]].concat();
-    let head = [0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 2];
-    (
-        [&head, leb128(body.len() as u64).as_slice(), &body].concat(),
-        times * zeros.len(),
-    )
+    ([block.repeat(times).as_slice(), &[3, 0]].concat(), times * zeros.len())
+}
+
+/// Documents that inflate to a hundred megabytes, or claim changes and dependencies without end.
+pub(crate) fn document_bombs() -> Vec<Vec<u8>> {
+    const ACTOR: u8 = 0x01;
+    const DEPENDENCIES: u8 = 0x40;
+    const DEFLATED: u8 = 0x08;
+    // One actor, no heads, one column of the changes and none of the operations.
+    let document = |spec: u8, column: &[u8]| {
+        let table = [&[1, 1, 0xaa, 0, 1, spec], leb128(column.len() as u64).as_slice(), &[0]].concat();
+        chunk(0, &[table.as_slice(), column].concat())
+    };
+    vec![
+        document(ACTOR | DEFLATED, &deflated_zeros(100 << 10).0),
+        document(ACTOR, &run(1 << 40, &[0])),
+        document(DEPENDENCIES, &run(2, &leb128(1 << 31))),
+    ]
 }

@@ -6,6 +6,8 @@ pub(crate) mod conflict;
 pub(crate) mod crafted;
 pub(crate) mod mutants;
 pub(crate) mod orphans;
+pub(crate) mod peer_mutants;
+pub(crate) mod peers;
 pub(crate) mod secrets;
 pub(crate) mod shapes;
 pub(crate) mod slow;

@@ -6,7 +6,7 @@ use crate::{
     clock,
     journal::Journal,
     load::Author,
-    process::{PATIENCE, Process},
+    process::{PATIENCE, Process, Setup},
     trial::{Bite, Figure, Outcome, Row, Trial, ensure, needs},
 };
 use std::time::Duration;
@@ -92,16 +92,14 @@ fn write_much(process: &Process, journal: &Journal) -> Result<(), String> {
 }
 
 /// Every fsync is made to last so long.
-const DELAY_MS: u64 = 700;
+pub(super) const DELAY_MS: u64 = 700;
 
 fn unsynced(trial: &Trial) -> Outcome {
     needs("strace")?;
     let mut earliest = f64::MAX;
     let count = trial.rounds(|round, rng| {
         let data = trial.directory(&format!("store-{round}"));
-        let inject = format!("inject=fdatasync:delay_enter={}", DELAY_MS * 1_000);
-        let wrapper = ["strace", "-D", "-f", "-qq", "-o/dev/null", "-e", &inject];
-        let process = trial.setup(&data).under(&wrapper).start()?;
+        let process = with_slow_fsyncs(trial.setup(&data)).start()?;
         let (mut anna, mut ben) = (Client::connect(process.address)?, Client::connect(process.address)?);
         let room = anna.open("slow")?.opened.room;
         ben.open("slow")?;
@@ -137,6 +135,12 @@ fn unsynced(trial: &Trial) -> Outcome {
     })?;
     let text = format!("with fsyncs of {DELAY_MS} ms no ack before {earliest:.0} ms; nothing shown was lost");
     Ok(Figure { count, text })
+}
+
+/// A server whose every fsync lasts [`DELAY_MS`].
+pub(super) fn with_slow_fsyncs(setup: Setup) -> Setup {
+    let inject = format!("inject=fdatasync:delay_enter={}", DELAY_MS * 1_000);
+    setup.under(&["strace", "-D", "-f", "-qq", "-o/dev/null", "-e", &inject])
 }
 
 /// The changes that come within so long.

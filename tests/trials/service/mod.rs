@@ -5,6 +5,7 @@ pub(crate) mod clocks;
 pub(crate) mod faults;
 pub(crate) mod merging;
 pub(crate) mod mixed;
+pub(crate) mod peers;
 pub(crate) mod restart;
 pub(crate) mod scarce;
 pub(crate) mod storm;
