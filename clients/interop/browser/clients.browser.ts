@@ -1,4 +1,4 @@
-/** automerge-repo's clients of two ages in Chromium: together, late, offline, absent, many documents, presence. */
+/** automerge-repo's clients of two ages in Chromium: together, late, offline, absent, long and many documents, presence. */
 import { spawn } from "node:child_process";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { preview, type PreviewServer } from "vite";
@@ -36,6 +36,19 @@ afterEach(async () => {
 });
 
 async function open(version: Version): Promise<Page> {
+  const page = await blank();
+  await page.evaluate(([version, url]) => globalThis.tab.open(version ?? "", url ?? ""), [version, server.url]);
+  return page;
+}
+
+async function openAs(peerId: string, comesBack: boolean): Promise<Page> {
+  const page = await blank();
+  const { url } = server;
+  await page.evaluate(({ peerId, url, comesBack }) => globalThis.tab.openAs(peerId, url, comesBack), { peerId, url, comesBack });
+  return page;
+}
+
+async function blank(): Promise<Page> {
   const page = await browser.context.newPage();
   pages.push(page);
   page.setDefaultTimeout(120_000);
@@ -43,7 +56,6 @@ async function open(version: Version): Promise<Page> {
   if (address === null || typeof address === "string") throw new Error("the site has a port");
   await page.goto(`http://127.0.0.1:${address.port}/`);
   await page.waitForFunction(() => globalThis.tab !== undefined);
-  await page.evaluate(([version, url]) => globalThis.tab.open(version ?? "", url ?? ""), [version, server.url]);
   return page;
 }
 
@@ -83,6 +95,46 @@ describe.each(VERSIONS)("a client of version %s in Chromium", (version) => {
     const [url] = urls;
     await isWatched(url ?? absent, '"late"');
   });
+
+  test("gets a text of 260,000 characters, and goes on writing", async () => {
+    const ada = await open("2.5.6");
+    const url = await ada.evaluate(() => globalThis.tab.import(260));
+    const bob = await open(version);
+    await findSoon(bob, [url]);
+    await until(async () => (await bob.evaluate(() => globalThis.tab.length())) === 260_000, "bob has all of it");
+    await put(bob, "bob");
+    await has(ada, "bob");
+    await put(ada, "ada");
+    await has(bob, "ada", "bob");
+  });
+});
+
+test("what is written while the server is killed and started again comes together", async () => {
+  const [ada, bob] = [await open("2.5.6"), await open("2.0.8")];
+  await findSoon(bob, await create(ada));
+  const write = (page: Page, name: string): Promise<number> => page.evaluate((name) => globalThis.tab.keepWriting(name, 3_000), name);
+  const writing = Promise.all([write(ada, "ada"), write(bob, "bob")]);
+  await until(async () => JSON.stringify(await ada.evaluate(() => globalThis.tab.items())).includes("bob"), "ada sees bob");
+  await server.end("SIGKILL");
+  await server.run();
+  const [adas, bobs] = await writing;
+  const keys = (name: string, count: number): string[] => Array.from({ length: count }, (_, number) => `${name} ${number}`);
+  const all = [...keys("ada", adas), ...keys("bob", bobs)];
+  await Promise.all([has(ada, ...all), has(bob, ...all)]);
+});
+
+test("a6 a second page with one peer id takes the first one's place", async () => {
+  const [first, bob] = [await openAs("one-tab", false), await open("2.5.6")];
+  const urls = await create(first);
+  await findSoon(bob, urls);
+  const second = await openAs("one-tab", true);
+  await findSoon(second, urls);
+  await until(async () => !(await first.evaluate(() => globalThis.tab.isConnected())), "the first one's connection ends");
+  await put(second, "second");
+  await has(bob, "second");
+  await put(bob, "bob");
+  await has(second, "bob", "second");
+  expect(await first.evaluate(() => globalThis.tab.items())).toEqual({});
 });
 
 test("fifty documents at once, and clients of both versions on them", async () => {
