@@ -137,7 +137,7 @@ bench:
 
 # What an edit costs the server in automerge-repo's dialect, beside automerge-repo's own sync server.
 bench-repo: $(PACKAGES)
-	$(CARGO) build --locked --profile trials --bin syncline
+	$(CARGO) build --locked --release --bin syncline
 	cd clients && $(NPM) run bench -w interop
 
 # samod's clients against the server: a crate outside the workspace, so that no other build waits for what samod brings along.

@@ -28,7 +28,7 @@ const QUIET_MS = 5_000;
 const IDLE_MS = 10;
 const IDLE_SECONDS = 5;
 const TARGET = new URL("../../target", import.meta.url).pathname;
-const BINARY = process.env.SYNCLINE_BIN ?? join(TARGET, "trials/syncline");
+const BINARY = process.env.SYNCLINE_BIN ?? join(TARGET, "release/syncline");
 const TRACES = process.env.SYNCLINE_TRACES ?? new URL("../../../shared/traces", import.meta.url).pathname;
 
 /** The recorded writing of a paper, a change for each keystroke; where the recording is missing, one that is made up. */
