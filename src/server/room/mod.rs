@@ -119,9 +119,9 @@ pub(super) struct Task {
     document: DocumentId,
     number: RoomNumber,
     hub: Arc<Hub>,
-    inbox: mpsc::Receiver<Letter>,
+    inbox: mpsc::Receiver<Box<Letter>>,
     /// Taken out of the inbox and not looked at yet: what is left here when the room panics still needs an answer.
-    mail: VecDeque<Letter>,
+    mail: VecDeque<Box<Letter>>,
     members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
@@ -285,9 +285,10 @@ impl Task {
     /// Looks at the mail, until the room has enough or its turn is over.
     fn take_in(&mut self, now: Time) {
         while !self.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
-            let Some(Letter { mail, space }) = self.mail.pop_front() else {
+            let Some(letter) = self.mail.pop_front() else {
                 return;
             };
+            let Letter { mail, space } = *letter;
             self.grown_bytes += mail.bytes();
             self.receive(now, mail);
             drop(space);
