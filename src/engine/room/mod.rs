@@ -47,8 +47,8 @@ use syncline_protocol::{
 use upkeep::Upkeep;
 pub(in crate::engine) use waits::Waits;
 
-/// What a room takes in memory with nothing in it: its task, inbox and figures; measured, about.
-const ROOM_BYTES: usize = 16 << 10;
+/// What a small room takes in memory: its task, inbox and figures, and what they hold for a member; measured, about.
+const ROOM_BYTES: usize = 12 << 10;
 
 /// When a room merges, compacts, lets go and closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
