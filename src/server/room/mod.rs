@@ -144,6 +144,18 @@ struct Audience {
     outboxes: Vec<Arc<Outbox>>,
 }
 
+impl Audience {
+    fn of(sessions: &Arc<[SessionId]>, members: &BTreeMap<SessionId, Member>) -> Self {
+        let outboxes = sessions
+            .iter()
+            .filter_map(|session| Some(members.get(session)?.outbox.clone()));
+        Self {
+            sessions: sessions.clone(),
+            outboxes: outboxes.collect(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
@@ -369,6 +381,7 @@ impl Task {
                     if let Some(member) = self.members.remove(&session) {
                         member.outbox.dismiss(number, member.join, frame);
                     }
+                    self.audience = None;
                 }
                 Effect::Disconnect {
                     session,
@@ -382,6 +395,7 @@ impl Task {
                         outbox.close(code, text);
                     });
                     self.members.remove(&session);
+                    self.audience = None;
                 }
                 Effect::Close => self.stage = Stage::Closed,
                 work => {
@@ -445,15 +459,13 @@ impl Task {
         begins: Option<Position>,
         lagging: &mut Vec<(SessionId, Position)>,
     ) {
-        let known = self.audience.take().filter(|known| Arc::ptr_eq(&known.sessions, to));
-        let audience = known.unwrap_or_else(|| Audience {
-            sessions: to.clone(),
-            outboxes: to
-                .iter()
-                .filter_map(|session| Some(self.members.get(session)?.outbox.clone()))
-                .collect(),
-        });
-        for outbox in &self.audience.insert(audience).outboxes {
+        let (audience, all) = match self.audience.take() {
+            Some(known) if Arc::ptr_eq(&known.sessions, to) => (known, None),
+            // Presence is shown to a few at a time, amid what goes to all.
+            Some(all) if to.len() < all.sessions.len() => (Audience::of(to, &self.members), Some(all)),
+            Some(_) | None => (Audience::of(to, &self.members), None),
+        };
+        for outbox in &audience.outboxes {
             if except == Some(outbox.session()) || outbox.try_push(failpoints::shared(frame)) {
                 continue;
             }
@@ -462,6 +474,7 @@ impl Task {
                 lagging.push((outbox.session(), begins));
             }
         }
+        self.audience = all.or(Some(audience));
     }
 
     fn with(&self, session: SessionId, act: impl FnOnce(&Outbox)) {
