@@ -5,7 +5,7 @@ use crate::server::{
     clock::Clock,
     memory::Memory,
     metrics::Metrics,
-    room::merges::{HeldUp, Merges, Size},
+    room::merges::{HeldUp, Merges, Places, Size},
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
 use std::{future::Future, sync::Arc, time::Duration};
@@ -103,19 +103,19 @@ impl Workers {
         W: FnOnce() -> T + Send + 'static,
     {
         let places = match kind {
-            Kind::Load => &self.loads,
-            Kind::Read => &self.reads,
-            Kind::Decode => &self.decodes,
-            Kind::Unpack => &self.unpacks,
+            Kind::Load => Places::of(&self.loads),
+            Kind::Read => Places::of(&self.reads),
+            Kind::Decode => Places::of(&self.decodes),
+            Kind::Unpack => Places::of(&self.unpacks),
             Kind::Prove(size) | Kind::Merge(size) => self.merges.places(size),
         };
-        let (places, clock) = (places.clone(), self.clock);
+        let clock = self.clock;
         let rest = match kind {
             Kind::Merge(size) => Some(self.merges.rest(size)),
             _ => None,
         };
         async move {
-            let Ok(place) = places.acquire_owned().await else {
+            let Some(place) = places.next().await else {
                 return lost;
             };
             let started_ms = clock.monotonic_ms();
