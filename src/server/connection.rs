@@ -420,6 +420,11 @@ impl Reader {
                 self.outbox.push(frame);
                 None
             }
+            Effect::Rejected { code, edits, frame } => {
+                self.server.metrics.reject(&code, edits);
+                frame.into_iter().for_each(|frame| self.outbox.push(frame));
+                None
+            }
             Effect::Pause { until } => {
                 self.server.metrics.connections_paused.inc();
                 self.paused_until = self.paused_until.max(Some(until));

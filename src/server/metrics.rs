@@ -60,14 +60,24 @@ pub struct Metrics {
     pub store_read_only: Gauge,
     /// 1 while the disk is full.
     pub store_full: Gauge,
+    /// Times that the disk was full.
+    pub store_fulls: Gauge,
+    /// Times that there was space again.
+    pub store_recoveries: Gauge,
+    /// 1 while, after a restore, everybody may bring back what others wrote.
+    pub store_restored: Gauge,
     /// Rooms that panicked.
     pub room_panics: Counter,
+    /// Pieces of long work that panicked and were given up.
+    pub work_panics: Counter,
     /// Snapshots made.
     pub compactions: Counter,
     /// Compactions that were given up; the log stayed.
     pub compactions_failed: Counter,
     /// Documents that did not open, by reason.
     pub loads_failed: Family<LoadLabels, Counter>,
+    /// Pieces of documents that could not be read for a member, by reason.
+    pub reads_failed: Family<LoadLabels, Counter>,
     /// Merges that did not come to an end, by reason.
     pub merges_failed: Family<MergeLabels, Counter>,
     /// Batches that were not stored.
@@ -121,10 +131,15 @@ impl Metrics {
             store_errors: Gauge::default(),
             store_read_only: Gauge::default(),
             store_full: Gauge::default(),
+            store_fulls: Gauge::default(),
+            store_recoveries: Gauge::default(),
+            store_restored: Gauge::default(),
             room_panics: Counter::default(),
+            work_panics: Counter::default(),
             compactions: Counter::default(),
             compactions_failed: Counter::default(),
             loads_failed: Family::default(),
+            reads_failed: Family::default(),
             merges_failed: Family::default(),
             appends_failed: Counter::default(),
             resets: Counter::default(),
@@ -141,6 +156,7 @@ impl Metrics {
         metrics.register_sessions();
         metrics.register_reasons();
         metrics.register_rooms();
+        metrics.register_gauges();
         metrics
     }
 
@@ -188,6 +204,11 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("loads_failed", "Documents that did not open", self.loads_failed.clone());
         registry.register(
+            "reads_failed",
+            "Pieces of documents that could not be read",
+            self.reads_failed.clone(),
+        );
+        registry.register(
             "merges_failed",
             "Merges that did not come to an end",
             self.merges_failed.clone(),
@@ -213,6 +234,11 @@ impl Metrics {
     fn register_rooms(&mut self) {
         let counters = [
             ("room_panics", "Rooms that panicked", &self.room_panics),
+            (
+                "work_panics",
+                "Pieces of long work that panicked and were given up",
+                &self.work_panics,
+            ),
             ("compactions", "Snapshots made", &self.compactions),
             (
                 "compactions_failed",
@@ -259,6 +285,10 @@ impl Metrics {
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
         }
+    }
+
+    /// What is looked up when somebody asks.
+    fn register_gauges(&mut self) {
         let gauges = [
             (
                 "rooms_memory_bytes",
@@ -274,6 +304,21 @@ impl Metrics {
                 &self.store_read_only,
             ),
             ("store_full", "1 while the disk is full", &self.store_full),
+            (
+                "store_fulls",
+                "Times since the start that the disk was full",
+                &self.store_fulls,
+            ),
+            (
+                "store_recoveries",
+                "Times since the start that there was space again",
+                &self.store_recoveries,
+            ),
+            (
+                "store_restored",
+                "1 while everybody may bring back what a restore lost",
+                &self.store_restored,
+            ),
         ];
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
@@ -313,6 +358,11 @@ impl Metrics {
     /// Counts a document that did not open.
     pub fn load_failed(&self, reason: LoadFault) {
         self.loads_failed.get_or_create(&LoadLabels { reason }).inc();
+    }
+
+    /// Counts a piece of a document that could not be read.
+    pub fn read_failed(&self, reason: LoadFault) {
+        self.reads_failed.get_or_create(&LoadLabels { reason }).inc();
     }
 
     /// Counts a merge that did not come to an end.

@@ -80,6 +80,13 @@ impl TestServer {
     }
 }
 
+/// The value of the metric whose line begins so; 0 if it has none.
+pub(crate) fn counter(server: &TestServer, series: &str) -> f64 {
+    let metrics = server.get("/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+}
+
 /// Upgrades `stream` to the native dialect.
 pub(crate) fn native<S: Read + Write>(url: &str, stream: S) -> Result<(WebSocket<S>, Response), String> {
     let mut request = url.into_client_request().expect("a request");

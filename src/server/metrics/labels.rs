@@ -121,7 +121,7 @@ pub struct LoadLabels {
     pub reason: LoadFault,
 }
 
-/// Why a document does not open.
+/// Why a document does not open, or a piece of it cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum LoadFault {
     /// Its records are damaged.

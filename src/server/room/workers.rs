@@ -109,7 +109,7 @@ impl Workers {
             Kind::Unpack => &self.unpacks,
             Kind::Prove(size) | Kind::Merge(size) => self.merges.places(size),
         };
-        let (places, clock) = (places.clone(), self.clock);
+        let (places, clock, metrics) = (places.clone(), self.clock, self.metrics.clone());
         let rest = match kind {
             Kind::Merge(size) => Some(self.merges.rest(size)),
             _ => None,
@@ -121,6 +121,8 @@ impl Workers {
             let started_ms = clock.monotonic_ms();
             // The place goes along: whoever waits for the answer may be gone before the work has ended.
             let Ok((done, place)) = tokio::task::spawn_blocking(move || (work(), place)).await else {
+                tracing::error!(?kind, "work of a room panicked; it counts as failed");
+                metrics.work_panics.inc();
                 return lost;
             };
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
