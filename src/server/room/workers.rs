@@ -3,6 +3,7 @@
 use crate::engine::time::Time;
 use crate::server::{
     clock::Clock,
+    failpoints::Switch,
     memory::Memory,
     metrics::Metrics,
     room::merges::{HeldUp, Merges, Size},
@@ -118,6 +119,9 @@ impl Workers {
             let Ok(place) = places.acquire_owned().await else {
                 return lost;
             };
+            if rest.is_some() && Switch::MergesInTheWay.is_on() {
+                return work();
+            }
             let started_ms = clock.monotonic_ms();
             // The place goes along: whoever waits for the answer may be gone before the work has ended.
             let Ok((done, place)) = tokio::task::spawn_blocking(move || (work(), place)).await else {
