@@ -16,6 +16,9 @@ use tokio_tungstenite::tungstenite::{
 /// No read waits longer: five times what any test expects.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// On which a server in a test serves its connections.
+pub(crate) const THREADS: usize = 2;
+
 pub(crate) struct TestServer {
     runtime: Runtime,
     running: Option<Running>,
@@ -36,7 +39,7 @@ impl TestServer {
         let text = format!("listen = '127.0.0.1:0'\ndata = '{data}'\n{text}");
         let config = Config::from_text(&text, &BTreeMap::new(), &[]).expect("a configuration");
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(THREADS)
             .enable_all()
             .build();
         let runtime = runtime.expect("a runtime");
