@@ -8,14 +8,16 @@ use std::{
     fs::File,
     io::{Seek, Write},
     path::Path,
+    time::Duration,
 };
 
-const APPENDS: usize = 300;
+const APPENDS: usize = 200;
 /// About the record of one keystroke.
 const APPEND_BYTES: usize = 300;
 
-/// Writes and syncs, one after another, to a file in `directory` that has its size already.
-pub(crate) fn synced_appends(directory: &Path) -> anyhow::Result<Sample> {
+/// Writes and syncs, one append every `pace`, to a file in `directory` that has its size already. The pace is the load's: after a
+/// rest of 20 ms disk and core take several times as long as in the middle of work.
+pub(crate) fn synced_appends(directory: &Path, pace: Duration) -> anyhow::Result<Sample> {
     let path = directory.join("appends");
     let mut file = File::create(&path)?;
     // A file that grows costs the file system a second write; a log's file has grown before.
@@ -24,6 +26,7 @@ pub(crate) fn synced_appends(directory: &Path) -> anyhow::Result<Sample> {
     file.rewind()?;
     let mut took_ms = Vec::with_capacity(APPENDS);
     for _ in 0..APPENDS {
+        std::thread::sleep(pace);
         let start = now();
         file.write_all(&[b'x'; APPEND_BYTES])?;
         file.sync_data()?;

@@ -188,7 +188,7 @@ impl Load {
             Workload::Seen => self.closed("seen", programs, Sight::Behind(SEEN_BEHIND)).await,
             Workload::Idle => {
                 let report = Report::new("idle", format!("{} connections in rooms of 10", self.connections));
-                self.on_both(report, programs, async |target, server| {
+                self.on_both(report, programs, Duration::ZERO, async |target, server| {
                     idle::run(target, server, self.connections).await
                 })
                 .await
@@ -278,8 +278,9 @@ impl Load {
     }
 
     async fn paced(&self, report: Report, programs: &Programs, plan: paced::Plan) -> anyhow::Result<Report> {
+        let pace = plan.pace();
         let plan = Rc::new(plan);
-        self.on_both(report, programs, async |target, server| {
+        self.on_both(report, programs, pace, async |target, server| {
             paced::run(target, server, &plan).await
         })
         .await
@@ -301,7 +302,7 @@ impl Load {
         };
         let about = format!("50 rooms of 4 writers {eyes}, closed loop, {} s", self.seconds);
         let report = Report::new(name, about);
-        self.on_both(report, programs, async |target, server| {
+        self.on_both(report, programs, Duration::ZERO, async |target, server| {
             closed::run(target, server, &plan).await
         })
         .await
@@ -320,15 +321,16 @@ impl Load {
         Ok(report)
     }
 
-    /// Every run: a synced append measured alone, then the relay, then Syncline, each in a fresh process.
+    /// Every run: a synced append measured alone, at the pace of the edits, then the relay, then Syncline, each in a fresh process.
     async fn on_both(
         &self,
         mut report: Report,
         programs: &Programs,
+        pace: Duration,
         run: impl AsyncFn(Target, &process::Server) -> anyhow::Result<Sample>,
     ) -> anyhow::Result<Report> {
         for _ in 0..self.runs {
-            report.add(BESIDE, disk::synced_appends(&self.out)?);
+            report.add(BESIDE, disk::synced_appends(&self.out, pace)?);
             for target in TARGETS {
                 let data = tempfile::tempdir_in(&self.out)?;
                 let server = programs.start(target, data.path())?;

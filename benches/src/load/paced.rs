@@ -33,6 +33,13 @@ pub(crate) struct Plan {
     pub(crate) edits: Edits,
 }
 
+impl Plan {
+    /// The time between two edits, whoever makes them.
+    pub(crate) fn pace(&self) -> Duration {
+        Duration::from_secs(1) / (self.per_second * self.edits.writers() as u32)
+    }
+}
+
 struct Course {
     plan: Rc<Plan>,
     start: Instant,

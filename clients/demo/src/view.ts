@@ -117,7 +117,10 @@ class View implements DocumentView {
     const { handle } = this;
     this.#ends.push(
       handle.on("change", () => this.#present()),
-      handle.on("status", () => this.#standing()),
+      handle.on("status", () => {
+        this.#begin();
+        this.#standing();
+      }),
       handle.on("progress", () => this.#standing()),
       handle.on("safety", ({ safety, unsyncedChanges }) => this.#light.show(safety, unsyncedChanges)),
       handle.on("draft", () => this.#drafts.show()),

@@ -71,12 +71,12 @@ export class DocHandle<T> {
     return !this.#closed && (this.#state?.ready ?? false);
   }
 
-  /** Resolves once `isReady`; rejects if the document is refused or closed before. */
+  /** Resolves once `isReady`; rejects if the document or the connection is refused for good, or the handle closed, before. */
   async whenReady(): Promise<void> {
     if (this.isReady) return;
-    const { status } = this;
     if (this.#closed) throw new ChangeError("closed", "the handle is closed");
-    if (status.state === "refused") throw new ChangeError("not_ready", `the document is refused (${status.code}): ${status.reason}`);
+    const refusal = this.#refusal;
+    if (refusal !== undefined) throw new ChangeError("not_ready", refusal);
     await new Promise<void>((resolve, reject) => this.#readyWaiters.push({ resolve, reject }));
   }
 
@@ -134,10 +134,15 @@ export class DocHandle<T> {
     return this.#state?.unsynced ?? 0;
   }
 
-  /** Resolves when all changes made so far are on the server's disk; rejects if one is refused or the handle is closed. */
+  /**
+   * Resolves when all changes made so far are on the server's disk; rejects if one of them, the document or the connection is
+   * refused for good, or the handle is closed. What is not durable then is kept all the same.
+   */
   async whenDurable(): Promise<void> {
     await this.#document.opened;
     if (this.unsyncedChanges === 0) return;
+    const refusal = this.#refusal;
+    if (refusal !== undefined) throw notDurable(refusal);
     const serial = this.#shell.core.nextSerial;
     await new Promise<void>((resolve, reject) => this.#waiters.push({ serial, resolve, reject }));
   }
@@ -168,6 +173,15 @@ export class DocHandle<T> {
     return this.#shell.core.state(this.documentId);
   }
 
+  /** Why the server takes nothing, if that is final. */
+  get #refusal(): string | undefined {
+    const { status } = this;
+    if (status.state === "refused") return `the document is refused (${status.code}): ${status.reason}`;
+    const connection = this.#shell.core.status;
+    if (connection.state === "rejected") return `the connection is refused (${connection.code}): ${connection.reason}`;
+    return undefined;
+  }
+
   #checkReady(): void {
     if (this.#closed) throw new ChangeError("closed", "the handle is closed");
     if (!this.isReady) throw new ChangeError("not_ready", "the document has not come yet; await whenReady()");
@@ -181,6 +195,7 @@ export class DocHandle<T> {
   #hear(notice: Parameters<Listener>[0]): void {
     switch (notice.type) {
       case "document":
+      case "connection":
         return this.#stands();
       case "changed": {
         const { patches, origin } = notice;
@@ -210,11 +225,12 @@ export class DocHandle<T> {
 
   #stands(): void {
     const { status } = this;
+    const refusal = this.#refusal;
     if (this.isReady) {
       for (const { resolve } of this.#readyWaiters) resolve();
       this.#readyWaiters = [];
-    } else if (status.state === "refused") {
-      const error = new ChangeError("not_ready", `the document is refused (${status.code}): ${status.reason}`);
+    } else if (refusal !== undefined) {
+      const error = new ChangeError("not_ready", refusal);
       for (const { reject } of this.#readyWaiters) reject(error);
       this.#readyWaiters = [];
     }
@@ -232,6 +248,7 @@ export class DocHandle<T> {
     if (this.#waiters.length === 0) return;
     const oldest = this.#shell.core.oldestSerial(this.documentId);
     this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
+    if (refusal !== undefined) this.#settle(() => true, (waiter) => waiter.reject(notDurable(refusal)));
   }
 
   #tellProgress(status: DocumentStatus): void {
@@ -309,4 +326,8 @@ function fromBytes(bytes: Uint8Array): unknown {
   } catch {
     return undefined;
   }
+}
+
+function notDurable(refusal: string): Error {
+  return new Error(`${refusal}; the changes are kept`);
 }

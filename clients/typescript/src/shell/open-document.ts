@@ -4,8 +4,8 @@ import { nothingKept, type Kept } from "../core/kept.js";
 import type { Shell } from "./shell.js";
 import { Pages } from "./pages.js";
 
-/** What a handle hears of its document. */
-export type Listener = (notice: Extract<Notice, { readonly document: string }> | { readonly type: "closed" }) => void;
+/** What a handle hears of its document, and that the connection stands otherwise. */
+export type Listener = (notice: Extract<Notice, { readonly document: string }> | { readonly type: "connection" | "closed" }) => void;
 
 export class OpenDocument {
   readonly id: string;

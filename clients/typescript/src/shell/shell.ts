@@ -280,7 +280,11 @@ export class Shell {
   }
 
   #notify(notice: Notice): void {
-    if (notice.type === "connection") return this.events.emit("status", notice.status);
+    if (notice.type === "connection") {
+      this.events.emit("status", notice.status);
+      for (const document of this.documents) document.tell({ type: "connection" });
+      return;
+    }
     if (notice.type === "error") {
       return this.error(new ClientError(notice.kind, notice.text, notice.document, { cause: notice.cause }));
     }
