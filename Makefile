@@ -159,8 +159,16 @@ $(RIVALS): benches/rivals/package.json benches/rivals/package-lock.json
 # The same load on Syncline, the relay and its rivals, see benches/README.md; writes the table in README.md. Quiet, some forty
 # minutes; `make compare COMPARE="latency --runs 1"` is a part of it, and leaves README.md alone.
 COMPARE ?=
+BUILT_RIVALS = target/rivals/bin/y-sweet target/rivals/bin/samod
+INSTALL_RIVAL = $(CARGO) install --locked --root target/rivals --target-dir target/rivals/build
 
-compare: $(RIVALS)
+target/rivals/bin/y-sweet:
+	$(INSTALL_RIVAL) y-sweet --version 0.9.1
+
+target/rivals/bin/samod: $(wildcard benches/rivals/samod/* benches/rivals/samod/src/*)
+	$(INSTALL_RIVAL) --path benches/rivals/samod
+
+compare: $(RIVALS) $(BUILT_RIVALS)
 	$(CARGO) build --release --locked -p syncline -p syncline-bench
 	$(BENCH) compare $(or $(COMPARE),--runs $(RUNS) --readme README.md)
 

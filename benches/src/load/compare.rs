@@ -40,12 +40,14 @@ pub(crate) enum Kind {
 }
 
 const ALL: [Kind; 5] = [Kind::Latency, Kind::Fanout, Kind::Throughput, Kind::Idle, Kind::Join];
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 7] = [
     Target::Relay,
     Target::Syncline,
     Target::Hocuspocus,
     Target::YWebsocket,
+    Target::YSweet,
     Target::AutomergeRepo,
+    Target::Samod,
 ];
 const OBSERVERS: usize = 200;
 /// One run of one server takes no longer, or it is given up: taking the long document in and compacting it takes longest.

@@ -1,7 +1,8 @@
 //! What automerge-repo's server speaks, with a peer that keeps no document: it knows its heads from the changes that come.
 
 use super::socket::Socket;
-use anyhow::{bail, ensure};
+use anyhow::bail;
+use automerge::Automerge;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::{
@@ -26,6 +27,8 @@ pub(crate) struct Peer {
     server: PeerId,
     document: String,
     heads: BTreeSet<ChangeHash>,
+    /// Every change that came or went.
+    known: BTreeSet<ChangeHash>,
 }
 
 impl Peer {
@@ -57,6 +60,7 @@ impl Peer {
             server,
             document: document_id(room),
             heads: BTreeSet::new(),
+            known: BTreeSet::new(),
         };
         Ok((socket, peer))
     }
@@ -68,6 +72,11 @@ impl Peer {
             socket.fill().await?;
             while let Some(message) = socket.message()? {
                 if let Some(sync) = self.sync(&message)?.filter(|sync| !sync.heads.is_empty()) {
+                    self.known.extend(
+                        changes_in(&sync)?
+                            .iter()
+                            .filter_map(|change| Some(hash_and_deps(change)?.0)),
+                    );
                     self.heads = sync.heads.into_iter().collect();
                     if !sync.changes.is_empty() || !sync.documents.is_empty() {
                         self.queue_sync(socket, false, &[]);
@@ -93,7 +102,9 @@ impl Peer {
 
     /// Sends changes, the document's first ones or edits, and reads until the server has them.
     pub(crate) async fn store(&mut self, socket: &mut Socket, changes: &[Bytes]) -> anyhow::Result<()> {
-        changes.iter().for_each(|change| self.take(change));
+        for change in changes {
+            self.take(change);
+        }
         self.queue_sync(socket, false, changes);
         self.equal(socket).await
     }
@@ -125,14 +136,12 @@ impl Peer {
         on: &mut impl FnMut(Bytes) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let Some(sync) = self.sync(message)? else { return Ok(()) };
-        ensure!(sync.documents.is_empty(), "a whole document came amid edits");
-        for change in &sync.changes {
-            self.take(change);
-        }
-        if !sync.changes.is_empty() {
+        let mut came = changes_in(&sync)?;
+        came.retain(|change| self.take(change));
+        if !came.is_empty() {
             self.queue_sync(socket, false, &[]);
         }
-        sync.changes.into_iter().try_for_each(on)
+        came.into_iter().try_for_each(on)
     }
 
     /// What a message says of this document.
@@ -174,16 +183,31 @@ impl Peer {
         self.send(socket, asks, data);
     }
 
-    /// The heads with one more change. What is no change is none of the load's, and fails the run where it is recognised.
-    fn take(&mut self, change: &[u8]) {
+    /// The heads with one more change; whether it is new. What is no change is none of the load's, and fails the run where it is
+    /// recognised.
+    fn take(&mut self, change: &[u8]) -> bool {
         let Some((hash, deps)) = hash_and_deps(change) else {
-            return;
+            return true;
         };
+        if !self.known.insert(hash) {
+            return false;
+        }
         for dep in deps {
             self.heads.remove(&dep);
         }
         self.heads.insert(hash);
+        true
     }
+}
+
+/// The changes that a message brings. Newer Automerge sends the whole document rather than more than a third of its changes.
+fn changes_in(sync: &SyncMessage) -> anyhow::Result<Vec<Bytes>> {
+    let mut changes = sync.changes.clone();
+    for document in &sync.documents {
+        let whole = Automerge::load(document)?.get_changes(&[]);
+        changes.extend(whole.into_iter().map(|mut change| change.bytes().to_vec().into()));
+    }
+    Ok(changes)
 }
 
 /// A change's name is the hash of all behind its checksum.

@@ -22,6 +22,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const STOP_TIMEOUT_MS: f64 = 30_000.0;
 const START_TIMEOUT_MS: f64 = 60_000.0;
 const LISTENS_BEFORE_IT_HEARS: Duration = Duration::from_secs(1);
+/// Where `make compare` installs the rivals that are built.
+const BUILT_RIVALS: &str = "target/rivals/bin";
 const RIVALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rivals");
 const SERVER_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
@@ -136,6 +138,19 @@ impl Programs {
                 command.envs(SERVER_ENVIRONMENT).envs(environment.iter().copied());
                 command
             }
+            (Target::YSweet, Listens::On(address)) => {
+                let mut command = self.pinned(built(target)?);
+                let port = address.port().to_string();
+                command
+                    .args(["serve", "--host", "127.0.0.1", "--port", &port])
+                    .arg(data);
+                command
+            }
+            (Target::Samod, Listens::On(address)) => {
+                let mut command = self.pinned(built(target)?);
+                command.arg(address.port().to_string()).arg(data);
+                command
+            }
             (_, Listens::On(address)) => self.rival(target, address, data)?,
         };
         let log = || File::options().append(true).open(&self.log);
@@ -168,6 +183,17 @@ impl Programs {
             Target::Relay => Ok(Vec::new()),
             Target::Syncline => {
                 let said = Command::new(&self.syncline).arg("--version").output()?;
+                Ok(vec![String::from_utf8_lossy(&said.stdout).trim().to_owned()])
+            }
+            Target::YSweet => {
+                let said = Command::new(built(target)?).arg("version").output()?;
+                Ok(vec![format!(
+                    "y-sweet {}",
+                    String::from_utf8_lossy(&said.stdout).trim()
+                )])
+            }
+            Target::Samod => {
+                let said = Command::new(built(target)?).arg("--version").output()?;
                 Ok(vec![String::from_utf8_lossy(&said.stdout).trim().to_owned()])
             }
             _ => Ok(self.how(target, 0, Path::new("."))?.versions),
@@ -320,6 +346,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The program of a rival that is built, not installed by npm.
+fn built(target: Target) -> anyhow::Result<PathBuf> {
+    let program = Path::new(BUILT_RIVALS).join(target.name());
+    program
+        .canonicalize()
+        .with_context(|| format!("{} is not there: `make compare` builds it", program.display()))
 }
 
 fn free_port() -> anyhow::Result<SocketAddr> {

@@ -30,8 +30,12 @@ pub(crate) enum Target {
     Hocuspocus,
     /// @y/websocket-server with its LevelDB persistence.
     YWebsocket,
+    /// Y-Sweet on a directory.
+    YSweet,
     /// automerge-repo-sync-server with its directory.
     AutomergeRepo,
+    /// samod on a directory.
+    Samod,
 }
 
 /// The two that are always compared, in the order in which they are loaded.
@@ -93,7 +97,9 @@ impl Target {
             Self::Syncline => "syncline",
             Self::Hocuspocus => "hocuspocus",
             Self::YWebsocket => "y-websocket",
+            Self::YSweet => "y-sweet",
             Self::AutomergeRepo => "automerge-repo",
+            Self::Samod => "samod",
         }
     }
 
@@ -104,7 +110,9 @@ impl Target {
             Self::Syncline => "Syncline",
             Self::Hocuspocus => "Hocuspocus",
             Self::YWebsocket => "@y/websocket-server",
+            Self::YSweet => "Y-Sweet",
             Self::AutomergeRepo => "automerge-repo-sync-server",
+            Self::Samod => "samod",
         }
     }
 
@@ -118,7 +126,8 @@ impl Target {
         match self {
             Self::Hocuspocus => Some(Flavour::Hocuspocus),
             Self::YWebsocket => Some(Flavour::Plain),
-            Self::Relay | Self::Syncline | Self::AutomergeRepo => None,
+            Self::YSweet => Some(Flavour::YSweet),
+            Self::Relay | Self::Syncline | Self::AutomergeRepo | Self::Samod => None,
         }
     }
 
@@ -127,14 +136,14 @@ impl Target {
         match self {
             Self::Relay => Ok(()),
             Self::Syncline => store_base(address, room, base).await,
-            Self::Hocuspocus | Self::YWebsocket => {
+            Self::Hocuspocus | Self::YWebsocket | Self::YSweet => {
                 let flavour = self.yjs().context("it speaks another dialect")?;
                 let (mut socket, speech) = YSync::connect(address, flavour, room).await?;
                 base.changes.iter().for_each(|update| speech.queue(&mut socket, update));
                 // What is asked behind it is answered behind it.
                 speech.catch_up(&mut socket, EMPTY_STATE).await.map(drop)
             }
-            Self::AutomergeRepo => {
+            Self::AutomergeRepo | Self::Samod => {
                 let (mut socket, mut peer) = Peer::connect(address, room).await?;
                 peer.store(&mut socket, &base.changes).await
             }
@@ -153,14 +162,14 @@ impl Target {
                 link.open(room, None, Vec::new()).await?;
                 Ok(link)
             }
-            Self::Hocuspocus | Self::YWebsocket => {
+            Self::Hocuspocus | Self::YWebsocket | Self::YSweet => {
                 let flavour = self.yjs().context("it speaks another dialect")?;
                 let (mut socket, speech) = YSync::connect(address, flavour, room).await?;
                 speech.catch_up(&mut socket, EMPTY_STATE).await?;
                 let speech = Speech::Yjs { speech, writer };
                 Ok(Link { socket, speech })
             }
-            Self::AutomergeRepo => {
+            Self::AutomergeRepo | Self::Samod => {
                 let (mut socket, mut peer) = Peer::connect(address, room).await?;
                 peer.find(&mut socket).await?;
                 let speech = Speech::Repo(peer);

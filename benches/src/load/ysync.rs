@@ -24,6 +24,8 @@ pub(crate) const EMPTY_STATE: &[u8] = &[0];
 pub(crate) enum Flavour {
     /// One connection for one document, which stands in the path.
     Plain,
+    /// The same, twice.
+    YSweet,
     /// Messages name their document.
     Hocuspocus,
 }
@@ -52,6 +54,7 @@ impl YSync {
         let mut prefix = Vec::new();
         let path = match flavour {
             Flavour::Plain => format!("/{room}"),
+            Flavour::YSweet => format!("/d/{room}/ws/{room}"),
             Flavour::Hocuspocus => {
                 crate::yjs::with_length(&mut prefix, room.as_bytes());
                 "/".to_owned()

@@ -139,7 +139,7 @@ test("everything is done with the keyboard alone", async () => {
   await keyboard.press("Enter");
   await keyboard.type("Between");
   await expect.poll(() => other.cards(), POLL).toEqual(["Another card!", "Between", "A card"]);
-  await tabTo("Delete");
+  await tabTo(/^Delete: /);
   await keyboard.press("Enter");
   await expect.poll(() => other.cards(), POLL).toEqual(["Another card!", "A card"]);
   await tabTo(/^Done: A card/, "Shift+Tab");

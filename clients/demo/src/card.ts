@@ -61,7 +61,7 @@ export class CardRow {
   show(card: PlacedCard, { isFirst, isLast, isReadOnly }: Standing): void {
     this.element.classList.toggle("is-done", card.done);
     this.#done.checked = card.done;
-    this.#done.setAttribute("aria-label", `Done: ${card.text.slice(0, 80) || "empty card"}`);
+    this.#name(card.text.slice(0, 80) || "empty card");
     this.#done.disabled = isReadOnly;
     this.#text.readOnly = isReadOnly;
     this.#up.disabled = isReadOnly || isFirst;
@@ -96,6 +96,12 @@ export class CardRow {
     event.preventDefault();
   }
 
+  /** What a screen reader calls the controls: of which card each one is. */
+  #name(card: string): void {
+    this.#done.setAttribute("aria-label", `Done: ${card}`);
+    for (const button of [this.#up, this.#down, this.#remove]) button.setAttribute("aria-label", `${button.title}: ${card}`);
+  }
+
   /** Puts the text into the field and keeps the caret at its letters. */
   #write(text: string): void {
     const field = this.#text;
@@ -111,7 +117,7 @@ export class CardRow {
   }
 
   #button(name: "up" | "down" | "remove", label: string, run: () => void): HTMLButtonElement {
-    return h("button", { class: "plain", type: "button", "aria-label": label, title: label, onclick: run }, icon(name));
+    return h("button", { class: "plain", type: "button", title: label, onclick: run }, icon(name));
   }
 
   /** By the grip alone, so that the text can still be selected. */

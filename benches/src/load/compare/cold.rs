@@ -22,8 +22,9 @@ use syncline_protocol::ChangeHash;
 const ROOM: &str = "paper";
 const BEHIND: usize = 1_000;
 const RESYNCS: usize = 10;
-/// Longer than the servers wait before they store what has come.
+/// Longer than the servers wait before they store what has come; Y-Sweet waits longest.
 const STORED_S: u32 = 4;
+const STORED_BY_Y_SWEET_S: u32 = 13;
 /// What a server sends behind the document comes within this.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -86,7 +87,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Sample> {
     let Some(flavour) = target.yjs() else {
         return match target {
-            Target::AutomergeRepo => repo(programs, data, history, paper).await,
+            Target::AutomergeRepo | Target::Samod => repo(programs, target, data, history, paper).await,
             _ => {
                 let sample = join::run(programs, data, history).await?;
                 let names = [
@@ -123,8 +124,14 @@ pub(super) async fn run(
     Ok(sample(&cold, &behind, cpu_ms))
 }
 
-async fn repo(programs: &Programs, data: &Path, history: &History, paper: &Paper) -> anyhow::Result<Sample> {
-    let server = stored(programs, Target::AutomergeRepo, data, &history.base).await?;
+async fn repo(
+    programs: &Programs,
+    target: Target,
+    data: &Path,
+    history: &History,
+    paper: &Paper,
+) -> anyhow::Result<Sample> {
+    let server = stored(programs, target, data, &history.base).await?;
     let cold = join_repo(server.address, &[]).await?;
     ensure!(
         cold.bytes * 2.0 > paper.saved.len() as f64,
@@ -161,7 +168,12 @@ fn sample(cold: &Timed, behind: &[Timed], cpu_ms: f64) -> Sample {
 async fn stored(programs: &Programs, target: Target, data: &Path, base: &Base) -> anyhow::Result<Server> {
     let server = programs.start(target, data)?;
     target.begin(server.address, ROOM, base).await?;
-    server.quiet(STORED_S).await?;
+    server
+        .quiet(match target {
+            Target::YSweet => STORED_BY_Y_SWEET_S,
+            _ => STORED_S,
+        })
+        .await?;
     server.stop().await?;
     let server = programs.start(target, data)?;
     server.quiet(1).await?;

@@ -74,7 +74,9 @@ fn kept(target: Target) -> &'static str {
         Target::Syncline => "synced to disk",
         Target::Hocuspocus => "stored 2 to 10 s later, not synced",
         Target::YWebsocket => "written behind, not synced",
+        Target::YSweet => "stored up to 10 s later, not synced",
         Target::AutomergeRepo => "written up to 100 ms later, not synced",
+        Target::Samod => "written at once, not synced",
     }
 }
 
