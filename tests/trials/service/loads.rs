@@ -43,6 +43,8 @@ fn run(trial: &Trial) -> Outcome {
         .setup(&data)
         .variable("SYNCLINE_ROOMS_MEMORY_BYTES_MAX", BUDGET_BYTES)
         .variable("SYNCLINE_ROOMS_IDLE_TIMEOUT_MS", 1_000)
+        // A guest hears nothing until it is its turn.
+        .variable("SYNCLINE_LIMITS_IDLE_TIMEOUT_MS", 600_000)
         // What glibc keeps of freed memory, once for each arena, is no load's.
         .variable("MALLOC_ARENA_MAX", 1)
         .start()?;

@@ -35,7 +35,7 @@ pub(crate) const ROW: Row = Row {
 
 const DELAY_MS: f64 = 50.0;
 /// Edits that wait for merges wait for a large part of the time; on a busy machine they do so now and then.
-const HELD_UP_MAX: f64 = 0.1;
+const HELD_UP_MAX: f64 = 0.4;
 /// Each edit writes so many characters, each an operation. Past 1 MiB the document is compacted.
 const CHARACTERS: usize = 9_000;
 const EDITS: u64 = 130;
