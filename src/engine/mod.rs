@@ -4,6 +4,7 @@
 //! seeds are passed in, and every map is ordered, so that the same events always give the same effects.
 
 pub mod document;
+pub mod few;
 pub mod gate;
 pub mod grant;
 pub mod index;

@@ -108,6 +108,11 @@ impl Presence {
         entries.collect()
     }
 
+    /// The next tick counts from here: not everybody was shown at once what was due.
+    pub fn shown(&mut self, at: Time) {
+        self.last_frame = Some(at);
+    }
+
     /// One frame of what the sessions behind `after` show, for a session that has come up to date; with the last one in it if
     /// there are more. `None` if nothing is shown.
     pub fn slice(&self, room: RoomNumber, after: Option<SessionId>) -> Option<(Bytes, Option<SessionId>)> {

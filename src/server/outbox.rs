@@ -8,9 +8,10 @@
 //! All queues of one subject share a second limit ([`Shared`]). A frame enters an empty queue whatever the others hold, so that
 //! every connection moves on.
 
+use crate::engine::few::Few;
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -54,7 +55,7 @@ struct Queue {
     /// Of frames that are not written out yet, those being written included.
     bytes: usize,
     /// Space that rooms have asked for and not used yet.
-    reserved: BTreeMap<RoomNumber, usize>,
+    reserved: Few<RoomNumber, usize>,
     /// What the subject's queues hold, once the subject is known.
     shared: Arc<Shared>,
     /// Of all frames ever queued, and of those written out.
@@ -150,7 +151,7 @@ impl Outbox {
         let has_space = held == 0
             || (held + bytes <= self.bytes_max.saturating_mul(READ_STOPS_AT) && self.shared_has_space(&queue, bytes));
         if has_space {
-            *queue.reserved.entry(room).or_default() += bytes;
+            *queue.reserved.get_or_insert_with(room, || 0) += bytes;
         }
         has_space
     }

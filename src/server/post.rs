@@ -4,7 +4,10 @@
 //! What is parked is bounded: [`Post::is_full`] says when the connection must not be read from.
 
 use crate::{
-    engine::room::{Event, Join},
+    engine::{
+        few::Few,
+        room::{Event, Join},
+    },
     server::{
         hub::{Hub, Unavailable},
         outbox::{JoinNumber, Outbox},
@@ -16,7 +19,7 @@ use crate::{
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
 };
 use syncline_protocol::{DocumentId, RoomNumber, SessionId};
@@ -33,7 +36,7 @@ type Found = (RoomNumber, Option<Place>);
 /// The ways to the rooms that a session is in, or is still leaving.
 pub struct Post {
     session: SessionId,
-    ways: BTreeMap<RoomNumber, Way>,
+    ways: Few<RoomNumber, Way>,
     /// The number of the last join.
     joins: JoinNumber,
     parked_bytes: usize,
@@ -55,7 +58,7 @@ impl Post {
     pub fn new(session: SessionId) -> Self {
         Self {
             session,
-            ways: BTreeMap::new(),
+            ways: Few::default(),
             joins: JoinNumber::default(),
             parked_bytes: 0,
             places: FuturesUnordered::new(),
@@ -152,7 +155,7 @@ impl Post {
         if handle.inbox.is_closed() {
             return false;
         }
-        let way = self.ways.entry(handle.number).or_insert_with(|| Way {
+        let way = self.ways.get_or_insert_with(handle.number, || Way {
             document: document.clone(),
             inbox: handle.inbox,
             figures: handle.figures,
@@ -263,7 +266,7 @@ mod tests {
     const SESSION: SessionId = SessionId::new(7);
 
     /// A way to a room whose inbox holds so much, as a member.
-    fn way(post: &mut Post, room: u64, capacity: usize) -> Receiver<Letter> {
+    fn way(post: &mut Post, room: u64, capacity: usize) -> Receiver<Box<Letter>> {
         let (inbox, mail) = inbox(capacity);
         let handle = Handle {
             number: RoomNumber::new(room),
@@ -286,7 +289,7 @@ mod tests {
         );
     }
 
-    fn taken(mail: &mut Receiver<Letter>) -> Option<u8> {
+    fn taken(mail: &mut Receiver<Box<Letter>>) -> Option<u8> {
         match mail.try_recv().ok()?.mail {
             Mail::Event(Event::Shown { state, .. }) => state.map(|state| state[0]),
             other => panic!("{other:?}"),
@@ -316,6 +319,7 @@ mod tests {
     #[tokio::test]
     async fn a_busy_room_holds_up_no_other_and_its_mail_keeps_its_order() {
         let mut post = Post::new(SESSION);
+        let busy_room = RoomNumber::new(1);
         let (mut busy, mut idle) = (way(&mut post, 1, 2), way(&mut post, 2, 8));
         for number in 0..10 {
             tell(&mut post, 1, number);
@@ -328,12 +332,16 @@ mod tests {
         }
         for number in 0..10 {
             assert_eq!(taken(&mut busy), Some(number));
-            if !post.ways[&RoomNumber::new(1)].parked.is_empty() {
+            if post.ways.get(&busy_room).is_some_and(|way| !way.parked.is_empty()) {
                 post.go_on().await;
             }
         }
         assert_eq!((taken(&mut busy), post.parked_bytes), (None, 0));
-        assert_eq!(post.ways[&RoomNumber::new(1)].figures.parked.load(Ordering::Acquire), 0);
+        let counted = post
+            .ways
+            .get(&busy_room)
+            .map(|way| way.figures.parked.load(Ordering::Acquire));
+        assert_eq!(counted, Some(0));
     }
 
     #[tokio::test]
@@ -353,7 +361,7 @@ mod tests {
     #[tokio::test]
     async fn the_bytes_of_all_rooms_together_are_bounded() {
         let mut post = Post::new(SESSION);
-        let _inboxes: Vec<Receiver<Letter>> = (1..=3).map(|room| way(&mut post, room, 1)).collect();
+        let _inboxes: Vec<Receiver<Box<Letter>>> = (1..=3).map(|room| way(&mut post, room, 1)).collect();
         for room in 1..=3 {
             tell(&mut post, room, 0);
             let payload = vec![0; PARKED_BYTES_MAX / 2].into();

@@ -214,7 +214,11 @@ async fn cold_edit(server: &Server, history: &History, joined: &Joined, sample: 
     let room_kib = server.rss_kib()? - rss_kib;
     let start = now();
     link.store(0, edits.edit(0, BEHIND).cloned().as_slice()).await?;
-    sample.extend([("cold_room_kib", room_kib), ("cold_edit_ms", open_ms + ms_since(start))]);
+    sample.extend([
+        ("cold_room_kib", room_kib),
+        ("cold_open_ms", open_ms),
+        ("cold_edit_ms", open_ms + ms_since(start)),
+    ]);
     Ok(())
 }
 

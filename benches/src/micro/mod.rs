@@ -1,7 +1,8 @@
-//! The parts one by one, without sockets: codec, gate and index, merge, store.
+//! The parts one by one, without sockets: codec, gate and index, merge, opening, store.
 
 mod codec;
 mod gate;
+mod open;
 mod store;
 
 use crate::{
@@ -37,6 +38,8 @@ impl Micro {
             let name = format!("micro-gate-{}", course.ops());
             self.bench(&name, course.about(), || course.run())?;
         }
+        let stored = open::Stored::new(&self.out)?;
+        self.bench("micro-open", stored.about(), || stored.run())?;
         self.bench("micro-store", "one keystroke per append, one sync per group", || {
             store::run(&self.out)
         })

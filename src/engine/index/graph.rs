@@ -307,6 +307,8 @@ impl Graph {
             rest.extend(were_heads.filter_map(|dep| dep.position()));
         }
         self.roots = Roots::stored(rest.into_iter().filter(|position| *position < front));
+        // All at once: one by one each would look for its place.
+        self.by_prefix = nodes.iter().map(|node| prefix(&node.hash)).zip(front..).collect();
         for node in nodes {
             let tip = |dep: &Dep| {
                 let position = dep.position()?;
@@ -315,7 +317,7 @@ impl Graph {
             let unknown = || Tip::unknown(front);
             let deps = node.deps.as_slice().iter();
             let seen = Seen::united(self, deps.map(|dep| tip(dep).unwrap_or_else(unknown)));
-            self.append(Node { seen, ..node });
+            self.append_known(Node { seen, ..node });
         }
         let head = |(position, max_op): (u32, u32)| {
             let tip = self.tip_at(position).or_else(|| self.roots.tip(position));
@@ -329,8 +331,13 @@ impl Graph {
     }
 
     fn append(&mut self, node: Node) {
+        self.by_prefix.insert((prefix(&node.hash), self.next_position()));
+        self.append_known(node);
+    }
+
+    /// The newest change, which can be found already.
+    fn append_known(&mut self, node: Node) {
         let position = self.next_position();
-        self.by_prefix.insert((prefix(&node.hash), position));
         self.by_actor.entry(node.actor).or_default().push_back(position);
         self.recent.push_back(node);
     }

@@ -235,6 +235,9 @@ impl Room {
         let frame = self.part_frame(packing, bytes, Some(end));
         out.push(Effect::Reply { to: session, frame });
         self.set_standing(session, Standing::Live);
+        if let Some(round) = &mut self.round {
+            round.arrived(session);
+        }
         self.show_all(session, None, out);
     }
 

@@ -15,6 +15,7 @@ mod event;
 mod gossip;
 mod member;
 mod peer;
+mod round;
 mod upkeep;
 mod waits;
 
@@ -24,10 +25,7 @@ pub use event::{
     Snapshot, Source, Ticket, Told,
 };
 
-use crate::engine::{
-    presence::{self, Presence},
-    time::Time,
-};
+use crate::engine::{presence::Presence, time::Time};
 use across::Across;
 use admission::Pipeline;
 use bytes::Bytes;
@@ -36,6 +34,7 @@ use census::Census;
 use gossip::Gossip;
 use member::{Member, Standing};
 use peer::{Peer, Settled};
+use round::Round;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -47,8 +46,8 @@ use syncline_protocol::{
 use upkeep::Upkeep;
 pub(in crate::engine) use waits::Waits;
 
-/// What a room takes in memory with nothing in it: its task, inbox and figures; measured, about.
-const ROOM_BYTES: usize = 16 << 10;
+/// What a small room takes in memory: its task, inbox and figures, and what they hold for a member; measured, about.
+const ROOM_BYTES: usize = 12 << 10;
 
 /// When a room merges, compacts, lets go and closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +109,10 @@ pub struct Room {
     asking: BTreeSet<SessionId>,
     last_part: Option<LastPart>,
     presence: Presence,
+    /// While members wait for their turn to be shown what has changed.
+    round: Option<Round>,
+    /// Whose turns the last one had, and when it was over.
+    last_round: Option<(Arc<[SessionId]>, Time)>,
     /// The last one drawn.
     tickets: Ticket,
     /// Members with edits that are to be looked at again.
@@ -197,6 +200,8 @@ impl Room {
             asking: BTreeSet::new(),
             last_part: None,
             presence: Presence::default(),
+            round: None,
+            last_round: None,
             tickets: Ticket::default(),
             released: BTreeSet::new(),
             tally: Tally::default(),
@@ -267,7 +272,10 @@ impl Room {
 
     /// When to send [`Event::Woke`], and settle.
     pub fn next_wakeup(&self) -> Option<Time> {
-        let presence = self.presence.next_wakeup();
+        let presence = match &self.round {
+            Some(round) => Some(round.next_wakeup()),
+            None => self.presence.next_wakeup(),
+        };
         let peers = self.next_asking();
         presence.into_iter().chain(self.next_upkeep()).chain(peers).min()
     }
@@ -434,25 +442,6 @@ impl Room {
             if !is_news {
                 self.native_lives(session, out);
             }
-        }
-    }
-
-    /// A member whose queue is too full for it lags, and is sent everything that is shown when it has drained.
-    fn show_presence(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let begins = match &self.phase {
-            Phase::Live(live) => Some(live.durable),
-            Phase::Loading | Phase::Closed(_) => None,
-        };
-        let entries = self.presence.due(now);
-        self.show_to_peers(&entries, out);
-        for frame in presence::frames(self.number, entries) {
-            let to = self.audience();
-            out.push(Effect::Broadcast {
-                to,
-                except: None,
-                frame,
-                begins,
-            });
         }
     }
 

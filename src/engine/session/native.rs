@@ -2,6 +2,7 @@
 
 use super::{AuthorisedEdit, Effect, Event};
 use crate::engine::{
+    few::Few,
     grant::Grant,
     presence::Person,
     rate::Bucket,
@@ -9,7 +10,7 @@ use crate::engine::{
     time::Time,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 use syncline_protocol::{
     CloseCode, DocumentId, Limits, RoomNumber, SessionId, VERSION,
     native::{
@@ -46,7 +47,7 @@ struct Live {
     waits: Arc<Waits>,
     expires: Option<Time>,
     forms: Forms,
-    rooms: BTreeMap<RoomNumber, Membership>,
+    rooms: Few<RoomNumber, Membership>,
     edits: Bucket,
     presence: Bucket,
 }
@@ -219,7 +220,7 @@ impl Live {
             waits: Arc::default(),
             expires,
             forms,
-            rooms: BTreeMap::new(),
+            rooms: Few::default(),
             edits: Bucket::new(limits.edits_per_second, limits.edits_burst, now),
             presence: Bucket::new(limits.presence_per_second, limits.presence_per_second, now),
         }

@@ -16,7 +16,8 @@ pub const INBOX_BYTES_MAX: usize = 4 << 20;
 /// Smaller ones are only counted: as many as there may be take no more than the large ones.
 const LARGE_BYTES: usize = 4 << 10;
 
-/// Mail in the inbox. Its bytes are free again when it is dropped.
+/// Mail in the inbox. Its bytes are free again when it is dropped. It travels in a box: the channel keeps places for 32, whether
+/// anything is in them or not.
 #[derive(Debug)]
 pub(in crate::server) struct Letter {
     pub(in crate::server) mail: Mail,
@@ -26,19 +27,19 @@ pub(in crate::server) struct Letter {
 /// The senders' side.
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    letters: Sender<Letter>,
+    letters: Sender<Box<Letter>>,
     space: Arc<Semaphore>,
 }
 
 /// A place in the inbox for one piece of mail.
 #[derive(Debug)]
 pub struct Place {
-    letters: OwnedPermit<Letter>,
+    letters: OwnedPermit<Box<Letter>>,
     space: Option<OwnedSemaphorePermit>,
 }
 
 /// An inbox that holds so many messages, and the room's side of it.
-pub(in crate::server) fn inbox(messages_max: usize) -> (Inbox, Receiver<Letter>) {
+pub(in crate::server) fn inbox(messages_max: usize) -> (Inbox, Receiver<Box<Letter>>) {
     let (letters, received) = mpsc::channel(messages_max);
     let space = Arc::new(Semaphore::new(INBOX_BYTES_MAX));
     (Inbox { letters, space }, received)
@@ -59,7 +60,7 @@ impl Inbox {
             return Err(TrySendError::Full(mail));
         };
         self.letters
-            .try_send(Letter { mail, space })
+            .try_send(Box::new(Letter { mail, space }))
             .map_err(|error| match error {
                 TrySendError::Full(letter) => TrySendError::Full(letter.mail),
                 TrySendError::Closed(letter) => TrySendError::Closed(letter.mail),
@@ -109,7 +110,7 @@ impl Place {
     /// Sends the mail for which it was reserved.
     pub fn send(self, mail: Mail) {
         let space = self.space;
-        self.letters.send(Letter { mail, space });
+        self.letters.send(Box::new(Letter { mail, space }));
     }
 }
 

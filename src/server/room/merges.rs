@@ -2,6 +2,7 @@
 //!
 //! A room stops taking edits when it waits for its merge too long, so a small document's must not wait for another's that takes
 //! seconds: the small ones have a place of their own, and do not rest while a room waits so. Then merges take more than their share.
+//! Where there are many places, half of them are for whoever comes first.
 
 use crate::server::clock::Clock;
 use std::{
@@ -15,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All merges together take at most one in this many cores.
 const MERGE_SHARE: usize = 4;
-/// One in this many places is for small documents, at least one.
-const SMALL_SHARE: usize = 4;
+/// One in this many places is for small documents alone, at least one, and as many are for large ones.
+const OWN_SHARE: usize = 4;
 /// When no room has sent anything to the log for so long, no edit waits, and merges need not rest.
 const QUIET_MS: u64 = 500;
 /// A merge that rests looks this often whether it still has to.
@@ -37,6 +38,8 @@ pub enum Size {
 pub(super) struct Merges {
     large: Lane,
     small: Lane,
+    /// The other places, for either.
+    either: Lane,
     cores: usize,
     clock: Clock,
     /// Rooms that take no edits before their merge is done.
@@ -49,6 +52,13 @@ pub(super) struct Merges {
 struct Lane {
     places: Arc<Semaphore>,
     places_max: usize,
+}
+
+/// Where work may find a place.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    own: Arc<Semaphore>,
+    either: Option<Arc<Semaphore>>,
 }
 
 /// A room that waits for its merge, counted until this is dropped.
@@ -69,10 +79,11 @@ pub(super) struct Rest {
 
 impl Merges {
     pub(super) fn new(cores: usize, clock: Clock) -> Self {
-        let (large, small) = places(cores);
+        let (own, either) = places(cores);
         Self {
-            large: Lane::new(large),
-            small: Lane::new(small),
+            large: Lane::new(own),
+            small: Lane::new(own),
+            either: Lane::new(either),
             cores,
             clock,
             held_up: Arc::default(),
@@ -80,8 +91,11 @@ impl Merges {
         }
     }
 
-    pub(super) fn places(&self, size: Size) -> &Arc<Semaphore> {
-        &self.lane(size).places
+    pub(super) fn places(&self, size: Size) -> Places {
+        Places {
+            own: self.lane(size).places.clone(),
+            either: Some(self.either.places.clone()),
+        }
     }
 
     pub(super) fn rest(&self, size: Size) -> Rest {
@@ -89,7 +103,7 @@ impl Merges {
             Size::Large => (&self.small, None),
             Size::Small => (&self.large, Some(self.held_up.clone())),
         };
-        let own = self.lane(size).places_max;
+        let own = self.lane(size).places_max + self.either.places_max;
         Rest {
             clock: self.clock,
             edited_ms: self.edited_ms.clone(),
@@ -115,6 +129,7 @@ impl Merges {
     pub(super) fn close(&self) {
         self.large.places.close();
         self.small.places.close();
+        self.either.places.close();
     }
 
     fn lane(&self, size: Size) -> &Lane {
@@ -135,6 +150,26 @@ impl Lane {
 
     fn is_idle(&self) -> bool {
         self.places.available_permits() == self.places_max
+    }
+}
+
+impl Places {
+    /// These alone.
+    pub(super) fn of(own: &Arc<Semaphore>) -> Self {
+        let (own, either) = (own.clone(), None);
+        Self { own, either }
+    }
+
+    /// The next one that is free; `None` when no work begins any more.
+    pub(super) async fn next(self) -> Option<OwnedSemaphorePermit> {
+        let Some(either) = self.either else {
+            return self.own.acquire_owned().await.ok();
+        };
+        tokio::select! {
+            biased;
+            place = self.own.acquire_owned() => place.ok(),
+            place = either.acquire_owned() => place.ok(),
+        }
     }
 }
 
@@ -168,11 +203,11 @@ impl Rest {
     }
 }
 
-/// How many large and small documents are merged at once.
+/// How many documents of either size alone are merged at once, and how many besides.
 fn places(cores: usize) -> (usize, usize) {
     let places = (cores / MERGE_SHARE).max(2);
-    let small = (places / SMALL_SHARE).max(1);
-    (places - small, small)
+    let own = (places / OWN_SHARE).max(1);
+    (own, places - 2 * own)
 }
 
 /// With so many merges at once on `cores` cores, how long each rests so that all together keep to their share.
@@ -185,6 +220,7 @@ fn rest_share(merges: usize, cores: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     #[test]
     fn merges_take_a_quarter_of_the_cores() {
@@ -195,29 +231,50 @@ mod tests {
             assert_eq!((large.beside, small.beside), (beside, beside), "{cores} cores");
             assert_eq!(large.alone, alone, "{cores} cores");
         };
-        check(1, (1, 1), 7.0, 3.0);
-        check(2, (1, 1), 3.0, 1.0);
-        check(4, (1, 1), 1.0, 0.0);
-        check(8, (1, 1), 0.0, 0.0);
-        check(16, (3, 1), 0.0, 0.0);
-        check(64, (12, 4), 0.0, 0.0);
+        check(1, (1, 0), 7.0, 3.0);
+        check(2, (1, 0), 3.0, 1.0);
+        check(4, (1, 0), 1.0, 0.0);
+        check(8, (1, 0), 0.0, 0.0);
+        check(16, (1, 2), 0.0, 0.0);
+        check(64, (4, 8), 0.0, 0.0);
+    }
+
+    /// A place that is free now.
+    fn take(merges: &Merges, size: Size) -> Option<OwnedSemaphorePermit> {
+        merges.places(size).next().now_or_never().flatten()
     }
 
     #[tokio::test]
     async fn a_small_document_waits_for_no_large_one() {
         let merges = Merges::new(2, Clock::start());
-        let _large = merges.places(Size::Large).clone().try_acquire_owned().expect("a place");
-        assert!(
-            merges.places(Size::Large).try_acquire().is_err(),
-            "one large one at once"
-        );
-        let small = merges.places(Size::Small).clone().try_acquire_owned().expect("another");
+        let _large = take(&merges, Size::Large).expect("a place");
+        assert!(take(&merges, Size::Large).is_none(), "one large one at once");
+        let small = take(&merges, Size::Small).expect("another");
         merges.edited();
         let held_up = merges.held_up();
         // Hours, if it rested.
         merges.rest(Size::Small).after(Duration::from_secs(3_600), small).await;
-        assert!(merges.places(Size::Small).try_acquire().is_ok());
+        assert!(take(&merges, Size::Small).is_some());
         drop(held_up);
         assert_eq!(merges.held_up.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_no_large_document_needs_is_for_small_ones_but_for_one_place() {
+        for (many, few) in [(Size::Small, Size::Large), (Size::Large, Size::Small)] {
+            let merges = Merges::new(16, Clock::start());
+            let _taken: Vec<_> = (0..3).map(|_| take(&merges, many).expect("a place")).collect();
+            let waiting = tokio::spawn(merges.places(many).next());
+            let own = take(&merges, few).expect("a place of its own");
+            assert!(take(&merges, few).is_none());
+            drop(own);
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "that one is not for {many:?} documents");
+            merges.close();
+            assert!(
+                waiting.await.expect("it does not panic").is_none(),
+                "no merge begins any more"
+            );
+        }
     }
 }

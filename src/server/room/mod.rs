@@ -119,9 +119,9 @@ pub(super) struct Task {
     document: DocumentId,
     number: RoomNumber,
     hub: Arc<Hub>,
-    inbox: mpsc::Receiver<Letter>,
+    inbox: mpsc::Receiver<Box<Letter>>,
     /// Taken out of the inbox and not looked at yet: what is left here when the room panics still needs an answer.
-    mail: VecDeque<Letter>,
+    mail: VecDeque<Box<Letter>>,
     members: BTreeMap<SessionId, Member>,
     audience: Option<Audience>,
     work: Work,
@@ -142,6 +142,18 @@ pub(super) struct Task {
 struct Audience {
     sessions: Arc<[SessionId]>,
     outboxes: Vec<Arc<Outbox>>,
+}
+
+impl Audience {
+    fn of(sessions: &Arc<[SessionId]>, members: &BTreeMap<SessionId, Member>) -> Self {
+        let outboxes = sessions
+            .iter()
+            .filter_map(|session| Some(members.get(session)?.outbox.clone()));
+        Self {
+            sessions: sessions.clone(),
+            outboxes: outboxes.collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,9 +301,10 @@ impl Task {
     /// Looks at the mail, until the room has enough or its turn is over.
     fn take_in(&mut self, now: Time) {
         while !self.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
-            let Some(Letter { mail, space }) = self.mail.pop_front() else {
+            let Some(letter) = self.mail.pop_front() else {
                 return;
             };
+            let Letter { mail, space } = *letter;
             self.grown_bytes += mail.bytes();
             self.receive(now, mail);
             drop(space);
@@ -372,6 +385,7 @@ impl Task {
                     if let Some(member) = self.members.remove(&session) {
                         member.outbox.dismiss(number, member.join, frame);
                     }
+                    self.audience = None;
                 }
                 Effect::Disconnect {
                     session,
@@ -385,6 +399,7 @@ impl Task {
                         outbox.close(code, text);
                     });
                     self.members.remove(&session);
+                    self.audience = None;
                 }
                 Effect::Close => self.stage = Stage::Closed,
                 work => {
@@ -448,15 +463,13 @@ impl Task {
         begins: Option<Position>,
         lagging: &mut Vec<(SessionId, Position)>,
     ) {
-        let known = self.audience.take().filter(|known| Arc::ptr_eq(&known.sessions, to));
-        let audience = known.unwrap_or_else(|| Audience {
-            sessions: to.clone(),
-            outboxes: to
-                .iter()
-                .filter_map(|session| Some(self.members.get(session)?.outbox.clone()))
-                .collect(),
-        });
-        for outbox in &self.audience.insert(audience).outboxes {
+        let (audience, all) = match self.audience.take() {
+            Some(known) if Arc::ptr_eq(&known.sessions, to) => (known, None),
+            // Presence is shown to a few at a time, amid what goes to all.
+            Some(all) if to.len() < all.sessions.len() => (Audience::of(to, &self.members), Some(all)),
+            Some(_) | None => (Audience::of(to, &self.members), None),
+        };
+        for outbox in &audience.outboxes {
             if except == Some(outbox.session()) || outbox.try_push(failpoints::shared(frame)) {
                 continue;
             }
@@ -465,6 +478,7 @@ impl Task {
                 lagging.push((outbox.session(), begins));
             }
         }
+        self.audience = all.or(Some(audience));
     }
 
     fn with(&self, session: SessionId, act: impl FnOnce(&Outbox)) {

@@ -6,7 +6,7 @@ use crate::server::{
     failpoints::Switch,
     memory::Memory,
     metrics::Metrics,
-    room::merges::{HeldUp, Merges, Size},
+    room::merges::{HeldUp, Merges, Places, Size},
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
 use std::{future::Future, sync::Arc, time::Duration};
@@ -104,19 +104,19 @@ impl Workers {
         W: FnOnce() -> T + Send + 'static,
     {
         let places = match kind {
-            Kind::Load => &self.loads,
-            Kind::Read => &self.reads,
-            Kind::Decode => &self.decodes,
-            Kind::Unpack => &self.unpacks,
+            Kind::Load => Places::of(&self.loads),
+            Kind::Read => Places::of(&self.reads),
+            Kind::Decode => Places::of(&self.decodes),
+            Kind::Unpack => Places::of(&self.unpacks),
             Kind::Prove(size) | Kind::Merge(size) => self.merges.places(size),
         };
-        let (places, clock, metrics) = (places.clone(), self.clock, self.metrics.clone());
+        let (clock, metrics) = (self.clock, self.metrics.clone());
         let rest = match kind {
             Kind::Merge(size) => Some(self.merges.rest(size)),
             _ => None,
         };
         async move {
-            let Ok(place) = places.acquire_owned().await else {
+            let Some(place) = places.next().await else {
                 return lost;
             };
             if rest.is_some() && Switch::MergesInTheWay.is_on() {

@@ -3,6 +3,7 @@
 mod admission;
 mod catchup;
 mod peers;
+mod round;
 mod upkeep;
 
 use super::{Effect, Event, Loaded, Room, Ticket, Tuning};
