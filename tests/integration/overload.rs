@@ -7,13 +7,16 @@ use crate::{
 use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use std::{thread::sleep, time::Duration};
-use syncline::server::{clock::Clock, failpoints::Switch};
+use syncline::{
+    engine::room::ROOM_BYTES,
+    server::{clock::Clock, failpoints::Switch},
+};
 use syncline_protocol::native::{ClientMessage, ClosedCode, ServerMessage};
 
 const BUDGET: &str = "[rooms]\nmemory_bytes_max = 16777216\n";
 
-/// What fits into it while an eighth is kept: 16 KiB each.
-const ROOMS_MAX: usize = (14 << 20) / (16 << 10);
+/// What fits into it while an eighth is kept.
+const ROOMS_MAX: usize = (14_usize << 20).div_ceil(ROOM_BYTES);
 
 /// In which a room without members is gone: a hundred times what is configured, and its merge.
 const CLOSED_MS: u64 = 60_000;
@@ -81,7 +84,7 @@ fn l7_o24_without_memory_members_go_on_and_who_comes_is_told_to_come_back() {
 #[test]
 fn l7_rooms_count_from_the_moment_they_are_opened_in() {
     const PREFIX: &[u8] = b"burst/";
-    const SESSIONS: usize = 20;
+    const SESSIONS: usize = 30;
     const EACH: usize = 64;
     let server = TestServer::start(BUDGET);
     let hub = &server.server().hub;
