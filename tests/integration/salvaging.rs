@@ -33,8 +33,7 @@ const PER_RECORD: usize = 3;
 const COVERED: usize = 15;
 
 fn write(kv: &dyn Kv, batch: &Batch) {
-    kv.write(batch).expect("it is written");
-    kv.sync().expect("it is synced");
+    kv.commit(batch).expect("it is written");
 }
 
 /// Writes a document of ten records, with a snapshot that covers five of them. Its log begins at `log_start`.

@@ -1,7 +1,7 @@
 //! A disk that forgets what was not synced: the store's floor for the simulated server.
 //!
-//! What is written is visible at once. A crash keeps what was synced and, of what was written after, a first part of any
-//! length: batches are atomic and reach the disk in order.
+//! What is written is visible once it is synced. A crash keeps what was synced and, of what was written after, a first part of
+//! any length: batches are atomic and reach the disk in order.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,14 +18,10 @@ pub(crate) struct Disk(Mutex<Platters>);
 
 #[derive(Debug, Default)]
 struct Platters {
-    visible: Map,
     durable: Map,
     /// Written since the last sync, in order.
     unsynced: VecDeque<Batch>,
     fault: Fault,
-    reserve: bool,
-    /// The reserve was let go of: there is space for one group.
-    slack: bool,
     backup: Option<Map>,
     /// Whether the place is marked, and how often it was written over with a copy.
     is_marked: bool,
@@ -39,7 +35,7 @@ pub(crate) enum Fault {
     None,
     /// No space is left; writes say so.
     Full,
-    /// No space is left; only syncs say so.
+    /// No space is left, which only syncs notice.
     FullAtSync,
     /// Syncs fail.
     Broken,
@@ -67,8 +63,6 @@ impl Disk {
             apply(&mut platters.durable, &batch);
         }
         platters.unsynced.clear();
-        platters.visible.clone_from(&platters.durable);
-        platters.slack = false;
     }
 
     /// The operator makes a copy of what is durable.
@@ -83,10 +77,35 @@ impl Disk {
         let platters = &mut *platters;
         let Some(backup) = &platters.backup else { return false };
         platters.durable.clone_from(backup);
-        platters.visible.clone_from(backup);
         platters.unsynced.clear();
         platters.restores += u64::from(notably);
         true
+    }
+
+    /// The first half of a commit: the batch is on its way to the disk.
+    pub(crate) fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        let mut platters = self.platters();
+        if platters.fault == Fault::Full {
+            return Err(KvError::Full);
+        }
+        platters.unsynced.push_back(batch.clone());
+        Ok(())
+    }
+
+    /// The second half: what was written is durable, and visible.
+    pub(crate) fn sync(&self) -> Result<(), KvError> {
+        let mut platters = self.platters();
+        let platters = &mut *platters;
+        match platters.fault {
+            Fault::Broken => return Err(KvError::Io("the disk failed".into())),
+            Fault::FullAtSync => return Err(KvError::Io("the disk was full amid a sync".into())),
+            // What was written has its space.
+            Fault::Full | Fault::None => {}
+        }
+        for batch in platters.unsynced.drain(..) {
+            apply(&mut platters.durable, &batch);
+        }
+        Ok(())
     }
 
     fn platters(&self) -> MutexGuard<'_, Platters> {
@@ -105,7 +124,7 @@ fn apply(map: &mut Map, batch: &Batch) {
 
 impl Kv for Disk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        Ok(self.platters().visible.get(key).cloned())
+        Ok(self.platters().durable.get(key).cloned())
     }
 
     fn scan(&self, range: Range<&[u8]>, visit: &mut Visit<'_>) -> Result<(), KvError> {
@@ -115,7 +134,7 @@ impl Kv for Disk {
         let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
         let found: Vec<_> = {
             let platters = self.platters();
-            let found = platters.visible.range::<[u8], _>(bounds);
+            let found = platters.durable.range::<[u8], _>(bounds);
             found.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         // The visitor may read the disk.
@@ -133,52 +152,22 @@ impl Kv for Disk {
         }
         let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
         let platters = self.platters();
-        let last = platters.visible.range::<[u8], _>(bounds).next_back();
+        let last = platters.durable.range::<[u8], _>(bounds).next_back();
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), KvError> {
-        let mut platters = self.platters();
-        if platters.fault == Fault::Full && !platters.slack {
-            return Err(KvError::Full);
-        }
-        apply(&mut platters.visible, batch);
-        platters.unsynced.push_back(batch.clone());
-        Ok(())
-    }
-
-    fn sync(&self) -> Result<(), KvError> {
-        let mut platters = self.platters();
-        let platters = &mut *platters;
-        match platters.fault {
-            Fault::Broken => return Err(KvError::Io("the disk failed".into())),
-            Fault::Full | Fault::FullAtSync if !platters.slack => return Err(KvError::Full),
-            Fault::Full | Fault::FullAtSync | Fault::None => {}
-        }
-        for batch in platters.unsynced.drain(..) {
-            apply(&mut platters.durable, &batch);
-        }
-        platters.slack = false;
-        Ok(())
-    }
-
-    fn make_room(&self) -> Result<(), KvError> {
-        let mut platters = self.platters();
-        if !std::mem::take(&mut platters.reserve) {
-            return Err(KvError::Full);
-        }
-        platters.slack = true;
+    fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError> {
+        self.write(batch)?;
+        self.sync()?;
+        durable();
         Ok(())
     }
 
     fn restore_reserve(&self) -> Result<(), KvError> {
-        let mut platters = self.platters();
-        let full = matches!(platters.fault, Fault::Full | Fault::FullAtSync);
-        if full && !platters.reserve {
-            return Err(KvError::Full);
+        match self.platters().fault {
+            Fault::Full | Fault::FullAtSync => Err(KvError::Full),
+            Fault::None | Fault::Broken => Ok(()),
         }
-        platters.reserve = true;
-        Ok(())
     }
 
     fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
@@ -194,7 +183,7 @@ impl Kv for Disk {
 
     fn size_bytes(&self) -> u64 {
         let platters = self.platters();
-        let sizes = platters.visible.iter().map(|(key, value)| key.len() + value.len());
+        let sizes = platters.durable.iter().map(|(key, value)| key.len() + value.len());
         sizes.sum::<usize>() as u64
     }
 }

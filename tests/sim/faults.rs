@@ -99,11 +99,13 @@ impl World {
         let heals = match fault {
             disk::Fault::Broken => {
                 self.context.coverage.broken_disks += 1;
-                // What was written and not synced is there to be read by whoever opens the document anew.
+                // Whoever opens the document anew reads what is durable.
                 self.breaks_unsynced = true;
                 Happening::Repaired
             }
-            disk::Fault::None | disk::Fault::Full | disk::Fault::FullAtSync => Happening::DiskHeals,
+            // Whoever met it goes on after a restart.
+            disk::Fault::FullAtSync => Happening::Repaired,
+            disk::Fault::None | disk::Fault::Full => Happening::DiskHeals,
         };
         self.context.after(ms, heals);
     }

@@ -1,5 +1,5 @@
-//! The store's writer in virtual time: everything that waits becomes one group, written as one batch and synced once, and only
-//! then is everybody told. It takes the same decisions as `syncline::server::store::writer` on a full and on a broken disk.
+//! The store's writer in virtual time: everything that waits becomes one group, committed as one batch, and only when that is
+//! durable is everybody told. It takes the same decisions as `syncline::server::store::writer` on a full and on a broken disk.
 
 use crate::{
     disk::Disk,
@@ -47,7 +47,7 @@ enum Group {
     Nothing,
     /// To be written at the next turn.
     Starting,
-    Syncing(Batch, Vec<Ticket>),
+    Syncing(Vec<Ticket>),
 }
 
 enum State {
@@ -107,13 +107,13 @@ impl Writer {
                     State::Full => Err(StoreError::Full),
                     State::Writable => match self.disk.write(&batch) {
                         Ok(()) => Ok(()),
-                        Err(KvError::Full) => return self.overflow(&batch, tickets, context),
+                        Err(KvError::Full) => Err(self.overflow(context)),
                         Err(error) => Err(self.give_up(&error)),
                     },
                 };
                 match written {
                     Ok(()) => {
-                        self.group = Group::Syncing(batch, tickets);
+                        self.group = Group::Syncing(tickets);
                         let sync_ms = context.plan.sync_ms(&mut context.random);
                         context.after(sync_ms, Happening::Writer { process });
                         Vec::new()
@@ -121,9 +121,8 @@ impl Writer {
                     Err(error) => self.complete(tickets, &Err(error), context),
                 }
             }
-            Group::Syncing(batch, tickets) => match self.disk.sync() {
+            Group::Syncing(tickets) => match self.disk.sync() {
                 Ok(()) => self.complete(tickets, &Ok(()), context),
-                Err(KvError::Full) => self.overflow(&batch, tickets, context),
                 Err(error) => {
                     let error = self.give_up(&error);
                     self.complete(tickets, &Err(error), context)
@@ -132,24 +131,13 @@ impl Writer {
         }
     }
 
-    /// The disk is full: this group gets to it with the help of the reserve, later ones are refused until there is space.
-    fn overflow(
-        &mut self,
-        batch: &Batch,
-        tickets: Vec<Ticket>,
-        context: &mut Context,
-    ) -> Vec<(Ticket, Result<(), StoreError>)> {
+    /// The disk is full: this group is refused, and so are later ones until there is space.
+    fn overflow(&mut self, context: &mut Context) -> StoreError {
         context.coverage.full_disks += 1;
         self.state = State::Full;
         let process = self.process;
         context.after(FULL_PROBE_MS, Happening::Probe { process });
-        let disk = &self.disk;
-        let written = disk
-            .make_room()
-            .and_then(|()| disk.write(batch))
-            .and_then(|()| disk.sync());
-        let result = written.map_err(|error| self.give_up(&error));
-        self.complete(tickets, &result, context)
+        StoreError::Full
     }
 
     fn complete(

@@ -63,8 +63,7 @@ impl Store {
         let mut mark = Batch::default();
         // Whoever serves the copy finds that it is not where it was, and begins all documents' epochs anew.
         mark.put(key::life(), Vec::new());
-        copy.kv.write(&mark)?;
-        copy.kv.sync()?;
+        copy.kv.commit(&mark)?;
         Ok(copied)
     }
 
@@ -82,7 +81,7 @@ impl Store {
         self.copy_keys(document, &*copy.kv)?;
         let mut batch = Batch::default();
         batch.put(key::meta(document, 0), Vec::new());
-        copy.kv.write(&batch)?;
+        copy.kv.commit(&batch)?;
         Ok(false)
     }
 
@@ -95,7 +94,7 @@ impl Store {
             let read = self.kv.scan(&start..&end, &mut |key, value| {
                 batch.put(key.to_vec(), value.to_vec());
                 if batch.bytes() >= COMPACTION_BATCH_BYTES {
-                    failed = copy.write(&std::mem::take(&mut batch)).err();
+                    failed = copy.commit(&std::mem::take(&mut batch)).err();
                 }
                 if failed.is_some() {
                     ControlFlow::Break(())
@@ -105,14 +104,14 @@ impl Store {
             });
             failed.map_or(Ok(()), Err)?;
             if read.is_err() {
-                copy.write(&batch)?;
+                copy.commit(&batch)?;
                 return Ok(false);
             }
         }
         if Switch::BackupLoses.is_on() {
             batch = Batch::default();
         }
-        copy.write(&batch)?;
+        copy.commit(&batch)?;
         Ok(true)
     }
 
@@ -137,7 +136,7 @@ fn clear(document: &DocumentId, kv: &dyn Kv) -> Result<(), StoreError> {
             batch.delete(key.to_vec());
             ControlFlow::Continue(())
         })?;
-        kv.write(&batch)?;
+        kv.commit(&batch)?;
     }
     Ok(())
 }

@@ -7,13 +7,15 @@ use syncline_protocol::{ChangeHash, DocumentId, Epoch, Position};
 use tempfile::TempDir;
 
 use super::{
-    Culprit, LogEntry, LogKept, LogRecord, Meta, SnapshotMeta, Store, StoreError,
+    Culprit, Life, LogEntry, LogKept, LogRecord, Meta, SnapshotMeta, Store, StoreError, Version,
     kv::{Batch, Kv},
     layout,
     memory::MemoryKv,
     sled::{SledKv, SledOptions},
+    version,
 };
 
+mod crash;
 mod damage;
 mod disk;
 mod documents;
@@ -117,8 +119,7 @@ fn entry(subject: &str, change: impl Into<Vec<u8>>) -> LogEntry {
 }
 
 fn write(kv: &dyn Kv, batch: &Batch) {
-    kv.write(batch).unwrap();
-    kv.sync().unwrap();
+    kv.commit(batch).unwrap();
 }
 
 /// A document as a room would write it: appends, and remembers what must be there.

@@ -1,6 +1,6 @@
-//! The floor of the store: an ordered map of bytes with atomic batches and an explicit sync.
+//! The floor of the store: an ordered map of bytes with atomic, durable batches.
 //!
-//! Two implementations serve, `memory` and `sled`; a simulator adds one whose disk forgets what was not synced. Whatever
+//! Two implementations serve, `memory` and `sled`; a simulator adds one whose disk forgets what was not made durable. Whatever
 //! stands above this trait is deterministic: the same calls give the same keys and values.
 
 use std::ops::{ControlFlow, Range};
@@ -11,7 +11,7 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// An ordered map from bytes to bytes that can be made durable. One thread writes; any number read.
+/// An ordered map from bytes to bytes, on durable storage. One thread writes; any number read.
 pub trait Kv: Send + Sync + 'static {
     /// The value of `key`.
     ///
@@ -32,27 +32,24 @@ pub trait Kv: Send + Sync + 'static {
     /// As `get`.
     fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError>;
 
-    /// Applies `batch`, all or nothing, also across a crash. It is visible at once and durable only after [`Kv::sync`].
+    /// Makes `batch` durable, all or nothing: it survives a power cut. Then calls `durable`, once; whoever reads from then on finds
+    /// the batch, and nobody before.
     ///
     /// # Errors
-    /// `Full` when there is no space: see [`Kv::make_room`]. After any other error the store must not be written again.
-    fn write(&self, batch: &Batch) -> Result<(), KvError>;
+    /// `Full` when there is no space: nothing of it was written, and another batch may be tried. After any other error no further
+    /// one is taken; if `durable` was not called, nobody knows what is durable of this batch: the system may have dropped what it
+    /// could not write.
+    fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError>;
 
-    /// Makes everything that was written before durable: it survives a power cut.
+    /// Makes `batch` durable, and waits until it is visible.
     ///
     /// # Errors
-    /// `Full` as in `write`. After any other error nothing may be called durable any more, and a second `sync` proves
-    /// nothing: the system may have dropped what it could not write.
-    fn sync(&self) -> Result<(), KvError>;
+    /// As [`Kv::commit_telling`].
+    fn commit(&self, batch: &Batch) -> Result<(), KvError> {
+        self.commit_telling(batch, &mut || ())
+    }
 
-    /// After `Full`: lets go of the reserved space. What was synced is there afterwards; a batch written since the last
-    /// successful sync may be there or not, and the caller writes it again or gives up.
-    ///
-    /// # Errors
-    /// When even the reserve does not help.
-    fn make_room(&self) -> Result<(), KvError>;
-
-    /// Sets the reserved space aside, where that is not the case.
+    /// Sets aside the space that the next group needs, where that is not the case.
     ///
     /// # Errors
     /// `Full` while there is no space for it.

@@ -4,9 +4,11 @@
 //! The floor says what tells its place from a copy of it ([`Kv::origin`]); here that is kept, and compared at the start.
 
 use super::{
-    Store, StoreError, is_empty, key,
+    FORMAT_VERSION, Store, StoreError, Version, is_empty, key,
     kv::{Batch, Kv},
+    put_version,
     record::{seal, unseal},
+    version,
 };
 use std::sync::Arc;
 use syncline_protocol::Epoch;
@@ -38,6 +40,11 @@ impl Store {
             return Err(StoreError::Emptied);
         }
         let store = Self::open(kv)?;
+        if version(&*store.kv)? != Version::Is(FORMAT_VERSION) {
+            let mut batch = Batch::default();
+            put_version(&mut batch);
+            store.kv.commit(&batch)?;
+        }
         let kept = kept(&*store.kv)?;
         let life = match (&kept, &origin) {
             (Kept::Whole(life, kept), Some(origin)) if kept == origin => return Ok(store),
@@ -53,8 +60,7 @@ impl Store {
         let (mut batch, key) = (Batch::default(), key::life());
         let value = seal(&key, &payload);
         batch.put(key, value);
-        store.kv.write(&batch)?;
-        store.kv.sync()?;
+        store.kv.commit(&batch)?;
         Ok(Self { life, ..store })
     }
 

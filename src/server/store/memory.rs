@@ -61,8 +61,9 @@ impl Kv for MemoryKv {
         Ok(found.next_back().map(|(key, value)| (key.clone(), value.clone())))
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+    fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError> {
         let mut map = self.map();
+        durable();
         for write in batch.writes() {
             match write {
                 Write::Put { key, value } => {
@@ -74,14 +75,6 @@ impl Kv for MemoryKv {
             }
         }
         Ok(())
-    }
-
-    fn sync(&self) -> Result<(), KvError> {
-        Ok(())
-    }
-
-    fn make_room(&self) -> Result<(), KvError> {
-        Err(KvError::Full)
     }
 
     fn restore_reserve(&self) -> Result<(), KvError> {

@@ -1,8 +1,8 @@
 //! Persistence: documents as a log of changes behind snapshots, in one ordered map of bytes.
 //!
-//! Read it upwards: `kv` is the floor (an ordered map, atomic batches, an explicit sync; in `memory` and in `sled`, the only
-//! file that names it), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta`
-//! what the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
+//! Read it upwards: `kv` is the floor (an ordered map, atomic and durable batches; in `memory`, and in `sled` on top of `journal`,
+//! `space` and `directory`), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta` what
+//! the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
 //! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy,
 //! `check` looks at everything, and `backup` copies it while it is in use. `logfile` reads the file under the floor as it lies there, `rebuild` makes a new store of a
 //! damaged one, and `salvage` says what is in it.
@@ -15,7 +15,9 @@ mod codec;
 mod compaction;
 #[cfg(test)]
 mod contract;
+mod directory;
 mod error;
+mod journal;
 mod key;
 pub mod kv;
 pub mod layout;
@@ -30,6 +32,7 @@ pub mod record;
 pub mod salvage;
 mod scan;
 pub mod sled;
+mod space;
 mod tally;
 mod watchdog;
 pub mod writer;
@@ -51,8 +54,9 @@ use self::{
     record::unseal,
 };
 
-/// The format that this build reads and writes.
-pub const FORMAT_VERSION: u64 = 1;
+/// The format that this build writes. It reads 1, too, which had no journal, and makes it 2 when it serves it: whoever knows
+/// no journal must not open a store that has one.
+pub const FORMAT_VERSION: u64 = 2;
 
 /// Reads documents. Cheap to clone; writing goes through [`writer::Writer`].
 #[derive(Clone)]
@@ -94,46 +98,66 @@ impl Store {
     /// `Version` if another format wrote it, and what the floor says.
     pub fn open(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         let known = FORMAT_VERSION;
-        let key = key::version();
-        let Some(value) = kv.get(&key)? else {
-            if !is_empty(&*kv)? {
+        match version(&*kv)? {
+            Version::Is(1..=FORMAT_VERSION) => {}
+            Version::Is(other) => {
+                return Err(StoreError::Version {
+                    found: other.to_string(),
+                    known,
+                });
+            }
+            Version::Unreadable => {
+                return Err(StoreError::Version {
+                    found: "unreadable".into(),
+                    known,
+                });
+            }
+            Version::None if is_empty(&*kv)? => {
+                let mut batch = Batch::default();
+                put_version(&mut batch);
+                kv.commit(&batch)?;
+            }
+            Version::None => {
                 return Err(StoreError::Version {
                     found: "none".into(),
                     known,
                 });
             }
-            let mut batch = Batch::default();
-            let value = record::seal(&key, &FORMAT_VERSION.to_be_bytes());
-            batch.put(key, value);
-            kv.write(&batch)?;
-            kv.sync()?;
-            return Ok(Self {
-                kv,
-                life: Life::default(),
-            });
-        };
-        let payload = unseal(&key, &value).map_err(|damage| StoreError::StoreDamaged(damage.what))?;
-        let found = payload.try_into().map(u64::from_be_bytes);
-        match found {
-            Ok(FORMAT_VERSION) => Ok(Self {
-                life: life::last(&*kv)?,
-                kv,
-            }),
-            Ok(other) => Err(StoreError::Version {
-                found: other.to_string(),
-                known,
-            }),
-            Err(_) => Err(StoreError::Version {
-                found: "unreadable".into(),
-                known,
-            }),
         }
+        Ok(Self {
+            life: life::last(&*kv)?,
+            kv,
+        })
     }
 
     /// Bytes that the store takes on disk, or in memory.
     pub fn size_bytes(&self) -> u64 {
         self.kv.size_bytes()
     }
+}
+
+/// What a store says of its format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    None,
+    Is(u64),
+    Unreadable,
+}
+
+fn version(kv: &dyn Kv) -> Result<Version, StoreError> {
+    let key = key::version();
+    let Some(value) = kv.get(&key)? else {
+        return Ok(Version::None);
+    };
+    let payload = unseal(&key, &value).map_err(|damage| StoreError::StoreDamaged(damage.what))?;
+    let number = payload.try_into().map(u64::from_be_bytes);
+    Ok(number.map_or(Version::Unreadable, Version::Is))
+}
+
+fn put_version(batch: &mut Batch) {
+    let key = key::version();
+    let value = record::seal(&key, &FORMAT_VERSION.to_be_bytes());
+    batch.put(key, value);
 }
 
 fn is_empty(kv: &dyn Kv) -> Result<bool, StoreError> {

@@ -8,19 +8,23 @@ use std::{
 };
 
 use super::{
-    FORMAT_VERSION, StoreError, key,
+    StoreError, Version,
+    journal::Content,
+    key,
     kv::{Batch, Kv},
     layout::COMPACTION_BATCH_BYTES,
-    logfile::{LogFile, carve},
-    record::{seal, unseal},
+    logfile::{LogFile, Synced, carve},
+    put_version,
+    record::VALUE_BYTES_MAX,
     sled::{SledKv, SledOptions},
     tally::Tally,
+    version,
 };
 
 /// What a damaged store is known to lack, but not of which document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Batches that were synced and are not in the log.
+    /// Batches that were synced and are neither in the log nor in the journal.
     pub batches: u64,
     /// Damaged pieces of the log that may have been about any document.
     pub unplaced: u64,
@@ -42,34 +46,45 @@ impl Missing {
 pub(super) fn rebuild(directory: &Path, new: &Path) -> Result<(SledKv, Missing), StoreError> {
     let _locks = lock(directory)?;
     let synced = Tally::look(directory);
-    let log = LogFile::open(&directory.join(SledKv::LOG_FILE));
-    let log = log.map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
+    let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
+    let records = match Content::read(directory).map_err(io)? {
+        Content::Records(records) => Some(records),
+        Content::Blank | Content::Damaged => None,
+    };
+    let given = records.as_ref().and_then(|records| records.given);
+    let log = LogFile::open(&directory.join(SledKv::LOG_FILE), given).map_err(io)?;
     let kv = SledKv::open(new, SledOptions::default())?;
     let mut batch = Batch::default();
-    let carved = carve(&log, synced, &mut |key, value| {
-        batch.put(key.to_vec(), value.to_vec());
+    let settled = match &records {
+        Some(records) => Some(Synced::Place(records.log_end)),
+        None => synced.map(Synced::Batch),
+    };
+    let carved = carve(&log, settled, &mut |key, value| {
+        // One that is longer than values are is damaged, and stays so.
+        batch.put(key.to_vec(), value[..value.len().min(VALUE_BYTES_MAX)].to_vec());
         if batch.bytes() < COMPACTION_BATCH_BYTES {
             return Ok(());
         }
-        Ok(kv.write(&std::mem::take(&mut batch))?)
+        Ok(kv.commit(&std::mem::take(&mut batch))?)
     })?;
-    if carved.keys == 0 {
+    kv.commit(&batch)?;
+    let records = records.unwrap_or_default();
+    if carved.keys == 0 && records.batches.is_empty() {
         return Err(StoreError::Unreadable("no key in its log has a value".into()));
     }
-    kv.write(&batch)?;
+    // They came after what the log was made durable with, and may be in it or not.
+    for batch in &records.batches {
+        kv.commit(batch)?;
+    }
     let mut marks = Batch::default();
-    let version = key::version();
-    let written = kv.get(&version)?;
-    if written.is_none_or(|value| unseal(&version, &value).is_err()) {
-        let value = seal(&version, &FORMAT_VERSION.to_be_bytes());
-        marks.put(version, value);
+    if !matches!(version(&kv), Ok(Version::Is(_))) {
+        put_version(&mut marks);
     }
     // Whoever serves it finds that it is not where it was, and begins all documents' epochs anew.
     marks.put(key::life(), Vec::new());
-    kv.write(&marks)?;
-    kv.sync()?;
+    kv.commit(&marks)?;
     let missing = Missing {
-        batches: synced.unwrap_or(0).saturating_sub(carved.batches),
+        batches: synced.unwrap_or(0).saturating_sub(carved.batches.max(records.last())),
         unplaced: carved.unplaced,
         doubts: carved.doubts,
     };

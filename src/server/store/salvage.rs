@@ -18,12 +18,13 @@ use syncline_protocol::{DocumentId, Position};
 use crate::engine::document::{Document, Merge};
 
 use super::{
-    FORMAT_VERSION, Life, Meta, SnapshotMeta, Store, StoreError,
+    FORMAT_VERSION, Life, Meta, SnapshotMeta, Store, StoreError, Version,
     key::{self, Key, Kind},
     kv::{Batch, Kv, KvError, Pair},
     log::LogRecord,
     rebuild::rebuild,
     record::unseal,
+    version,
 };
 
 pub use super::rebuild::Missing;
@@ -182,8 +183,7 @@ pub fn salvage_kv(kv: Arc<dyn Kv>, missing: Missing, each: &mut Each<'_>) -> Res
         each(salvaged)?;
     }
     if !places.is_empty() {
-        kv.write(&places)?;
-        kv.sync()?;
+        kv.commit(&places)?;
     }
     Ok(report)
 }
@@ -196,14 +196,12 @@ fn is_doubtful(document: &DocumentId, missing: &Missing) -> bool {
 
 /// A version that cannot be read is no reason to give up; another one is.
 fn check_version(kv: &dyn Kv) -> Result<(), StoreError> {
-    let key = key::version();
-    let Ok(Some(value)) = kv.get(&key) else { return Ok(()) };
-    match unseal(&key, &value).map(|payload| payload.try_into().map(u64::from_be_bytes)) {
-        Ok(Ok(found)) if found != FORMAT_VERSION => Err(StoreError::Version {
+    match version(kv) {
+        Ok(Version::Is(found)) if !(1..=FORMAT_VERSION).contains(&found) => Err(StoreError::Version {
             found: found.to_string(),
             known: FORMAT_VERSION,
         }),
-        Ok(_) | Err(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

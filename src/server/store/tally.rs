@@ -1,9 +1,8 @@
-//! How many groups were synced, written down beside the log, so that a log that ends early is noticed.
+//! How many batches were committed, written down beside the journal, so that a journal or a log that ends early is noticed.
 //!
-//! A log that is read after a crash ends where its last record is whole; damage amid the log looks just like that, and all
-//! that came after it would be gone without a word. The tally is written after each sync and is never ahead of the log, so a
-//! log that holds fewer groups than it says has lost some. It is not synced itself: after a power cut it may be old, or
-//! garbled, and then says nothing.
+//! Either is read as far as its records are whole; damage amid it looks just like its end, and all that came after it would be
+//! gone without a word. The tally is written after each commit and is never ahead, so a store that has fewer batches than it says has
+//! lost some. It is not synced itself: after a power cut it may be old, or garbled, and then says nothing.
 
 use crate::server::failpoints::Switch;
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
@@ -44,9 +43,14 @@ impl Tally {
         Ok((Self { file }, said))
     }
 
-    /// So many groups are synced.
+    /// So many batches are committed.
     pub(super) fn write(&self, count: u64) -> io::Result<()> {
         self.file.write_all_at(&encode(count), 0)
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 

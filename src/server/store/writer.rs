@@ -1,12 +1,12 @@
-//! The one thread that writes: it takes all that waits in its queue, writes it as one batch, syncs once, and only then tells
-//! everybody that it is durable. While it syncs, the next group gathers.
+//! The one thread that writes: it takes all that waits in its queue, commits it as one batch, and as soon as that is durable, and
+//! not before, tells everybody so. Meanwhile the next group gathers.
 //!
-//! When the disk is full, the group at hand is written with the help of the floor's reserve; what comes later is refused,
-//! unwritten, until the reserve is back. When a sync fails in any other way, the writer refuses everything from then on:
-//! nobody can know what a disk holds that failed to sync, so it is not tried again.
+//! When the disk is full, a group is refused, unwritten, and so is all that comes until the floor has its space set aside again.
+//! When a commit fails in any other way, the writer refuses everything from then on: nobody can know what a disk holds that
+//! failed to sync, so it is not tried again.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -21,7 +21,7 @@ use crate::server::failpoints::Switch;
 
 use super::{
     StoreError,
-    kv::{Batch, Kv, KvError, Write},
+    kv::{Batch, Kv, KvError},
 };
 
 /// Batches that may wait.
@@ -30,7 +30,7 @@ pub const QUEUE_LEN_MAX: usize = 10_000;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Batches that are written with one sync.
 pub const GROUP_LEN_MAX: usize = 1_000;
-/// Bytes that are written with one sync; a single larger batch goes alone. The reserve of a full disk must hold one group.
+/// Bytes that are written with one sync; a single larger batch goes alone. The floor sets space aside for one group.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
 /// While the disk is full, this often the writer looks for space.
 const FULL_PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -268,7 +268,7 @@ struct Commit {
 
 enum State {
     Writable,
-    /// The disk is full: nothing is written until the reserve is back.
+    /// The disk is full: nothing is written until the floor has its space.
     Full,
     /// A write or sync failed, for this reason; for good.
     ReadOnly(String),
@@ -319,34 +319,35 @@ impl Commit {
             waiting.drain(..).for_each(|done: Done| done(Ok(())));
             std::thread::sleep(ACK_BEFORE_WRITE_PAUSE);
         }
-        let result = if Switch::NeverWritten.is_on() {
-            Ok(())
-        } else {
-            self.write(&merged)
-        };
-        if result.is_ok() {
-            let figures = &self.shared.figures;
+        let (shared, bytes) = (Arc::clone(&self.shared), merged.bytes());
+        let mut durable = || {
+            let figures = &shared.figures;
             figures.groups.fetch_add(1, Ordering::Relaxed);
             figures.batches.fetch_add(waiting.len() as u64, Ordering::Relaxed);
-            figures.bytes.fetch_add(merged.bytes() as u64, Ordering::Relaxed);
-        }
-        for done in waiting {
-            let result = result.clone();
-            if catch_unwind(AssertUnwindSafe(move || done(result))).is_err() {
-                tracing::error!("a completion of the store's writer panicked; the batch is as durable as it was told");
-            }
+            figures.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            tell(waiting.drain(..), &Ok(()));
+        };
+        if Switch::NeverWritten.is_on() {
+            durable();
+        } else if let Err(error) = self.write(&merged, &mut durable) {
+            // Who was told before is right: it is durable.
+            tell(waiting.drain(..), &Err(error));
         }
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), StoreError> {
         match &self.state {
             State::ReadOnly(why) => return Err(StoreError::ReadOnly(why.clone())),
             State::Full => return Err(StoreError::Full),
             State::Writable => {}
         }
-        let error = match self.write_and_sync(batch) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
+        if batch.is_empty() {
+            // A barrier in a group of its own: all before it is durable.
+            durable();
+            return Ok(());
+        }
+        let Err(error) = self.kv.commit_telling(batch, durable) else {
+            return Ok(());
         };
         self.shared.figures.errors.fetch_add(1, Ordering::Relaxed);
         if error != KvError::Full {
@@ -354,62 +355,7 @@ impl Commit {
         }
         tracing::error!("the disk is full: edits are refused until there is space");
         self.enter(State::Full);
-        // The batch may be half way to the disk. With the reserve's space it gets there wholly.
-        let mut result = self.kv.make_room().and_then(|()| self.write_and_sync(batch));
-        if result == Err(KvError::Full) {
-            // Not even then. Opened again, the floor has either all of it or nothing, and shows which: a refused edit must
-            // not come back after a restart.
-            result = self.open_anew();
-            if result.is_ok() && !self.has_landed(batch) {
-                return Err(StoreError::Full);
-            }
-            result = result.and_then(|()| self.kv.sync());
-        }
-        result.map_err(|error| self.give_up(&error))
-    }
-
-    /// Opens the floor, which takes some space: if somebody else has taken what the reserve gave up, as soon as there is some. Until
-    /// then nothing can be read, and nobody can say whether the batch at hand is on the disk, so it has no answer.
-    fn open_anew(&self) -> Result<(), KvError> {
-        loop {
-            let opened = self.kv.make_room();
-            let shared = &self.shared;
-            if opened != Err(KvError::Full) || shared.queue().closed {
-                return opened;
-            }
-            tracing::error!(
-                "the disk is so full that the store does not open: nothing can be read until there is space"
-            );
-            let open = |queue: &mut Queue| !queue.closed;
-            drop(
-                shared
-                    .given
-                    .wait_timeout_while(shared.queue(), FULL_PROBE_INTERVAL, open),
-            );
-        }
-    }
-
-    /// Whether every write of `batch` is there.
-    fn has_landed(&self, batch: &Batch) -> bool {
-        let mut last = BTreeMap::new();
-        for write in batch.writes() {
-            let value = match write {
-                Write::Put { value, .. } => Some(value),
-                Write::Delete { .. } => None,
-            };
-            last.insert(write.key(), value);
-        }
-        last.into_iter()
-            .all(|(key, value)| self.kv.get(key).is_ok_and(|found| found.as_ref() == value))
-    }
-
-    fn write_and_sync(&self, batch: &Batch) -> Result<(), KvError> {
-        if batch.is_empty() {
-            // A barrier in a group of its own: all before it has been synced.
-            return Ok(());
-        }
-        self.kv.write(batch)?;
-        self.kv.sync()
+        Err(StoreError::Full)
     }
 
     fn give_up(&mut self, error: &KvError) -> StoreError {
@@ -419,7 +365,7 @@ impl Commit {
         StoreError::ReadOnly(why)
     }
 
-    /// Looks whether the reserve can be set aside, which shows that there is space again.
+    /// Looks whether space can be set aside, which shows that there is some again.
     fn probe(&mut self) {
         let before = matches!(self.state, State::Full);
         match self.kv.restore_reserve() {
@@ -449,5 +395,14 @@ impl Commit {
             .read_only
             .store(matches!(state, State::ReadOnly(_)), Ordering::Relaxed);
         self.state = state;
+    }
+}
+
+fn tell(waiting: impl Iterator<Item = Done>, result: &Result<(), StoreError>) {
+    for done in waiting {
+        let result = result.clone();
+        if catch_unwind(AssertUnwindSafe(move || done(result))).is_err() {
+            tracing::error!("a completion of the store's writer panicked; the batch is as durable as it was told");
+        }
     }
 }

@@ -27,7 +27,7 @@ fn batch(writes: &[(&str, Option<&str>)]) -> Batch {
 fn scans_are_ordered_and_half_open() {
     on_every_floor(|floor| {
         let kv = floor.kv();
-        kv.write(&batch(&[
+        kv.commit(&batch(&[
             ("b", Some("2")),
             ("a", Some("1")),
             ("ab", Some("3")),
@@ -61,7 +61,7 @@ fn scans_are_ordered_and_half_open() {
 fn the_later_write_of_a_batch_wins() {
     on_every_floor(|floor| {
         let kv = floor.kv();
-        kv.write(&batch(&[
+        kv.commit(&batch(&[
             ("a", Some("1")),
             ("a", Some("2")),
             ("b", Some("1")),
@@ -69,8 +69,8 @@ fn the_later_write_of_a_batch_wins() {
             ("c", None),
         ]))
         .unwrap();
-        kv.write(&batch(&[("d", Some("1"))])).unwrap();
-        kv.write(&batch(&[("d", None), ("d", Some("3"))])).unwrap();
+        kv.commit(&batch(&[("d", Some("1"))])).unwrap();
+        kv.commit(&batch(&[("d", None), ("d", Some("3"))])).unwrap();
         assert_eq!(keys(&*kv, "a".."z"), ["a", "d"]);
         assert_eq!(kv.get(b"a").unwrap(), Some(b"2".to_vec()));
         assert_eq!(kv.get(b"d").unwrap(), Some(b"3".to_vec()));
@@ -104,9 +104,9 @@ fn a_reader_never_gets_half_a_batch() {
             batch.put(b"z".to_vec(), n.to_be_bytes().to_vec());
             batch
         };
-        kv.write(&pair(0)).unwrap();
+        kv.commit(&pair(0)).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| (1..200).for_each(|n| kv.write(&pair(n)).unwrap()));
+            scope.spawn(|| (1..200).for_each(|n| kv.commit(&pair(n)).unwrap()));
             // Whichever is written first within a batch, a `get` of one and then of the other never goes back in time.
             for (first, second) in [(b"a", b"z"), (b"z", b"a")].repeat(200) {
                 let [first, second] = [first, second].map(|key| kv.get(key).unwrap().unwrap());
@@ -141,13 +141,13 @@ fn another_format_is_refused() {
         floor.store();
         let kv = floor.kv();
         let mut later = Batch::default();
-        later.put(b"v".to_vec(), super::super::record::seal(b"v", &2u64.to_be_bytes()));
+        later.put(b"v".to_vec(), super::super::record::seal(b"v", &3u64.to_be_bytes()));
         write(&*kv, &later);
         assert_eq!(
             Store::open(kv.clone()).err(),
             Some(StoreError::Version {
-                found: "2".into(),
-                known: 1
+                found: "3".into(),
+                known: 2
             })
         );
         write(&*kv, &batch(&[("v", None), ("a", Some("somebody else's"))]));
@@ -155,7 +155,7 @@ fn another_format_is_refused() {
             Store::open(kv).err(),
             Some(StoreError::Version {
                 found: "none".into(),
-                known: 1
+                known: 2
             })
         );
     });

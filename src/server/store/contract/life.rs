@@ -1,7 +1,6 @@
 //! What a store notices of its being put back from a copy, moved, or emptied.
 
 use super::*;
-use crate::server::store::Life;
 use std::path::Path;
 
 const NEXT: Life = Life {

@@ -15,7 +15,7 @@ use super::{
     *,
 };
 
-/// A floor in memory with a script: what the next syncs answer, and whether they wait.
+/// A floor in memory with a script: what the next commits answer, and whether they wait.
 #[derive(Default)]
 struct Scripted {
     memory: MemoryKv,
@@ -27,10 +27,7 @@ struct Scripted {
 struct Script {
     held: bool,
     waiting: bool,
-    /// Nothing that is written arrives.
-    loses: bool,
-    sync: VecDeque<Result<(), KvError>>,
-    make_room: VecDeque<Result<(), KvError>>,
+    commit: VecDeque<Result<(), KvError>>,
     reserve: VecDeque<Result<(), KvError>>,
     /// Everything that was done to the floor and by it.
     calls: Vec<String>,
@@ -56,7 +53,7 @@ impl Scripted {
         self.changed.notify_all();
     }
 
-    fn await_sync(&self) {
+    fn await_commit(&self) {
         let script = self.script.lock().unwrap();
         drop(self.changed.wait_while(script, |script| !script.waiting).unwrap());
     }
@@ -79,27 +76,15 @@ impl Kv for Scripted {
         self.memory.last(range)
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), KvError> {
-        self.note("write");
-        if self.script.lock().unwrap().loses {
-            Ok(())
-        } else {
-            self.memory.write(batch)
-        }
-    }
-
-    fn sync(&self) -> Result<(), KvError> {
+    fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError> {
         let mut script = self.script.lock().unwrap();
         script.waiting = script.held;
         self.changed.notify_all();
         let mut script = self.changed.wait_while(script, |script| script.held).unwrap();
         script.waiting = false;
         drop(script);
-        self.call("sync", |script| &mut script.sync)
-    }
-
-    fn make_room(&self) -> Result<(), KvError> {
-        self.call("make_room", |script| &mut script.make_room)
+        self.call("commit", |script| &mut script.commit)?;
+        self.memory.commit_telling(batch, durable)
     }
 
     fn restore_reserve(&self) -> Result<(), KvError> {
@@ -135,20 +120,17 @@ fn unheard() -> Done {
     Box::new(|_| ())
 }
 
-fn failing(sync: &[Result<(), KvError>], make_room: &[Result<(), KvError>]) -> (Arc<Scripted>, Writer) {
+fn failing(error: KvError) -> (Arc<Scripted>, Writer) {
     let kv = Arc::new(Scripted::default());
     let writer = Writer::start(kv.clone()).unwrap();
     writer.write(put("before")).unwrap();
     kv.calls();
-    let mut script = kv.script.lock().unwrap();
-    script.sync = sync.iter().cloned().collect();
-    script.make_room = make_room.iter().cloned().collect();
-    drop(script);
+    kv.script.lock().unwrap().commit = [Err(error)].into();
     (kv, writer)
 }
 
 #[test]
-fn what_waits_is_written_with_one_sync_and_told_after_it() {
+fn what_waits_is_committed_at_once_and_told_after_it() {
     let kv = Arc::new(Scripted::default());
     kv.hold(true);
     let writer = Writer::start(kv.clone()).unwrap();
@@ -163,14 +145,14 @@ fn what_waits_is_written_with_one_sync_and_told_after_it() {
             .unwrap();
     };
     submit(0);
-    kv.await_sync();
+    kv.await_commit();
     (1..=3).for_each(submit);
-    assert_eq!(kv.calls(), ["reserve", "write"]);
+    assert_eq!(kv.calls(), ["reserve"]);
     kv.hold(false);
     writer.close();
     assert_eq!(
         kv.calls(),
-        ["sync", "0 Ok(())", "write", "sync", "1 Ok(())", "2 Ok(())", "3 Ok(())"]
+        ["commit", "0 Ok(())", "commit", "1 Ok(())", "2 Ok(())", "3 Ok(())"]
     );
     assert_eq!(kv.get(b"3").unwrap(), Some(b"value".to_vec()));
     let figures = writer.figures();
@@ -191,7 +173,7 @@ fn a_group_has_limits() {
                 done: unheard(),
             })
             .unwrap();
-        kv.await_sync();
+        kv.await_commit();
         for batch in batches {
             writer.try_submit(Work { batch, done: unheard() }).unwrap();
         }
@@ -213,7 +195,7 @@ fn a_full_queue_gives_the_work_back() {
     let writer = Writer::start(kv.clone()).unwrap();
     let submit = |batch| writer.try_submit(Work { batch, done: unheard() });
     submit(put("first")).unwrap();
-    kv.await_sync();
+    kv.await_commit();
     (0..QUEUE_LEN_MAX).for_each(|_| submit(put("a")).unwrap());
     let Err(Refused::Busy(work)) = submit(put("one too many")) else {
         panic!("the queue has no limit")
@@ -229,88 +211,40 @@ fn a_full_queue_gives_the_work_back() {
 
     kv.hold(true);
     submit(put("first")).unwrap();
-    kv.await_sync();
+    kv.await_commit();
     submit(sized(QUEUE_BYTES_MAX + 1)).unwrap();
     assert!(matches!(submit(put("a")), Err(Refused::Busy(_))));
     kv.hold(false);
 }
 
 #[test]
-fn a_full_disk_takes_the_group_at_hand_and_refuses_the_next() {
-    let (kv, writer) = failing(&[Err(KvError::Full)], &[]);
+fn a_full_disk_refuses_unwritten_until_there_is_space() {
+    let (kv, writer) = failing(KvError::Full);
     kv.script.lock().unwrap().reserve = [Err(KvError::Full), Err(KvError::Full), Err(KvError::Full)].into();
-    assert_eq!(writer.write(put("at hand")), Ok(()));
-    assert_eq!(kv.calls(), ["write", "sync", "make_room", "write", "sync"]);
+    assert_eq!(writer.write(put("at hand")), Err(StoreError::Full));
+    assert_eq!(kv.calls(), ["commit"]);
     assert!(writer.figures().full.load(Ordering::Relaxed));
     assert_eq!(writer.write(put("next")), Err(StoreError::Full));
     assert_eq!(writer.write(put("next")), Err(StoreError::Full));
-    assert_eq!(kv.get(b"next").unwrap(), None);
-    assert!(!kv.calls().contains(&"write".into()));
+    assert_eq!((kv.get(b"at hand").unwrap(), kv.get(b"next").unwrap()), (None, None));
+    assert!(!kv.calls().contains(&"commit".into()));
     while writer.figures().full.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(writer.write(put("next")), Ok(()));
     assert_eq!(kv.get(b"next").unwrap(), Some(b"value".to_vec()));
-}
-
-#[test]
-fn a_disk_that_stays_full_shows_what_it_has() {
-    // The floor keeps what was written, as sled may: then it has landed, and one more sync makes it durable.
-    let full = Err(KvError::Full);
-    let (kv, writer) = failing(&[full.clone(), full.clone()], &[]);
-    assert_eq!(writer.write(put("a")), Ok(()));
-    assert_eq!(
-        kv.calls(),
-        ["write", "sync", "make_room", "write", "sync", "make_room", "sync"]
-    );
-
-    // The floor lost it: refused, and later batches go on.
-    let (kv, writer) = failing(&[full.clone(), full.clone()], &[]);
-    kv.script.lock().unwrap().loses = true;
-    assert_eq!(writer.write(put("a")), Err(StoreError::Full));
-    assert_eq!(kv.calls(), ["write", "sync", "make_room", "write", "sync", "make_room"]);
-    kv.script.lock().unwrap().loses = false;
-    while writer.figures().full.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(writer.write(put("b")), Ok(()));
-    assert_eq!(
-        (kv.get(b"a").unwrap(), kv.get(b"b").unwrap()),
-        (None, Some(b"value".to_vec()))
-    );
-
-    // It does not even open, until there is space.
-    let (kv, writer) = failing(std::slice::from_ref(&full), &[full.clone(), full.clone(), full.clone()]);
-    assert_eq!(writer.write(put("a")), Ok(()));
-    assert_eq!(kv.calls().iter().filter(|call| *call == "make_room").count(), 4);
     assert!(!writer.figures().read_only.load(Ordering::Relaxed));
 }
 
 #[test]
-fn a_store_that_does_not_open_for_want_of_space_can_be_closed() {
-    let full = Err(KvError::Full);
-    let (_kv, writer) = failing(std::slice::from_ref(&full), &vec![full.clone(); 10_000]);
-    let result = Arc::new(Mutex::new(None));
-    let told = result.clone();
-    let done = Box::new(move |answer| *told.lock().unwrap() = Some(answer));
-    writer.try_submit(Work { batch: put("a"), done }).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
-    writer.close();
-    assert_eq!(
-        *result.lock().unwrap(),
-        Some(Err(StoreError::ReadOnly("the disk is full".into())))
-    );
-}
-
-#[test]
 fn a_failed_sync_is_final() {
-    let (kv, writer) = failing(&[Err(KvError::Io("the fsync failed".into()))], &[]);
+    let (kv, writer) = failing(KvError::Io("the fsync failed".into()));
     let refused = StoreError::ReadOnly("the fsync failed".into());
     assert_eq!(writer.write(put("a")), Err(refused.clone()));
     assert_eq!(writer.write(put("b")), Err(refused.clone()));
     assert_eq!(writer.write(Batch::default()), Err(refused));
     writer.close();
-    assert_eq!(kv.calls(), ["write", "sync"], "it was tried again");
+    assert_eq!(kv.calls(), ["commit"], "it was tried again");
     assert_eq!(writer.figures().errors.load(Ordering::Relaxed), 1);
 }
 
@@ -329,7 +263,7 @@ fn closing_writes_what_waits_and_takes_nothing_more() {
     }
     std::thread::scope(|scope| {
         scope.spawn(|| writer.close());
-        kv.await_sync();
+        kv.await_commit();
         kv.hold(false);
     });
     assert_eq!(writer.figures().batches.load(Ordering::Relaxed), 50);

@@ -6,7 +6,7 @@
 
 use super::super::sled::FOREIGN_KEYS;
 use super::{
-    LogFile, count, leaf, link,
+    LogFile, Synced, count, leaf, link,
     node::{Leaf, Link},
     segment::{Ending, Kind, Message, Piece, SEGMENT_BYTES, piece, pieces},
 };
@@ -32,12 +32,11 @@ pub(in super::super) struct Carved {
 /// Takes a key and its value. Of two values of one key the later is the one.
 pub(in super::super) type Put<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
 
-/// Hands all keys and values in `log` to `put`; values that are damaged, too. What lies behind batch `synced` need not be
-/// there.
+/// Hands all keys and values in `log` to `put`; values that are damaged, too. What lies behind what was `synced` need not be there.
 ///
 /// # Errors
 /// `Io`, and what `put` says.
-pub(in super::super) fn carve(log: &LogFile, synced: Option<u64>, put: &mut Put<'_>) -> Result<Carved, StoreError> {
+pub(in super::super) fn carve(log: &LogFile, synced: Option<Synced>, put: &mut Put<'_>) -> Result<Carved, StoreError> {
     let read = |error: io::Error| StoreError::Io(error.to_string());
     let found = Found::read(log, synced).map_err(read)?;
     let mut carved = Carved {
@@ -108,8 +107,11 @@ impl Page {
 }
 
 impl Found {
-    fn read(log: &LogFile, synced: Option<u64>) -> io::Result<Self> {
+    fn read(log: &LogFile, synced: Option<Synced>) -> io::Result<Self> {
         let mut found = Self::default();
+        if let Some(Synced::Place(place)) = synced {
+            found.synced_at = Some(log.synced_before(place));
+        }
         let last = log.segments.keys().next_back().copied();
         for (number, segment) in &log.segments {
             let begin = number * SEGMENT_BYTES as u64;
@@ -125,7 +127,7 @@ impl Found {
                     Piece::Sound(message) | Piece::Mended(message, _) => {
                         if let Some(count) = count(&message) {
                             found.batches = found.batches.max(count);
-                            if synced.is_some_and(|synced| count >= synced) {
+                            if matches!(synced, Some(Synced::Batch(last)) if count >= last) {
                                 found.synced_at.get_or_insert(begin + at as u64);
                             }
                         }

@@ -8,11 +8,15 @@ mod carve;
 mod node;
 mod segment;
 
-pub(super) use self::carve::carve;
+pub(super) use self::{
+    carve::carve,
+    segment::{SEGMENT_BYTES, flipped_bit},
+};
 use self::{
     node::{Link, leaf, link},
-    segment::{Ending, Fix, HEAD_BYTES, Kind, Message, Piece, SEGMENT_BYTES, pieces},
+    segment::{Ending, Fix, HEAD_BYTES, Kind, Message, Piece, is_overwritten, pieces},
 };
+use super::journal::Given;
 use super::sled::COUNT_KEY;
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
 
@@ -22,6 +26,17 @@ pub(super) struct LogFile {
     file: File,
     /// By their numbers.
     segments: BTreeMap<u64, Segment>,
+    /// What the heads say: up to here the log is whole, but for what was written over.
+    told: u64,
+}
+
+/// Up to where a log was synced, as far as anybody knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Synced {
+    /// The batch with this number is the last one.
+    Batch(u64),
+    /// This place, and what the heads of segments say.
+    Place(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,17 +65,20 @@ pub(super) struct Findings {
 }
 
 impl LogFile {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the log at `path`. The place that was `given` to a segment last holds that, or nothing that is needed.
+    pub(super) fn open(path: &Path, given: Option<Given>) -> io::Result<Self> {
         let file = File::open(path)?;
         let mut log = Self {
             segments: BTreeMap::new(),
             file,
+            told: 0,
         };
         let mut damaged = Vec::new();
         let length = log.file.metadata()?.len();
         for offset in (0..length).step_by(SEGMENT_BYTES) {
             let mut head = [0; HEAD_BYTES];
             read_up_to(&log.file, &mut head, offset)?;
+            log.told = log.told.max(segment::whole_before(&head));
             let found = segment::number(&head).map(|number| (number, HeadOf::Sound));
             let mended = || segment::mended_number(&head).map(|(number, fix)| (number, HeadOf::Mended(fix)));
             match found.or_else(mended) {
@@ -84,27 +102,41 @@ impl LogFile {
                 log.segments.entry(number).or_insert(segment);
             }
         }
+        if let Some(given) = given {
+            log.segments
+                .retain(|number, segment| segment.offset != given.place || *number == given.segment);
+        }
         Ok(log)
     }
 
-    /// What is wrong with the log behind `start`, as far as batch `synced` lies behind it. A log that ends torn is none of our
-    /// business: what was not synced may be gone.
-    pub(super) fn look(&self, start: u64, synced: u64) -> io::Result<Findings> {
+    /// What is wrong with the log behind `start`, as far as it was synced. A log that ends torn is none of our business: what
+    /// was not synced may be gone.
+    pub(super) fn look(&self, start: u64, synced: Synced) -> io::Result<Findings> {
         let first = start / SEGMENT_BYTES as u64;
+        let (end, last) = match synced {
+            Synced::Batch(count) => (u64::MAX, count),
+            Synced::Place(place) => (self.synced_before(place), u64::MAX),
+        };
         let (mut findings, mut reached) = (Findings::default(), false);
         for (number, segment) in self.segments.range(first..) {
             let begin = number * SEGMENT_BYTES as u64;
+            if begin >= end {
+                return Ok(findings);
+            }
+            let (bytes, before) = (self.bytes(*segment)?, (findings.damage, findings.fixes.len()));
             let Findings { damage, fixes } = &mut findings;
             match segment.head {
                 HeadOf::Sound => {}
                 HeadOf::Mended(fix) => fixes.push((segment.offset + fix.at as u64, fix.byte)),
                 HeadOf::Gone => *damage = damage.or(Some(begin)),
             }
-            let ending = pieces(&self.bytes(*segment)?, *number, &mut |at, piece| {
+            let ending = pieces(&bytes, *number, &mut |at, piece| {
+                // What lies behind was not synced.
+                reached |= begin + at as u64 >= end;
                 if reached {
                     return;
                 }
-                let is_last = |message: &Message<'_>| count(message).is_some_and(|count| count >= synced);
+                let is_last = |message: &Message<'_>| count(message).is_some_and(|count| count >= last);
                 match piece {
                     Piece::Sound(message) => reached = is_last(&message),
                     Piece::Mended(message, fix) => {
@@ -117,14 +149,26 @@ impl LogFile {
             if reached {
                 return Ok(findings);
             }
-            if let Ending::Open(at) = ending {
+            if let Ending::Open(at) = ending
+                && begin + (at as u64) < end
+            {
                 *damage = damage.or(Some(begin + at as u64));
             }
+            if findings.damage != before.0 && is_overwritten(&bytes, HEAD_BYTES, *number) {
+                // The power went while it was written anew, in any order: what was here is not needed any more.
+                findings.damage = before.0;
+                findings.fixes.truncate(before.1);
+            }
         }
-        if findings.damage.is_some() && self.counts_before(first, synced)? {
+        if findings.damage.is_some() && self.counts_before(first, last)? {
             return Ok(Findings::default());
         }
         Ok(findings)
+    }
+
+    /// Where what was synced ends, if that is at `place` or behind it.
+    fn synced_before(&self, place: u64) -> u64 {
+        self.told.max(place)
     }
 
     /// Whether batch `synced` lies before the segment `end`.

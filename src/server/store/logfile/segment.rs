@@ -7,7 +7,7 @@ use super::node::Cursor;
 use std::borrow::Cow;
 
 /// As long as sled makes them by itself.
-pub(super) const SEGMENT_BYTES: usize = 512 << 10;
+pub(in super::super) const SEGMENT_BYTES: usize = 512 << 10;
 /// Its checksum, place in the log, and up to where the log was written then.
 pub(super) const HEAD_BYTES: usize = 20;
 /// No message begins so near to the end.
@@ -81,6 +81,17 @@ pub(super) fn number(head: &[u8; HEAD_BYTES]) -> Option<u64> {
     (matches && place % SEGMENT_BYTES as u64 == 0).then_some(place / SEGMENT_BYTES as u64)
 }
 
+/// Where the segment begins that was being written when the one with this head was begun: all before was whole by then. 0 if the
+/// head is not sound.
+pub(super) fn whole_before(head: &[u8; HEAD_BYTES]) -> u64 {
+    let told = || {
+        number(head)?;
+        let last = i64::from_le_bytes(*head.last_chunk()?) ^ i64::MAX;
+        Some(u64::try_from(last).unwrap_or(0) / SEGMENT_BYTES as u64 * SEGMENT_BYTES as u64)
+    };
+    told().unwrap_or(0)
+}
+
 /// The same if one bit is wrong, and what puts it right.
 pub(super) fn mended_number(head: &[u8; HEAD_BYTES]) -> Option<(u64, Fix)> {
     let mut flipped = *head;
@@ -147,7 +158,7 @@ pub(super) fn pieces<'a>(bytes: &'a [u8], number: u64, visit: &mut dyn FnMut(usi
 }
 
 /// Whether there is a message of a later use of the segment behind `at`.
-fn is_overwritten(bytes: &[u8], at: usize, number: u64) -> bool {
+pub(super) fn is_overwritten(bytes: &[u8], at: usize, number: u64) -> bool {
     (at..bytes.len()).any(|at| {
         let head = Head::read(&bytes[at..]).filter(|head| head.number > number);
         head.is_some_and(|head| is_sound(&bytes[at..], head.number))
@@ -207,7 +218,7 @@ fn mended(rest: &[u8], number: u64) -> Option<(Message<'_>, Fix)> {
 }
 
 /// Which bit, counted from the end, makes a CRC-32 wrong in this way, if a single one does.
-fn flipped_bit(wrong: u32, bits: usize) -> Option<usize> {
+pub(in super::super) fn flipped_bit(wrong: u32, bits: usize) -> Option<usize> {
     let mut makes = CRC_POLYNOMIAL;
     (0..bits).find(|_| {
         let found = makes == wrong;

@@ -1,0 +1,294 @@
+//! The journal: batches as they were committed, one behind the other, until the pages under the store hold them durably.
+//!
+//! A batch is durable as soon as its record is synced here, and only then does anybody see it. The pages follow in their own
+//! time; when they have caught up, the journal starts over. Its file is filled with zeros ahead of the records, so that a sync
+//! changes no metadata and needs no space, and each record begins in a sector of its own, so that no later write touches one
+//! that was synced.
+//!
+//! A record counts if its checksum is right, it carries the lap of the file's head, and its number follows. The lap is drawn at random
+//! whenever the journal starts over: nothing from before, and nothing that somebody put into a value, passes for a record.
+//! One flipped bit is put right. What breaks off at the end was never acknowledged, or the tally says otherwise. Beside the head
+//! lies a note of what place in the log was given away last.
+
+use super::{kv::Batch, logfile::flipped_bit};
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+mod note;
+mod record;
+
+use self::record::{RECORD_HEAD_BYTES, record, write_record};
+
+pub(super) use self::note::{Given, Note};
+
+/// As long as the file may grow, but for a single batch that is larger.
+pub(super) const BYTES_MAX: u64 = 4 << 20;
+/// The file grows by so much.
+const STEP_BYTES: u64 = 1 << 20;
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: u64 = 512;
+/// Head and note, a sector each.
+const RECORDS_AT: u64 = 2 * SECTOR_BYTES;
+/// Names the format.
+const MAGIC: [u8; 8] = *b"journal1";
+/// The magic, the lap, the number of the last batch before the first record, where that ends in the log, and a checksum.
+const HEAD_BYTES: usize = 36;
+
+/// The file, open for writing.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    lap: u64,
+    /// Where the next record goes.
+    end: u64,
+    /// How far the file is filled.
+    length: u64,
+    encoded: Vec<u8>,
+}
+
+/// What a journal was found to be.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// None was ever begun.
+    Blank,
+    /// Its head cannot be read.
+    Damaged,
+    /// This is in it.
+    Records(Records),
+}
+
+/// The batches in a journal.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Records {
+    /// So many batches were in the pages, durably, when it began.
+    pub(super) base: u64,
+    /// The log was durable up to here then.
+    pub(super) log_end: u64,
+    /// Those that came after them, in order.
+    pub(super) batches: Vec<Batch>,
+    /// The place in the log that was given away last.
+    pub(super) given: Option<Given>,
+    /// How many flipped bits were put right.
+    pub(super) mended: usize,
+}
+
+impl Records {
+    /// The number of the last batch.
+    pub(super) fn last(&self) -> u64 {
+        self.base + self.batches.len() as u64
+    }
+
+    /// Those behind the first `count` batches of the store, with their numbers.
+    pub(super) fn after(&self, count: u64) -> impl Iterator<Item = (u64, &Batch)> {
+        let numbered = (self.base + 1..).zip(&self.batches);
+        numbered.filter(move |(number, _)| *number > count)
+    }
+}
+
+impl Content {
+    /// Reads the journal in `directory`, and changes nothing.
+    pub(super) fn read(directory: &Path) -> io::Result<Self> {
+        match std::fs::read(directory.join(Journal::FILE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::Blank),
+            bytes => Ok(Self::parse(&bytes?)),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let Some((heads, mut rest)) = bytes.split_at_checked(RECORDS_AT as usize) else {
+            return Self::Blank;
+        };
+        let (head, note) = heads.split_at(SECTOR_BYTES as usize);
+        if head.iter().all(|byte| *byte == 0) {
+            return Self::Blank;
+        }
+        let Some((lap, [base, log_end], mended)) = read_head(head) else {
+            return Self::Damaged;
+        };
+        let mut records = Records {
+            base,
+            log_end,
+            mended,
+            given: Given::read(note),
+            ..Records::default()
+        };
+        while let Some(found) = record(rest, lap, records.last() + 1) {
+            let taken = sectors(found.bytes).min(rest.len());
+            rest = &rest[taken..];
+            records.mended += usize::from(found.is_mended);
+            records.batches.push(found.batch);
+        }
+        Self::Records(records)
+    }
+}
+
+impl Journal {
+    /// Its name in the directory.
+    pub(super) const FILE: &str = "journal";
+
+    /// Opens the file in `directory`, which is made if it is not there. What is in it stays until it starts over.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(directory.join(Self::FILE))?;
+        let length = file.metadata()?.len();
+        let mut journal = Self {
+            file,
+            lap: 0,
+            end: RECORDS_AT,
+            length,
+            encoded: Vec::new(),
+        };
+        if length < STEP_BYTES {
+            journal.fill(STEP_BYTES)?;
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(journal)
+    }
+
+    /// Where to note what place in the log is given away.
+    pub(super) fn note(&self) -> io::Result<Note> {
+        self.file.try_clone().map(Note::in_file)
+    }
+
+    /// Forgets all records, since `base` batches are durable elsewhere.
+    pub(super) fn start_over(&mut self, base: u64, log_end: u64) -> io::Result<()> {
+        let mut lap = [0; 8];
+        getrandom::fill(&mut lap).map_err(io::Error::other)?;
+        self.lap = u64::from_le_bytes(lap);
+        self.file.write_all_at(&head(self.lap, [base, log_end]), 0)?;
+        self.file.sync_all()?;
+        self.end = RECORDS_AT;
+        if self.length > BYTES_MAX {
+            self.file.set_len(BYTES_MAX)?;
+            self.length = BYTES_MAX;
+        }
+        Ok(())
+    }
+
+    /// Forgets that there was a journal: all is durable elsewhere, and whoever knows none may serve the store.
+    pub(super) fn retire(&self) -> io::Result<()> {
+        self.file.write_all_at(&[0; RECORDS_AT as usize], 0)?;
+        self.file.sync_data()
+    }
+
+    /// Whether it is time to start over: there might be no room for the next batch.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.end > BYTES_MAX / 2
+    }
+
+    /// Whether no record was written since it started over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.end == RECORDS_AT
+    }
+
+    /// Whether there is room for `batch` before the journal has to start over. There always is for the first one.
+    pub(super) fn has_room(&self, batch: &Batch) -> bool {
+        self.is_empty() || self.end + record_bytes(batch) <= BYTES_MAX
+    }
+
+    /// Takes the space for `batch`, so that writing it cannot fail for want of it.
+    ///
+    /// # Errors
+    /// When there is none: the journal is as before.
+    pub(super) fn reserve(&mut self, batch: &Batch) -> io::Result<()> {
+        self.lengthen(self.end + record_bytes(batch))
+    }
+
+    /// Takes all the space that the file is to have.
+    ///
+    /// # Errors
+    /// As [`Journal::reserve`].
+    pub(super) fn reserve_all(&mut self) -> io::Result<()> {
+        self.lengthen(BYTES_MAX)
+    }
+
+    /// Writes `batch`, the `number`-th of the store. It is durable after [`Journal::sync`].
+    pub(super) fn append(&mut self, batch: &Batch, number: u64) -> io::Result<()> {
+        self.encoded.clear();
+        write_record(&mut self.encoded, batch, self.lap, number);
+        self.file.write_all_at(&self.encoded, self.end)?;
+        self.end += sectors(self.encoded.len()) as u64;
+        // A large one is rare, and not to be kept in memory.
+        self.encoded.shrink_to(STEP_BYTES as usize);
+        Ok(())
+    }
+
+    /// Makes all records durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn lengthen(&mut self, needed: u64) -> io::Result<()> {
+        if needed <= self.length {
+            return Ok(());
+        }
+        self.fill(needed.next_multiple_of(STEP_BYTES)).inspect_err(|_| {
+            // What is left of the attempt does no harm; the next one writes over it.
+            let _ = self.file.set_len(self.length);
+        })
+    }
+
+    fn fill(&mut self, length: u64) -> io::Result<()> {
+        let zeros = vec![0; STEP_BYTES as usize];
+        let mut at = self.length;
+        while at < length {
+            let part = (length - at).min(STEP_BYTES);
+            self.file.write_all_at(&zeros[..part as usize], at)?;
+            at += part;
+        }
+        self.file.sync_all()?;
+        self.length = length;
+        Ok(())
+    }
+}
+
+/// The bytes that `batch` takes in the file.
+fn record_bytes(batch: &Batch) -> u64 {
+    sectors(RECORD_HEAD_BYTES + record::payload_bytes(batch)) as u64
+}
+
+fn sectors(bytes: usize) -> usize {
+    bytes.next_multiple_of(SECTOR_BYTES as usize)
+}
+
+fn head(lap: u64, [base, log_end]: [u64; 2]) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(&MAGIC);
+    head[8..16].copy_from_slice(&lap.to_le_bytes());
+    head[16..24].copy_from_slice(&base.to_le_bytes());
+    head[24..32].copy_from_slice(&log_end.to_le_bytes());
+    let crc = crc32fast::hash(&head[..32]);
+    head[32..].copy_from_slice(&crc.to_le_bytes());
+    head
+}
+
+/// The lap, the base, and how many bits were put right.
+fn read_head(sector: &[u8]) -> Option<(u64, [u64; 2], usize)> {
+    let mut bytes: [u8; HEAD_BYTES] = *sector.first_chunk()?;
+    let read = |bytes: &[u8; HEAD_BYTES]| {
+        let lap = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
+        let base = u64::from_le_bytes(bytes[16..24].try_into().ok()?);
+        let log_end = u64::from_le_bytes(bytes[24..32].try_into().ok()?);
+        (*bytes == head(lap, [base, log_end])).then_some((lap, [base, log_end]))
+    };
+    if let Some((lap, ends)) = read(&bytes) {
+        return Some((lap, ends, 0));
+    }
+    (0..8 * HEAD_BYTES).find_map(|bit| {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let found = read(&bytes);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        found.map(|(lap, ends)| (lap, ends, 1))
+    })
+}
+
+#[cfg(test)]
+mod tests;
