@@ -55,6 +55,15 @@ const RETRY_AFTER_MS: u64 = 500;
 /// When a server without memory wants those back that it turns away, so that they do not all come at once.
 const OVERLOADED_RETRY_AFTER_MS: std::ops::Range<u64> = 2_000..6_000;
 
+/// Why a connection is given up, the code that it is closed with, and what the peer is told.
+type Fault = (GivenUp, CloseCode, &'static str);
+
+const TEXT: Fault = (
+    GivenUp::Text,
+    CloseCode::Malformed,
+    "text messages are not part of the protocol",
+);
+
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -201,8 +210,8 @@ impl Reader {
             match came {
                 Came::Message(Some(Ok(message))) => self.received(message),
                 Came::Message(Some(Err(error))) => {
-                    let Some((reason, text)) = fault(&error) else { return };
-                    self.fail(reason, text);
+                    let Some(fault) = fault(&error) else { return };
+                    self.fail(fault);
                     // Its rooms take what it had sent, until the writer has written the close.
                     loop {
                         self.post.go_on().await;
@@ -252,9 +261,9 @@ impl Reader {
     }
 
     /// The peer does not speak WebSocket as it is spoken here.
-    fn fail(&mut self, reason: GivenUp, text: &str) {
+    fn fail(&mut self, (reason, code, text): Fault) {
         self.server.metrics.give_up(reason);
-        let (code, text) = (CloseCode::Malformed, text.to_owned());
+        let text = text.to_owned();
         if Switch::Echo.is_on() {
             return self.outbox.close(code, text);
         }
@@ -275,7 +284,7 @@ impl Reader {
                 self.server.metrics.bytes_in.inc_by(frame.len() as u64);
                 self.binary(frame);
             }
-            Message::Text(_) => self.fail(GivenUp::Text, "text messages are not part of the protocol"),
+            Message::Text(_) => self.fail(TEXT),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
         }
     }
@@ -391,6 +400,11 @@ impl Reader {
             Effect::Closed { code, frame } => {
                 self.server.metrics.closed(&code, 1);
                 self.outbox.push(frame);
+                None
+            }
+            Effect::Rejected { code, edits, frame } => {
+                self.server.metrics.reject(&code, edits);
+                frame.into_iter().for_each(|frame| self.outbox.push(frame));
                 None
             }
             Effect::Pause { until } => {
@@ -526,15 +540,22 @@ fn silence(dialect: Dialect, server: &Server) -> Silence {
     Silence::new(server.clock.monotonic_ms(), ping_ms, limits.idle_timeout_ms)
 }
 
-/// What is wrong after an error of the WebSocket; `None` when the peer is gone.
-fn fault(error: &tungstenite::Error) -> Option<(GivenUp, &'static str)> {
-    match error {
+/// What is wrong after an error of the WebSocket, with the code that RFC 6455 has for it; `None` when the peer is gone.
+fn fault(error: &tungstenite::Error) -> Option<Fault> {
+    let fault = match error {
         // Programs are killed, networks fail: most connections end so.
-        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        tungstenite::Error::Capacity(_) => Some((GivenUp::TooLarge, "the message is larger than the limit in welcome")),
-        tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => {
-            Some((GivenUp::BrokenFrame, "the frame breaks the WebSocket protocol"))
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        tungstenite::Error::Protocol(_) => (
+            GivenUp::BrokenFrame,
+            CloseCode::BrokenFrame,
+            "the frame is no WebSocket's",
+        ),
+        tungstenite::Error::Utf8(_) => (GivenUp::NotUtf8, CloseCode::NotUtf8, "the text is no UTF-8"),
+        tungstenite::Error::Capacity(_) => {
+            let text = "the message is larger than the limit";
+            (GivenUp::TooLarge, CloseCode::TooLarge, text)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(fault)
 }

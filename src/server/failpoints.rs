@@ -60,6 +60,10 @@ pub enum Switch {
     Echo,
     /// Each member has its own copy of what all are sent.
     CopyFrames,
+    /// A reset keeps nothing of what was written after the change that it throws out.
+    ResetLoses,
+    /// Documents are merged on the threads that serve connections.
+    MergesInTheWay,
 }
 
 impl Switch {
@@ -85,6 +89,8 @@ impl Switch {
             Self::HoldRoom => "hold_room",
             Self::Echo => "echo",
             Self::CopyFrames => "copy_frames",
+            Self::ResetLoses => "reset_loses",
+            Self::MergesInTheWay => "merges_in_the_way",
         }
     }
 

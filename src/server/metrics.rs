@@ -1,8 +1,14 @@
 //! What the server counts, for Prometheus. Labels come from our own enums only, so that no input can make new series.
 
-use crate::server::auth::AuthError;
+mod labels;
+
+pub use labels::{
+    CloseLabels, CodeLabels, GivenUp, GivenUpLabels, LoadFault, LoadLabels, MergeFault, MergeLabels, Outcome,
+    OutcomeLabels, Refused, RefusedLabels, ReloadLabels, Reloaded, TokenLabels,
+};
+
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -54,14 +60,24 @@ pub struct Metrics {
     pub store_read_only: Gauge,
     /// 1 while the disk is full.
     pub store_full: Gauge,
+    /// Times that the disk was full.
+    pub store_fulls: Gauge,
+    /// Times that there was space again.
+    pub store_recoveries: Gauge,
+    /// 1 while, after a restore, everybody may bring back what others wrote.
+    pub store_restored: Gauge,
     /// Rooms that panicked.
     pub room_panics: Counter,
+    /// Pieces of long work that panicked and were given up.
+    pub work_panics: Counter,
     /// Snapshots made.
     pub compactions: Counter,
     /// Compactions that were given up; the log stayed.
     pub compactions_failed: Counter,
     /// Documents that did not open, by reason.
     pub loads_failed: Family<LoadLabels, Counter>,
+    /// Pieces of documents that could not be read for a member, by reason.
+    pub reads_failed: Family<LoadLabels, Counter>,
     /// Merges that did not come to an end, by reason.
     pub merges_failed: Family<MergeLabels, Counter>,
     /// Batches that were not stored.
@@ -86,165 +102,6 @@ pub struct Metrics {
     pub pieces_read: Counter,
     /// Replaced files that were taken over, or could not be.
     pub reloads: Family<ReloadLabels, Counter>,
-}
-
-/// The labels of [`Metrics::reloads`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ReloadLabels {
-    /// Of what.
-    pub what: Reloaded,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-/// The label of [`Metrics::backups`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabels {
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-/// The label of [`Metrics::connections_given_up`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct GivenUpLabels {
-    /// Why.
-    pub reason: GivenUp,
-}
-
-/// Why the server gave up a connection that it had let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum GivenUp {
-    /// Its first message did not come in time.
-    Handshake,
-    /// Nothing was heard for `limits.idle_timeout_ms`.
-    Silent,
-    /// It took nothing for so long.
-    TakesNothing,
-    /// A message was larger than the limit.
-    TooLarge,
-    /// A frame broke the WebSocket protocol.
-    BrokenFrame,
-    /// A text message came.
-    Text,
-}
-
-/// What is taken over without a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Reloaded {
-    /// The keys for tokens.
-    Keys,
-    /// The TLS certificate.
-    Certificate,
-}
-
-/// How something ended that can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
-    /// Well.
-    Done,
-    /// It was given up.
-    Failed,
-}
-
-/// The label of [`Metrics::refused`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RefusedLabels {
-    /// Why.
-    pub reason: Refused,
-}
-
-/// Why a connection or request was turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Refused {
-    /// `gateway.connections_max` is reached.
-    Full,
-    /// `gateway.connections_per_address_max` is reached.
-    FullForAddress,
-    /// The system has no descriptor left, or the like.
-    System,
-    /// The TLS handshake failed.
-    Tls,
-    /// The TLS handshake took too long.
-    TlsSlow,
-    /// The HTTP request was not one.
-    Http,
-    /// The HTTP request, or the speaking of HTTP in all, took too long.
-    HttpSlow,
-    /// The origin may not connect.
-    Origin,
-    /// Not a WebSocket upgrade.
-    NotWebSocket,
-    /// Another version of WebSocket, or a key that is none.
-    Handshake,
-    /// Another subprotocol.
-    Subprotocol,
-    /// A query that is malformed, or a token that is too long.
-    Query,
-    /// Another subject's connection goes by this peer id.
-    PeerIdTaken,
-    /// The server starts or stops.
-    NotReady,
-    /// The rooms' memory is used up.
-    Overloaded,
-    /// `limits.sessions_per_subject_max` is reached.
-    FullForSubject,
-}
-
-/// The label of [`Metrics::edits_rejected`] and [`Metrics::documents_closed`]: one of the protocol's own codes, never text from outside.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CodeLabels {
-    /// `forbidden`, `limit`, ...
-    pub code: &'static str,
-}
-
-/// The label of [`Metrics::loads_failed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct LoadLabels {
-    /// Why.
-    pub reason: LoadFault,
-}
-
-/// Why a document does not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum LoadFault {
-    /// Its records are damaged.
-    Damaged,
-    /// The store does not answer, or may hold what is not synced.
-    Store,
-    /// The rooms' memory is used up.
-    Memory,
-}
-
-/// The label of [`Metrics::merges_failed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct MergeLabels {
-    /// Why.
-    pub reason: MergeFault,
-}
-
-/// Why a merge did not come to an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum MergeFault {
-    /// A change does not merge; the room is reset.
-    BadChange,
-    /// The snapshot or the log is damaged.
-    Damaged,
-    /// It could not be tried, and will be again.
-    Failed,
-}
-
-/// The label of [`Metrics::tokens_refused`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TokenLabels {
-    /// Why.
-    pub reason: AuthError,
-}
-
-/// The label of [`Metrics::sessions_closed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CloseLabels {
-    /// The WebSocket close code.
-    pub code: u16,
 }
 
 impl Metrics {
@@ -274,10 +131,15 @@ impl Metrics {
             store_errors: Gauge::default(),
             store_read_only: Gauge::default(),
             store_full: Gauge::default(),
+            store_fulls: Gauge::default(),
+            store_recoveries: Gauge::default(),
+            store_restored: Gauge::default(),
             room_panics: Counter::default(),
+            work_panics: Counter::default(),
             compactions: Counter::default(),
             compactions_failed: Counter::default(),
             loads_failed: Family::default(),
+            reads_failed: Family::default(),
             merges_failed: Family::default(),
             appends_failed: Counter::default(),
             resets: Counter::default(),
@@ -294,6 +156,7 @@ impl Metrics {
         metrics.register_sessions();
         metrics.register_reasons();
         metrics.register_rooms();
+        metrics.register_gauges();
         metrics
     }
 
@@ -341,6 +204,11 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("loads_failed", "Documents that did not open", self.loads_failed.clone());
         registry.register(
+            "reads_failed",
+            "Pieces of documents that could not be read",
+            self.reads_failed.clone(),
+        );
+        registry.register(
             "merges_failed",
             "Merges that did not come to an end",
             self.merges_failed.clone(),
@@ -366,6 +234,11 @@ impl Metrics {
     fn register_rooms(&mut self) {
         let counters = [
             ("room_panics", "Rooms that panicked", &self.room_panics),
+            (
+                "work_panics",
+                "Pieces of long work that panicked and were given up",
+                &self.work_panics,
+            ),
             ("compactions", "Snapshots made", &self.compactions),
             (
                 "compactions_failed",
@@ -412,6 +285,10 @@ impl Metrics {
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
         }
+    }
+
+    /// What is looked up when somebody asks.
+    fn register_gauges(&mut self) {
         let gauges = [
             (
                 "rooms_memory_bytes",
@@ -427,6 +304,21 @@ impl Metrics {
                 &self.store_read_only,
             ),
             ("store_full", "1 while the disk is full", &self.store_full),
+            (
+                "store_fulls",
+                "Times since the start that the disk was full",
+                &self.store_fulls,
+            ),
+            (
+                "store_recoveries",
+                "Times since the start that there was space again",
+                &self.store_recoveries,
+            ),
+            (
+                "store_restored",
+                "1 while everybody may bring back what a restore lost",
+                &self.store_restored,
+            ),
         ];
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
@@ -466,6 +358,11 @@ impl Metrics {
     /// Counts a document that did not open.
     pub fn load_failed(&self, reason: LoadFault) {
         self.loads_failed.get_or_create(&LoadLabels { reason }).inc();
+    }
+
+    /// Counts a piece of a document that could not be read.
+    pub fn read_failed(&self, reason: LoadFault) {
+        self.reads_failed.get_or_create(&LoadLabels { reason }).inc();
     }
 
     /// Counts a merge that did not come to an end.

@@ -257,6 +257,12 @@ impl Server {
             .store_read_only
             .set(i64::from(store.read_only.load(Ordering::Relaxed)));
         metrics.store_full.set(i64::from(store.full.load(Ordering::Relaxed)));
+        metrics.store_fulls.set(number(store.fulls.load(Ordering::Relaxed)));
+        metrics
+            .store_recoveries
+            .set(number(store.recoveries.load(Ordering::Relaxed)));
+        let restored = self.hub.workers().foreign_until().is_some();
+        metrics.store_restored.set(i64::from(restored));
         metrics.render()
     }
 

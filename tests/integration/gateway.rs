@@ -27,6 +27,19 @@ fn upgrade(target: &str, headers: &[&str]) -> String {
 }
 
 #[test]
+fn metrics_are_explained_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let metrics = TestServer::start("").get("/metrics");
+    // Those with labels are not named before they have counted something.
+    let names = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE syncline_")?.split(' ').next());
+    let unexplained: Vec<&str> = names.filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert_eq!(unexplained, [""; 0]);
+    assert!(metrics.contains("# TYPE syncline_room_panics counter"), "{metrics}");
+}
+
+#[test]
 fn probes_metrics_and_the_page_answer() {
     let server = TestServer::start("");
     let check = |path: &str, status: &str, part: &str| {

@@ -87,13 +87,44 @@ fn c2_l3_a_message_over_the_limit_is_told_so_and_closes_the_connection() {
     let server = TestServer::start("[limits]\nframe_bytes_max = 4096\n");
     let mut peer = Peer::connect(server.address, None);
     peer.say_bytes(Bytes::from(vec![0xc4; 5_000]));
-    let text = peer.hear_refusal(4400);
+    let text = peer.hear_refusal(1009);
     assert!(text.contains("larger than the limit"), "{text}");
     let metrics = server.get("/metrics");
     assert!(
         metrics.contains("connections_given_up_total{reason=\"TooLarge\"} 1"),
         "{metrics}"
     );
+}
+
+#[test]
+fn m12_what_breaks_websocket_itself_is_answered_with_its_own_code() {
+    let server = TestServer::start("");
+    let mut witnesses = Witnesses::in_document(&server, "notes");
+    // Each frame with a mask of zeros, but for the one that has none.
+    let long_ping = [&[0x89, 0xfe, 0, 126][..], &[0; 4 + 126]].concat();
+    let frames: [(&str, &[u8], u16); 9] = [
+        ("a reserved bit", b"\xc2\x80\0\0\0\0", 1002),
+        ("a reserved opcode", b"\x83\x80\0\0\0\0", 1002),
+        ("no mask", b"\x82\x01\0", 1002),
+        ("a ping in two frames", b"\x09\x80\0\0\0\0", 1002),
+        ("a long ping", &long_ping, 1002),
+        ("the end of a message that has not begun", b"\x80\x80\0\0\0\0", 1002),
+        ("half of a close code", b"\x88\x81\0\0\0\0\x03", 1002),
+        ("a text that is no UTF-8", b"\x81\x81\0\0\0\0\xff", 1007),
+        ("a reason that is no UTF-8", b"\x88\x83\0\0\0\0\x03\xe8\xff", 1007),
+    ];
+    for (name, frame, code) in frames {
+        let mut attacker = Peer::connect(server.address, None);
+        attacker.say_raw(frame);
+        let text = attacker.hear_refusal(code);
+        assert!(!text.is_empty(), "{name}");
+        witnesses.are_unhurt(name);
+    }
+    let metrics = server.get("/metrics");
+    for counted in ["reason=\"BrokenFrame\"} 7", "reason=\"NotUtf8\"} 2"] {
+        let line = format!("connections_given_up_total{{{counted}");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
 }
 
 #[test]

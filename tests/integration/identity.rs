@@ -2,7 +2,7 @@
 
 use crate::{
     peer::{Ended, Peer, counted, may_write},
-    running::TestServer,
+    running::{TestServer, counter},
 };
 use bytes::Bytes;
 use jsonwebtoken::{EncodingKey, Header};
@@ -106,6 +106,8 @@ fn e11_a_readers_edit_is_rejected_and_nobody_sees_it() {
     let (_, theirs) = counted(2, 1);
     ben.edit(room, 1, theirs);
     assert_eq!(ben.hear_answer(1), Err("forbidden".into()));
+    let counted_as = "syncline_edits_rejected_total{code=\"forbidden\"}";
+    assert_eq!(counter(&server, counted_as), 1.0);
     let (document, ours) = counted(1, 1);
     anna.edit(room, 1, ours.clone());
     anna.hear_answer(1).expect("a writer's edit is taken");

@@ -2,15 +2,21 @@
 
 use crate::{
     peer::{Ended, Peer, counted},
-    running::TestServer,
+    running::{THREADS, TestServer, counter},
 };
 use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use std::{thread::sleep, time::Duration};
-use syncline::server::clock::Clock;
+use syncline::{
+    engine::room::ROOM_BYTES,
+    server::{clock::Clock, failpoints::Switch},
+};
 use syncline_protocol::native::{ClientMessage, ClosedCode, ServerMessage};
 
 const BUDGET: &str = "[rooms]\nmemory_bytes_max = 16777216\n";
+
+/// What fits into it while an eighth is kept.
+const ROOMS_MAX: usize = (14_usize << 20).div_ceil(ROOM_BYTES);
 
 /// In which a room without members is gone: a hundred times what is configured, and its merge.
 const CLOSED_MS: u64 = 60_000;
@@ -73,6 +79,46 @@ fn l7_o24_without_memory_members_go_on_and_who_comes_is_told_to_come_back() {
     anna.hear_answer(3).expect("nothing was wrong with it");
     assert_eq!(answer_to_open(&mut anna, "others"), None, "there is space again");
     Peer::connect(server.address, None);
+}
+
+#[test]
+fn l7_rooms_count_from_the_moment_they_are_opened_in() {
+    const PREFIX: &[u8] = b"burst/";
+    const SESSIONS: usize = 30;
+    const EACH: usize = 64;
+    let server = TestServer::start(BUDGET);
+    let hub = &server.server().hub;
+    let mut peers = [(); SESSIONS].map(|()| Peer::connect(server.address, None));
+    // So that none of them loads, and says how large it is.
+    Switch::HoldRoom.order(PREFIX);
+    for (who, peer) in peers.iter_mut().enumerate() {
+        (0..EACH).for_each(|number| peer.ask(&format!("burst/{who}/{number}"), None));
+    }
+    let put_off = || counter(&server, "syncline_documents_closed_total{code=\"unavailable\"}") as usize;
+    let begun = Clock::start();
+    while hub.rooms() + put_off() < SESSIONS * EACH {
+        assert!(
+            begun.monotonic_ms() < CLOSED_MS,
+            "{} rooms, {} put off",
+            hub.rooms(),
+            put_off()
+        );
+        sleep(Duration::from_millis(20));
+    }
+    let rooms = hub.rooms();
+    // Each of the server's threads may have looked before another's last room was counted.
+    let rooms_max = ROOMS_MAX + THREADS;
+    assert!(rooms <= rooms_max, "{rooms} rooms are open, {rooms_max} may be");
+    assert!(rooms > ROOMS_MAX / 2, "only {rooms} rooms are open");
+    Switch::HoldRoom.withdraw(PREFIX);
+    for peer in &mut peers {
+        let is_answer =
+            |message: &ServerMessage| matches!(message, ServerMessage::Opened(_) | ServerMessage::Closed { .. });
+        let mut answers = 0;
+        while answers < EACH {
+            answers += usize::from(is_answer(&peer.hear().expect("the connection stays")));
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::running::native;
 use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use std::{
+    io::Write,
     net::TcpStream,
     sync::mpsc::{Receiver, sync_channel},
     time::Duration,
@@ -110,6 +111,11 @@ impl Peer {
 
     pub(crate) fn say_bytes(&mut self, frame: Bytes) {
         self.socket.send(Message::Binary(frame)).expect("the frame is sent");
+    }
+
+    /// Sends bytes below WebSocket.
+    pub(crate) fn say_raw(&mut self, bytes: &[u8]) {
+        self.socket.get_mut().write_all(bytes).expect("the bytes are sent");
     }
 
     /// The next message, or how the connection ended.

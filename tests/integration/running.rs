@@ -16,6 +16,9 @@ use tokio_tungstenite::tungstenite::{
 /// No read waits longer: five times what any test expects.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// On which a server in a test serves its connections.
+pub(crate) const THREADS: usize = 2;
+
 pub(crate) struct TestServer {
     runtime: Runtime,
     running: Option<Running>,
@@ -36,7 +39,7 @@ impl TestServer {
         let text = format!("listen = '127.0.0.1:0'\ndata = '{data}'\n{text}");
         let config = Config::from_text(&text, &BTreeMap::new(), &[]).expect("a configuration");
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(THREADS)
             .enable_all()
             .build();
         let runtime = runtime.expect("a runtime");
@@ -78,6 +81,13 @@ impl TestServer {
         let url = format!("ws://{}/sync", self.address);
         native(&url, self.connect()).expect("a WebSocket").0
     }
+}
+
+/// The value of the metric whose line begins so; 0 if it has none.
+pub(crate) fn counter(server: &TestServer, series: &str) -> f64 {
+    let metrics = server.get("/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
 }
 
 /// Upgrades `stream` to the native dialect.

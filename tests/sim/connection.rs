@@ -282,10 +282,12 @@ impl Connection {
                 }
                 None
             }
-            Effect::Send(frame) | Effect::Closed { frame, .. } => {
+            Effect::Send(frame) | Effect::Closed { frame, .. } | Effect::Rejected { frame: Some(frame), .. } => {
                 self.postbox.push(frame, context);
                 None
             }
+            // What the dialect has no frame for.
+            Effect::Rejected { frame: None, .. } => None,
             Effect::Pause { until } => {
                 context.coverage.pauses += 1;
                 self.paused_until = self.paused_until.max(Some(until.ms()));

@@ -77,6 +77,7 @@ const ROWS: &[&Row] = &[
     &hostile::tls::ROW,
     &hostile::secrets::ROW,
     &service::scarce::ROW,
+    &service::loads::ROW,
     &service::alarm::COMPACTION,
     &service::alarm::UNSYNCED,
     &service::peers::UNSYNCED,

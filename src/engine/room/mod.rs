@@ -48,7 +48,7 @@ use upkeep::Upkeep;
 pub(in crate::engine) use waits::Waits;
 
 /// What a small room takes in memory: its task, inbox and figures, and what they hold for a member; measured, about.
-const ROOM_BYTES: usize = 12 << 10;
+pub const ROOM_BYTES: usize = 12 << 10;
 
 /// When a room merges, compacts, lets go and closes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,9 @@ use native::NativeSession;
 use repo::RepoSession;
 use std::sync::Arc;
 use syncline_protocol::{
-    CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId, native::ClosedCode, repo::PeerId,
+    CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId,
+    native::{ClosedCode, RejectCode},
+    repo::{PeerId, RepoMessage},
 };
 
 /// What happens to a session.
@@ -120,6 +122,15 @@ pub enum Effect {
         code: ClosedCode,
         /// The frame.
         frame: Bytes,
+    },
+    /// Edits are refused before any room hears of them.
+    Rejected {
+        /// Why.
+        code: RejectCode,
+        /// How many.
+        edits: u64,
+        /// The frame that says so, in a dialect that has one.
+        frame: Option<Bytes>,
     },
     /// Read nothing more before then.
     Pause {
@@ -225,4 +236,25 @@ impl Session {
             Speaks::Repo(session) => session.handle(now, event, out),
         }
     }
+}
+
+/// What is not to be had: a peer of the repo dialect is told the same whatever the reason; the server counts them apart.
+fn unavailable(host: &RepoServer, peer: &PeerId, document: &str, code: ClosedCode) -> Effect {
+    let message = RepoMessage::DocUnavailable {
+        sender: host.peer.clone(),
+        target: Some(peer.clone()),
+        document: document.to_owned(),
+    };
+    let frame = message.encode();
+    Effect::Closed { code, frame }
+}
+
+/// A reader's changes, of which the repo dialect says nothing.
+fn refused_unsaid(edits: usize) -> Option<Effect> {
+    let code = RejectCode::Forbidden;
+    (edits > 0).then_some(Effect::Rejected {
+        code,
+        edits: edits as u64,
+        frame: None,
+    })
 }

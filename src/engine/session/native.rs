@@ -304,16 +304,18 @@ impl Live {
 
     fn edit(&mut self, session: SessionId, edit: Edit, out: &mut Vec<Effect>) {
         let Edit { room, id, changes } = edit;
-        let reject = |code, text: &str| {
-            Effect::Send(
-                ServerMessage::Reject {
-                    room,
-                    id,
-                    code,
-                    text: text.to_owned(),
-                }
-                .encode(),
-            )
+        let reject = |code: RejectCode, text: &str| {
+            let message = ServerMessage::Reject {
+                room,
+                id,
+                code: code.clone(),
+                text: text.to_owned(),
+            };
+            Effect::Rejected {
+                code,
+                edits: 1,
+                frame: Some(message.encode()),
+            }
         };
         match self.rooms.get(&room).map(|membership| membership.access) {
             None => out.push(reject(RejectCode::NotOpen, "the document is not open")),

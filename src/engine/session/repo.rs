@@ -4,7 +4,7 @@
 //! same sender. A peer never leaves a document, so that a room that ends is joined again. A document that comes as a whole is
 //! taken apart, and goes on as if its changes had come one by one.
 
-use super::{AuthorisedEdit, Effect, Event};
+use super::{AuthorisedEdit, Effect, Event, refused_unsaid, unavailable};
 use crate::engine::{
     gate::Refusal,
     grant::Grant,
@@ -420,6 +420,8 @@ impl Live {
         // A reader's changes stay in his replica. Slices of the frame would keep all of it in memory.
         if access == Access::Write {
             changes.extend(message.changes.iter().map(|change| Bytes::copy_from_slice(change)));
+        } else {
+            out.extend(refused_unsaid(message.changes.len()));
         }
         let bucket = if changes.is_empty() {
             &mut self.answers
@@ -586,15 +588,4 @@ impl Live {
             });
         }
     }
-}
-
-/// Whatever the reason, the peer is told the same; the server counts them apart.
-fn unavailable(host: &RepoServer, peer: &PeerId, document: &str, code: ClosedCode) -> Effect {
-    let message = RepoMessage::DocUnavailable {
-        sender: host.peer.clone(),
-        target: Some(peer.clone()),
-        document: document.to_owned(),
-    };
-    let frame = message.encode();
-    Effect::Closed { code, frame }
 }

@@ -177,6 +177,10 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
     let mut out = Vec::new();
     let now = hub.now();
     let room = Room::new(number, document.clone(), hub.limits(), hub.tuning(), now, &mut out);
+    // Many may be opened before the first has loaded.
+    let memory = room.memory_bytes() as u64;
+    figures.memory_bytes.store(memory, Ordering::Relaxed);
+    let share = hub.memory().take(memory);
     let mut task = Task {
         room,
         work: Work::new(hub.workers(), document.clone()),
@@ -190,7 +194,7 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
         turns: Turns::default(),
         joining: BTreeMap::new(),
         figures,
-        share: hub.memory().take(0),
+        share,
         next_account: now,
         grown_bytes: 0,
         stage: Stage::Running,

@@ -364,6 +364,9 @@ impl Storage {
         if Switch::CulpritsWelcome.is_on() {
             culprits.clear();
         }
+        if Switch::ResetLoses.is_on() {
+            kept.clear();
+        }
         let (_, batch) = self.store.quarantine(&self.document, epoch, first, kept, &culprits)?;
         commit(batch)
     }

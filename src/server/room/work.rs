@@ -184,7 +184,7 @@ impl Work {
                 deflate,
                 bundle,
             } => {
-                let snapshots = self.snapshots.clone();
+                let (snapshots, log) = (self.snapshots.clone(), self.document.clone());
                 let answer = move |result| Event::Read {
                     session,
                     ticket,
@@ -202,7 +202,12 @@ impl Work {
                     move |storage, workers| {
                         workers.metrics.pieces_read.inc();
                         let known = lock(&snapshots).clone();
-                        answer(storage.read(&known, from, to, deflate, bundle.as_ref()))
+                        let read = storage.read(&known, from, to, deflate, bundle.as_ref());
+                        if let Some(fault) = read.as_ref().err().and_then(read_fault) {
+                            tracing::error!(document = %log, ?fault, "a piece of the document cannot be read");
+                            workers.metrics.read_failed(fault);
+                        }
+                        answer(read)
                     },
                 );
             }
@@ -406,6 +411,15 @@ impl Work {
             took_long.store(took_ms > SMALL_MS_MAX, Ordering::Relaxed);
             event
         });
+    }
+}
+
+/// A piece that was compacted away meanwhile is no fault: the member reads anew.
+fn read_fault(failure: &ReadFailure) -> Option<LoadFault> {
+    match failure {
+        ReadFailure::Gone => None,
+        ReadFailure::Damaged => Some(LoadFault::Damaged),
+        ReadFailure::Unavailable => Some(LoadFault::Store),
     }
 }
 

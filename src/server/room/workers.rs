@@ -3,6 +3,7 @@
 use crate::engine::time::Time;
 use crate::server::{
     clock::Clock,
+    failpoints::Switch,
     memory::Memory,
     metrics::Metrics,
     room::merges::{HeldUp, Merges, Places, Size},
@@ -109,7 +110,7 @@ impl Workers {
             Kind::Unpack => Places::of(&self.unpacks),
             Kind::Prove(size) | Kind::Merge(size) => self.merges.places(size),
         };
-        let clock = self.clock;
+        let (clock, metrics) = (self.clock, self.metrics.clone());
         let rest = match kind {
             Kind::Merge(size) => Some(self.merges.rest(size)),
             _ => None,
@@ -118,9 +119,14 @@ impl Workers {
             let Some(place) = places.next().await else {
                 return lost;
             };
+            if rest.is_some() && Switch::MergesInTheWay.is_on() {
+                return work();
+            }
             let started_ms = clock.monotonic_ms();
             // The place goes along: whoever waits for the answer may be gone before the work has ended.
             let Ok((done, place)) = tokio::task::spawn_blocking(move || (work(), place)).await else {
+                tracing::error!(?kind, "work of a room panicked; it counts as failed");
+                metrics.work_panics.inc();
                 return lost;
             };
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
@@ -172,4 +178,63 @@ pub fn random_number() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the system gives random numbers");
     u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::store::memory::MemoryKv;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const CORES: usize = 3;
+    const PIECES: usize = 20;
+
+    fn workers() -> Workers {
+        let kv = Arc::new(MemoryKv::default());
+        Workers::new(
+            Store::open(kv.clone()).unwrap(),
+            Arc::new(Writer::start(kv).unwrap()),
+            Arc::default(),
+            LogKept::default(),
+            Arc::new(Metrics::new()),
+            Memory::new(0),
+            (Clock::start(), CORES),
+        )
+    }
+
+    /// How many of many pieces of this kind ran at once at most.
+    async fn most_at_once(kind: Kind) -> usize {
+        let (workers, running, most) = (workers(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let piece = || {
+            let (running, most) = (running.clone(), most.clone());
+            workers.run(kind, (), move || {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(10));
+                running.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        futures_util::future::join_all((0..PIECES).map(|_| piece())).await;
+        most.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn so_many_of_a_kind_run_at_once_and_no_more() {
+        let check = async |kind, places: usize| {
+            let most = most_at_once(kind).await;
+            assert!(most <= places, "{kind:?}: {most} at once, {places} may be");
+        };
+        check(Kind::Load, CORES).await;
+        check(Kind::Read, READS_PER_CORE * CORES).await;
+        check(Kind::Decode, 1).await;
+        check(Kind::Unpack, 1).await;
+        check(Kind::Prove(Size::Large), 1).await;
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_lost_and_counted() {
+        let workers = workers();
+        let lost = workers.run(Kind::Load, "lost", || panic!("on purpose")).await;
+        assert_eq!((lost, workers.metrics.work_panics.get()), ("lost", 1));
+        assert_eq!(workers.run(Kind::Load, "lost", || "done").await, "done");
+    }
 }

@@ -83,6 +83,10 @@ pub struct Figures {
     pub read_only: AtomicBool,
     /// Whether writes are refused because the disk is full.
     pub full: AtomicBool,
+    /// How often the disk was full.
+    pub fulls: AtomicU64,
+    /// How often there was space again.
+    pub recoveries: AtomicU64,
 }
 
 impl Writer {
@@ -380,12 +384,14 @@ impl Commit {
     }
 
     fn enter(&mut self, state: State) {
-        self.shared
-            .figures
-            .full
-            .store(matches!(state, State::Full), Ordering::Relaxed);
-        self.shared
-            .figures
+        let figures = &self.shared.figures;
+        match (&self.state, &state) {
+            (State::Writable, State::Full) => _ = figures.fulls.fetch_add(1, Ordering::Relaxed),
+            (State::Full, State::Writable) => _ = figures.recoveries.fetch_add(1, Ordering::Relaxed),
+            _ => {}
+        }
+        figures.full.store(matches!(state, State::Full), Ordering::Relaxed);
+        figures
             .read_only
             .store(matches!(state, State::ReadOnly(_)), Ordering::Relaxed);
         self.state = state;

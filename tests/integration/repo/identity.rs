@@ -3,7 +3,7 @@
 use super::peer::{Ended, Peer, Replica};
 use crate::{
     identity::{SECRET, guarded, token},
-    running::TestServer,
+    running::{TestServer, counter},
 };
 use syncline::server::clock::Clock;
 use syncline_protocol::{
@@ -168,6 +168,8 @@ fn a15_a_readers_changes_stay_with_him_and_he_goes_on_receiving() {
     let mut late = Replica::new("read");
     Peer::join(server.address, "eve", &query("eve", &[("**", "read")], LONG_S)).sync(&mut late);
     assert!(late.has("more") && !late.has("bob"));
+    let counted_as = "syncline_edits_rejected_total{code=\"forbidden\"}";
+    assert!(counter(&server, counted_as) > 0.0, "the operator can see it");
 }
 
 #[test]

@@ -24,7 +24,6 @@ async def main():
             "close": result.behavior_close.value,
             "code": result.remote_close_code,
             "why": result.result,
-            "why_close": result.result_close,
         }
         print(json.dumps(case))
 

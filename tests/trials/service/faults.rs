@@ -6,15 +6,18 @@ use crate::{
     client::Client,
     clock::{self, Moment},
     editor::{Editor, edit_while},
+    journal::missing,
+    load::Author,
     process::Process,
     service::restart::{all_go_on, holds},
     trial::{Bite, Figure, Outcome, Row, Trial, Trouble, ensure, on_time},
 };
 use automerge::{
-    ActorId, Automerge, ROOT, ReadDoc,
+    ActorId, Automerge, ChangeHash, ROOT, ReadDoc,
     transaction::{CommitOptions, Transactable},
 };
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use syncline::server::failpoints::MARK;
 use syncline_protocol::native::ClientMessage;
 
@@ -39,15 +42,24 @@ pub(crate) const RESET: Row = Row {
     ci: 1,
     soak: 20,
     run: reset,
-    bites: &[Bite {
-        name: "what was thrown out is taken again",
-        environment: &[("SYNCLINE_FAILPOINTS", "throw_out,culprits_welcome")],
-        count: 1,
-    }],
+    bites: &[
+        Bite {
+            name: "what was thrown out is taken again",
+            environment: &[("SYNCLINE_FAILPOINTS", "throw_out,culprits_welcome")],
+            count: 1,
+        },
+        Bite {
+            name: "what was written since is thrown out, too",
+            environment: &[("SYNCLINE_FAILPOINTS", "throw_out,reset_loses")],
+            count: 1,
+        },
+    ],
 };
 
 const BACK_MS: f64 = 1_000.0;
 const APPS: usize = 3;
+/// What a member writes who is gone before the reset: nobody but the server can keep it.
+const PARTING_CHANGES: usize = 50;
 
 fn panic(trial: &Trial) -> Outcome {
     let mut slowest = 0_f64;
@@ -104,25 +116,33 @@ fn reset(trial: &Trial) -> Outcome {
         let process = failing(trial, &data, "throw_out")?;
         let (editors, begun) = (Editor::some(&["sick"], APPS), clock::now());
         let mut others = Witnesses::join(process.address, None, "another-room")?;
-        let (back, bad, code) = edit_while(&editors, process.address, begun, || {
+        let (back, thrown_out) = edit_while(&editors, process.address, begun, || {
             all_go_on(&editors, 0.0)?;
-            let (bad, code) = send_bad(&process)?;
+            let thrown_out = send_bad(&process)?;
             let at = begun.ms();
-            Ok::<_, String>((all_go_on(&editors, at)?, bad, code))
+            Ok::<_, String>((all_go_on(&editors, at)?, thrown_out))
         })??;
         slowest = back.into_iter().fold(slowest, f64::max);
-        ensure!(code == Some(4409), "the culprit is closed with {code:?}");
+        let ThrownOut { bad, ended, parting } = thrown_out;
+        ensure!(ended == Some(4409), "the culprit is closed with {ended:?}");
         ensure!(
             process.metric("syncline_resets_total") >= 1.0,
             "the reset is not counted"
         );
         others.are_unhurt("a reset of another room")?;
-        acks += holds(&process, &editors)?;
+        acks += holds(&process, &editors)? + parting.len();
         let mut again = Client::connect(process.address)?;
         let joined = again.open("sick")?;
+        let document = joined.document()?;
         ensure!(
-            joined.document()?.get(ROOT, "bad").is_ok_and(|found| found.is_none()),
+            document.get(ROOT, "bad").is_ok_and(|found| found.is_none()),
             "the culprit is still there"
+        );
+        let lost = missing(&document, &parting);
+        ensure!(
+            lost == 0,
+            "{lost} of {} acked changes of a member that has left are lost",
+            parting.len()
         );
         again.edit(joined.opened.room, 1, vec![bad])?;
         let answer = again.answer(1);
@@ -137,10 +157,20 @@ fn reset(trial: &Trial) -> Outcome {
     on_time(slowest, BACK_MS, Figure { count, text })
 }
 
-/// A change that the failpoint throws out when it is merged, which many others make due: how its sender ends.
-fn send_bad(process: &Process) -> Result<(Bytes, Option<u16>), String> {
-    let mut culprit = Client::connect(process.address)?;
+/// What a reset was about.
+struct ThrownOut {
+    bad: Bytes,
+    /// How its sender ended.
+    ended: Option<u16>,
+    /// What was acknowledged after it to a member that left.
+    parting: BTreeSet<ChangeHash>,
+}
+
+/// A change that the failpoint throws out when it is merged, which many others make due.
+fn send_bad(process: &Process) -> Result<ThrownOut, String> {
+    let (mut culprit, mut guest) = (Client::connect(process.address)?, Client::connect(process.address)?);
     let room = culprit.open("sick")?.opened.room;
+    guest.open("sick")?;
     let mut document = Automerge::new().with_actor(ActorId::from(b"culprit".as_slice()));
     let mut transaction = document.transaction();
     transaction.put(ROOT, "bad", 1).map_err(|error| error.to_string())?;
@@ -149,12 +179,17 @@ fn send_bad(process: &Process) -> Result<(Bytes, Option<u16>), String> {
     let bad = Bytes::copy_from_slice(bad.raw_bytes());
     culprit.edit(room, 1, vec![bad.clone()])?;
     ensure!(culprit.answer(1) == "ack", "the change is not taken");
-    let mut author = crate::load::Author::new(b"many");
+    let mut author = Author::new(b"guest");
+    let (parting, changes) = (0..PARTING_CHANGES).map(|_| author.next()).unzip();
+    guest.edit(room, 1, changes)?;
+    ensure!(guest.answer(1) == "ack", "what the guest writes is not taken");
+    drop(guest);
+    let mut author = Author::new(b"many");
     for id in 2..=11 {
         culprit.edit(room, id, (0..600).map(|_| author.next().1).collect())?;
     }
     let ended = culprit.hear_end().ok_or("the culprit is not closed")?;
-    Ok((bad, ended))
+    Ok(ThrownOut { bad, ended, parting })
 }
 
 fn failing(trial: &Trial, data: &std::path::Path, failpoint: &str) -> Result<Process, String> {

@@ -39,15 +39,16 @@ const SLOPE_MAX_MIB: f64 = 1.0;
 const GROWTH_MAX_MIB: f64 = 64.0;
 /// For files that the store opens when it likes.
 const SPARE_DESCRIPTORS: usize = 4;
-/// Times of the server, short, so that what is left of one fault is gone before many more come.
+/// Times of the server, short, so that what is left of one fault is gone before many more come. The witnesses say nothing during a
+/// fault, which on a busy machine may last some seconds.
 const TIMES: [(&str, u64); 4] = [
     ("SYNCLINE_ROOMS_IDLE_TIMEOUT_MS", 2_000),
     ("SYNCLINE_LIMITS_HANDSHAKE_TIMEOUT_MS", 2_000),
-    ("SYNCLINE_LIMITS_IDLE_TIMEOUT_MS", 6_000),
-    ("SYNCLINE_LIMITS_PING_INTERVAL_MS", 2_000),
+    ("SYNCLINE_LIMITS_IDLE_TIMEOUT_MS", 30_000),
+    ("SYNCLINE_LIMITS_PING_INTERVAL_MS", 10_000),
 ];
 /// Until connections that are not closed have been given up, and rooms without members are.
-const REST: Duration = Duration::from_secs(90);
+const REST: Duration = Duration::from_secs(120);
 
 fn run(trial: &Trial) -> Outcome {
     if trial.count == 0 {

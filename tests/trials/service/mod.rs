@@ -3,6 +3,7 @@
 pub(crate) mod alarm;
 pub(crate) mod clocks;
 pub(crate) mod faults;
+pub(crate) mod loads;
 pub(crate) mod merging;
 pub(crate) mod mixed;
 pub(crate) mod peers;

@@ -27,9 +27,9 @@ pub(crate) const ROW: Row = Row {
 };
 
 /// What is told to the server: the rest is for connections, the store's cache and the allocator.
-const BUDGET_BYTES: u64 = 48 << 20;
+pub(super) const BUDGET_BYTES: u64 = 48 << 20;
 /// What the machine has.
-const MACHINE_KIB: u64 = 256_000;
+pub(super) const MACHINE_KIB: u64 = 256_000;
 /// Operations of each document: most of what it takes is its index, which cannot be let go while somebody is in.
 const OPS: usize = 9_000;
 /// At so many documents nothing is refused any more.
@@ -167,7 +167,7 @@ fn is_there_space(process: &Process, change: &Bytes) -> Result<(), String> {
 }
 
 /// A change of many operations, each on a key of its own.
-fn wide() -> Bytes {
+pub(super) fn wide() -> Bytes {
     let mut document = Automerge::new().with_actor(ActorId::from([1]));
     let mut transaction = document.transaction();
     for key in 0..OPS {

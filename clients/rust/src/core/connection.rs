@@ -293,7 +293,7 @@ impl Connection {
         // A network may swallow the close frame behind an `error`.
         let error = self.last_error.take();
         let code = code.or_else(|| error.as_ref().map(|(code, _)| *code));
-        let Some(code) = code.filter(|code| (4400..4500).contains(code)) else {
+        let Some(code) = code.filter(|code| CloseCode::is_final_number(*code)) else {
             return self.back_off(now_ms, random);
         };
         let asked = self.config.credentials == Credentials::Asked;

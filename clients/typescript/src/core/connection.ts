@@ -272,6 +272,9 @@ export class Connection {
   }
 }
 
+/** What breaks WebSocket itself is as final as what breaks the protocol ([C3]). */
+const BROKEN_FRAMES = [1002, 1007, 1009];
+
 function isFinal(code: number | undefined): code is number {
-  return code !== undefined && code >= 4400 && code < 4500;
+  return code !== undefined && ((code >= 4400 && code < 4500) || BROKEN_FRAMES.includes(code));
 }

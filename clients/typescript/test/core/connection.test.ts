@@ -31,7 +31,7 @@ describe("coming and going", () => {
   });
 
   it("c3_final_codes_stop_the_client_until_it_is_told_otherwise", () => {
-    for (const code of [4400, 4403, 4409, 4499]) {
+    for (const code of [1002, 1007, 1009, 4400, 4403, 4409, 4499]) {
       const driver = new Driver();
       driver.connect();
       driver.say({ type: "error", code, text: "because" });

@@ -313,6 +313,7 @@ impl World {
                     session::Effect::Send(frame) | session::Effect::Closed { frame, .. } => {
                         link.to_client.push_back(frame);
                     }
+                    session::Effect::Rejected { code, .. } => panic!("refused: {code}"),
                     session::Effect::Pause { .. } => {}
                     session::Effect::Close { text, .. } => panic!("closed: {text}"),
                 }

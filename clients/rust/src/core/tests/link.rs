@@ -84,7 +84,7 @@ fn c3_final_close_codes_stop_the_client() {
     ] {
         check(code, false);
     }
-    for code in [4400, 4401, 4403, 4409, 4499] {
+    for code in [1002, 1007, 1009, 4400, 4401, 4403, 4409, 4499] {
         check(Some(code), true);
     }
 }
