@@ -12,8 +12,6 @@ pub enum CloseCode {
     NotUtf8,
     /// 1008: too slow in the handshake, or silent for too long.
     TooSlow,
-    /// 1009: a message above the limit.
-    TooLarge,
     /// 1012: the server restarts.
     Restart,
     /// 1013: overloaded; come back later.
@@ -30,12 +28,11 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::GoingAway,
         Self::BrokenFrame,
         Self::NotUtf8,
         Self::TooSlow,
-        Self::TooLarge,
         Self::Restart,
         Self::Overloaded,
         Self::Malformed,
@@ -51,7 +48,6 @@ impl CloseCode {
             Self::BrokenFrame => 1002,
             Self::NotUtf8 => 1007,
             Self::TooSlow => 1008,
-            Self::TooLarge => 1009,
             Self::Restart => 1012,
             Self::Overloaded => 1013,
             Self::Malformed => 4400,
@@ -71,7 +67,7 @@ impl CloseCode {
         Self::is_final_number(self.number())
     }
 
-    /// The same for any number, of later versions, too.
+    /// The same for any number, of later versions and of what stands in between, too: a proxy may find a message too large (1009).
     pub const fn is_final_number(number: u16) -> bool {
         matches!(number, 1002 | 1007 | 1009 | 4400..=4499)
     }
@@ -91,12 +87,12 @@ mod tests {
         for number in [1001, 1008, 1012, 1013] {
             check(number, false);
         }
-        for number in [1002, 1007, 1009, 4400, 4401, 4403, 4409] {
+        for number in [1002, 1007, 4400, 4401, 4403, 4409] {
             check(number, true);
         }
         assert_eq!(CloseCode::from_number(1000), None);
-        assert_eq!(CloseCode::ALL.len(), 11);
-        for (number, is_final) in [(1006, false), (4399, false), (4499, true), (4500, false)] {
+        assert_eq!(CloseCode::ALL.len(), 10);
+        for (number, is_final) in [(1006, false), (1009, true), (4399, false), (4499, true), (4500, false)] {
             assert_eq!(CloseCode::is_final_number(number), is_final, "{number}");
         }
     }

@@ -540,7 +540,7 @@ fn silence(dialect: Dialect, server: &Server) -> Silence {
     Silence::new(server.clock.monotonic_ms(), ping_ms, limits.idle_timeout_ms)
 }
 
-/// What is wrong after an error of the WebSocket, with the code that RFC 6455 has for it; `None` when the peer is gone.
+/// What is wrong after an error of the WebSocket; `None` when the peer is gone.
 fn fault(error: &tungstenite::Error) -> Option<Fault> {
     let fault = match error {
         // Programs are killed, networks fail: most connections end so.
@@ -553,7 +553,7 @@ fn fault(error: &tungstenite::Error) -> Option<Fault> {
         tungstenite::Error::Utf8(_) => (GivenUp::NotUtf8, CloseCode::NotUtf8, "the text is no UTF-8"),
         tungstenite::Error::Capacity(_) => {
             let text = "the message is larger than the limit";
-            (GivenUp::TooLarge, CloseCode::TooLarge, text)
+            (GivenUp::TooLarge, CloseCode::Malformed, text)
         }
         _ => return None,
     };

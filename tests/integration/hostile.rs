@@ -87,7 +87,7 @@ fn c2_l3_a_message_over_the_limit_is_told_so_and_closes_the_connection() {
     let server = TestServer::start("[limits]\nframe_bytes_max = 4096\n");
     let mut peer = Peer::connect(server.address, None);
     peer.say_bytes(Bytes::from(vec![0xc4; 5_000]));
-    let text = peer.hear_refusal(1009);
+    let text = peer.hear_refusal(4400);
     assert!(text.contains("larger than the limit"), "{text}");
     let metrics = server.get("/metrics");
     assert!(

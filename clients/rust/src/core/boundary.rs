@@ -125,7 +125,7 @@ pub enum ConnectionStatus {
     },
     /// Refused for good. Nothing more is tried until [`Event::Started`].
     Rejected {
-        /// The close code: 4400 to 4499, or 1002, 1007 or 1009.
+        /// The close code, one of those that are final.
         code: u16,
         /// What the server said.
         text: String,
