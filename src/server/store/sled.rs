@@ -236,6 +236,8 @@ impl SledKv {
         self.change(|pages| {
             // Whoever hears of it and reads waits for the lock.
             durable();
+            // On a busy core the members are shown it now, and not behind the pages.
+            std::thread::yield_now();
             pages.apply(batch, number, &mut || self.grow(writing))
         })?;
         // An older tally only notices less.
