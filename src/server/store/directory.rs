@@ -29,6 +29,11 @@ const ORIGIN_TEXT: &str = "Syncline knows by this file whether the store still l
     back a backup in a way that left it as it was (a snapshot of the disk, say): all documents then begin a new epoch.\n";
 /// What a new disk holds all the same.
 const LOST_AND_FOUND: &str = "lost+found";
+/// What is there before the log when a store is made.
+const CONF_FILE: &str = "conf";
+const BLOBS: &str = "blobs";
+/// All that has to be durable.
+const FILES: [&str; 3] = [LOG_FILE, CONF_FILE, Journal::FILE];
 
 /// Takes the directory for this process; it is made if it is not there.
 ///
@@ -200,7 +205,7 @@ pub(super) fn place(directory: &Path) -> io::Result<Option<Vec<u8>>> {
 /// replaced may be written over as soon as the log is open.
 pub(super) fn sync(directory: &Path) -> io::Result<()> {
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-    for name in [LOG_FILE, "conf", Journal::FILE] {
+    for name in FILES {
         match sync(&directory.join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -224,3 +229,24 @@ pub(super) fn remove_unfinished(directory: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+/// Has whatever is read next come from the disk. After a write that failed the system may hold what the disk does not, takes it
+/// for written, and tells only who had the file open then: the next sync says nothing of it. To be called after [`sync`], since
+/// only what is taken for written is let go.
+pub(super) fn let_cached_go(directory: &Path) {
+    for file in FILES.iter().filter_map(|name| File::open(directory.join(name)).ok()) {
+        // Not every file system can. There the system's word has to do.
+        let _ = uncache(&file);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn uncache(file: &File) -> io::Result<()> {
+    use rustix::fs::{Advice, fadvise};
+    Ok(fadvise(file, 0, None, Advice::DontNeed)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn uncache(_: &File) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+

@@ -104,6 +104,8 @@ impl SledKv {
     pub fn open(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
         let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
         let lock = directory::take(directory)?;
+        directory::sync(directory).map_err(io)?;
+        directory::let_cached_go(directory);
         let (records, mended) = directory::look(directory)?;
         let (pages, writing) = match open(directory, options, &records) {
             Err(KvError::Full) => {
@@ -366,7 +368,6 @@ impl Kv for SledKv {
 /// Opens the files, and has the pages catch up with the journal.
 fn open(directory: &Path, options: SledOptions, records: &Records) -> Result<(Pages, Writing), KvError> {
     let io = |error: io::Error| io_error(&error);
-    directory::sync(directory).map_err(io)?;
     directory::remove_unfinished(directory).map_err(io)?;
     let mut journal = Journal::open(directory).map_err(io)?;
     let mut pages = Pages::open(directory, options.cache_bytes, journal.note().map_err(io)?)?;
