@@ -247,3 +247,30 @@ fn a_store_without_a_journal_opens_and_is_marked_when_it_is_served() {
     author.check(&store);
     assert_eq!(version(&*kv), Ok(Version::Is(2)));
 }
+
+#[test]
+fn a_first_start_that_was_killed_starts_again() {
+    let begun = |journal: &[u8]| {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("lock"), "").unwrap();
+        fs::write(directory.path().join("journal"), journal).unwrap();
+        directory
+    };
+    for journal in [&[][..], &[0; 600], &[0; 1 << 20]] {
+        assert!(open(begun(journal).path()).is_ok());
+        let further = begun(journal);
+        fs::create_dir(further.path().join("blobs")).unwrap();
+        assert!(open(further.path()).is_ok());
+    }
+    // But what is left of a store is not.
+    let directory = TempDir::new().unwrap();
+    let kv = open(directory.path()).unwrap();
+    change(&kv, &mut Map::new(), 1, 9);
+    let live = fs::read(directory.path().join("journal")).unwrap();
+    drop(kv);
+    let closed = fs::read(directory.path().join("journal")).unwrap();
+    for journal in [live, closed, b"Dear journal".to_vec()] {
+        let error = open(begun(&journal).path()).err();
+        assert_eq!(error, Some(StoreError::NotAStore("journal".into())));
+    }
+}
