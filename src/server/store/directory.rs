@@ -60,48 +60,65 @@ pub(super) fn take(directory: &Path) -> Result<File, StoreError> {
     Ok(lock)
 }
 
-/// A directory without a store must be empty: it may be what is left of one, or not be ours.
+/// A directory without a store must be empty: it may be what is left of one, or not be ours. But whoever made one may have been
+/// killed when there was a journal, and no log yet.
 fn check_directory(directory: &Path) -> Result<(), StoreError> {
     let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
     if directory.join(LOG_FILE).exists() {
         return Ok(());
     }
+    let journal = std::fs::read(directory.join(Journal::FILE));
+    let is_begun = journal.is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0));
     for file in std::fs::read_dir(directory).map_err(io)? {
         let name = file.map_err(io)?.file_name();
-        if name != LOCK_FILE && name != LOST_AND_FOUND {
+        let is_ours = match name.to_str() {
+            Some(LOCK_FILE | LOST_AND_FOUND) => true,
+            Some(Journal::FILE | CONF_FILE) => is_begun,
+            Some(BLOBS) => {
+                is_begun && std::fs::read_dir(directory.join(BLOBS)).is_ok_and(|mut blobs| blobs.next().is_none())
+            }
+            _ => false,
+        };
+        if !is_ours {
             return Err(StoreError::NotAStore(name.to_string_lossy().into_owned()));
         }
     }
     Ok(())
 }
 
-/// Looks at journal and log before the log is opened: that would wipe what lies behind damage. The journal's batches, and how
-/// many flipped bits were put right.
+/// Looks at journal and log before the log is opened: that would wipe what lies behind damage. What is in the journal, unless it was
+/// retired or never begun, and how many flipped bits were put right.
 ///
 /// # Errors
 /// `StoreDamaged`: nothing was changed. `Io`.
-pub(super) fn look(directory: &Path) -> Result<(Records, usize), StoreError> {
+pub(super) fn look(directory: &Path) -> Result<(Option<Records>, usize), StoreError> {
     let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
+    let damaged = |what: String| Err(StoreError::StoreDamaged(format!("{what}; nothing was changed")));
     let told = Tally::look(directory);
-    let (records, synced) = match Content::read(directory).map_err(io)? {
-        Content::Damaged => {
-            return Err(StoreError::StoreDamaged(
-                "the head of its journal cannot be read; nothing was changed".into(),
-            ));
+    let is_noticed = !Switch::DamageUnnoticed.is_on();
+    let records = match Content::read(directory).map_err(io)? {
+        Content::Damaged(_) => return damaged("the head of its journal cannot be read".into()),
+        // It was closed, or written by a version that knew no journal. If the head was lost, the log lacks what is left of the journal.
+        Content::Blank(left) => {
+            let last = (is_noticed && !left.batches.is_empty()).then(|| left.last());
+            let synced = told.max(last).map(Synced::Batch);
+            return Ok((None, check_log(directory, synced, left.given)?));
         }
-        // It was closed, or written by a version that knew no journal.
-        Content::Blank => (Records::default(), told.map(Synced::Batch)),
-        Content::Records(records) => {
-            if let Some(told) = told.filter(|told| *told > records.last()) {
-                return Err(StoreError::StoreDamaged(format!(
-                    "its journal ends early: of {told} batches that were synced it has {} at most; nothing was changed",
-                    records.last()
-                )));
-            }
-            let synced = Synced::Place(records.log_end);
-            (records, (!Switch::DamageUnnoticed.is_on()).then_some(synced))
-        }
+        Content::Records(records) => records,
     };
+    if let Some(told) = told.filter(|told| *told > records.last()) {
+        return damaged(format!(
+            "its journal ends early: of {told} batches that were synced it has {} at most",
+            records.last()
+        ));
+    }
+    if records.is_cut && is_noticed {
+        return damaged(format!(
+            "its journal cannot be read behind batch {}, and others that were synced follow",
+            records.last()
+        ));
+    }
+    let synced = is_noticed.then_some(Synced::Place(records.log_end));
     let mended = records.mended + check_log(directory, synced, records.given)?;
     if records.mended > 0 {
         tracing::error!(
@@ -109,7 +126,7 @@ pub(super) fn look(directory: &Path) -> Result<(Records, usize), StoreError> {
             "flipped bits in the store's journal were put right: check the disk and the memory"
         );
     }
-    Ok((records, mended))
+    Ok((Some(records), mended))
 }
 
 /// The log as far as it was synced. Flipped bits that checksums name are put right; how many.
@@ -218,17 +235,6 @@ pub(super) fn sync(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what sled was writing beside the log when it was killed or had no space: it would take that for its newest
-/// summary of the log, find it damaged and not open. Without it, it reads the log from the summary before.
-pub(super) fn remove_unfinished(directory: &Path) -> io::Result<()> {
-    for file in std::fs::read_dir(directory)? {
-        let file = file?;
-        if file.file_name().to_string_lossy().ends_with(".generating") {
-            std::fs::remove_file(file.path())?;
-        }
-    }
-    Ok(())
-}
 /// Has whatever is read next come from the disk. After a write that failed the system may hold what the disk does not, takes it
 /// for written, and tells only who had the file open then: the next sync says nothing of it. To be called after [`sync`], since
 /// only what is taken for written is let go.
@@ -250,3 +256,14 @@ fn uncache(_: &File) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
+/// Removes what sled was writing beside the log when it was killed or had no space: it would take that for its newest
+/// summary of the log, find it damaged and not open. Without it, it reads the log from the summary before.
+pub(super) fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(directory)? {
+        let file = file?;
+        if file.file_name().to_string_lossy().ends_with(".generating") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}

@@ -7,8 +7,11 @@
 //!
 //! A record counts if its checksum is right, it carries the lap of the file's head, and its number follows. The lap is drawn at random
 //! whenever the journal starts over: nothing from before, and nothing that somebody put into a value, passes for a record.
-//! One flipped bit is put right. What breaks off at the end was never acknowledged, or the tally says otherwise. Beside the head
-//! lies a note of what place in the log was given away last.
+//! One flipped bit is put right. What breaks off at the end was never acknowledged; if a later record lies behind it, or the tally or
+//! the pages know of one, it was, and the journal is damaged. Beside the head lies a note of what place in the log was given away last.
+//!
+//! The records stay when the journal is retired, or its head is lost. They name their lap themselves, and those in front are of the
+//! last lap that has any: if they end where the pages end or behind that, to apply them all once more changes nothing.
 
 use super::{kv::Batch, logfile::flipped_bit};
 use std::{
@@ -53,10 +56,10 @@ pub(super) struct Journal {
 /// What a journal was found to be.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// None was ever begun.
-    Blank,
-    /// Its head cannot be read.
-    Damaged,
+    /// None was ever begun, or it was retired, and these are left of it.
+    Blank(Records),
+    /// Its head cannot be read, but these can, without the place where the log ended.
+    Damaged(Records),
     /// This is in it.
     Records(Records),
 }
@@ -70,13 +73,44 @@ pub(super) struct Records {
     pub(super) log_end: u64,
     /// Those that came after them, in order.
     pub(super) batches: Vec<Batch>,
-    /// The place in the log that was given away last.
+    /// The place in the log that was given away last; why it is noted, `sled/pages.rs` explains.
     pub(super) given: Option<Given>,
+    /// A record in front of a later one cannot be read.
+    pub(super) is_cut: bool,
     /// How many flipped bits were put right.
     pub(super) mended: usize,
 }
 
 impl Records {
+    /// Those that say themselves what they are.
+    fn unheaded(rest: &[u8]) -> Self {
+        let named = record::named(rest).and_then(|(lap, number)| Some((lap, number.checked_sub(1)?)));
+        let Some((lap, base)) = named else {
+            return Self::default();
+        };
+        let mut records = Self {
+            base,
+            ..Self::default()
+        };
+        records.take(rest, lap);
+        if records.batches.is_empty() {
+            return Self::default();
+        }
+        records
+    }
+
+    /// Takes the records of `lap` that `rest` begins with.
+    fn take(&mut self, mut rest: &[u8], lap: u64) {
+        while let Some(found) = record(rest, lap, self.last() + 1) {
+            let taken = sectors(found.bytes).min(rest.len());
+            rest = &rest[taken..];
+            self.mended += usize::from(found.is_mended);
+            self.batches.push(found.batch);
+        }
+        let mut places = (0..rest.len()).step_by(SECTOR_BYTES as usize);
+        self.is_cut = places.any(|at| record::is_later(&rest[at..], lap, self.last() + 1));
+    }
+
     /// The number of the last batch.
     pub(super) fn last(&self) -> u64 {
         self.base + self.batches.len() as u64
@@ -93,35 +127,37 @@ impl Content {
     /// Reads the journal in `directory`, and changes nothing.
     pub(super) fn read(directory: &Path) -> io::Result<Self> {
         match std::fs::read(directory.join(Journal::FILE)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::Blank),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::Blank(Records::default())),
             bytes => Ok(Self::parse(&bytes?)),
         }
     }
 
     fn parse(bytes: &[u8]) -> Self {
-        let Some((heads, mut rest)) = bytes.split_at_checked(RECORDS_AT as usize) else {
-            return Self::Blank;
+        let Some((heads, rest)) = bytes.split_at_checked(RECORDS_AT as usize) else {
+            return Self::Blank(Records::default());
         };
         let (head, note) = heads.split_at(SECTOR_BYTES as usize);
-        if head.iter().all(|byte| *byte == 0) {
-            return Self::Blank;
-        }
+        let given = Given::read(note);
         let Some((lap, [base, log_end], mended)) = read_head(head) else {
-            return Self::Damaged;
+            let records = Records {
+                given,
+                ..Records::unheaded(rest)
+            };
+            let is_blank = head.iter().all(|byte| *byte == 0);
+            return if is_blank {
+                Self::Blank(records)
+            } else {
+                Self::Damaged(records)
+            };
         };
         let mut records = Records {
             base,
             log_end,
             mended,
-            given: Given::read(note),
+            given,
             ..Records::default()
         };
-        while let Some(found) = record(rest, lap, records.last() + 1) {
-            let taken = sectors(found.bytes).min(rest.len());
-            rest = &rest[taken..];
-            records.mended += usize::from(found.is_mended);
-            records.batches.push(found.batch);
-        }
+        records.take(rest, lap);
         Self::Records(records)
     }
 }

@@ -47,18 +47,18 @@ pub(super) fn rebuild(directory: &Path, new: &Path) -> Result<(SledKv, Missing),
     let _locks = lock(directory)?;
     let synced = Tally::look(directory);
     let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
-    let records = match Content::read(directory).map_err(io)? {
-        Content::Records(records) => Some(records),
-        Content::Blank | Content::Damaged => None,
+    let journal = Content::read(directory).map_err(io)?;
+    let (records, settled) = match &journal {
+        Content::Records(records) => (records, Some(Synced::Place(records.log_end))),
+        Content::Blank(left) | Content::Damaged(left) => {
+            let last = (!left.batches.is_empty()).then(|| left.last());
+            (left, synced.max(last).map(Synced::Batch))
+        }
     };
-    let given = records.as_ref().and_then(|records| records.given);
+    let given = records.given;
     let log = LogFile::open(&directory.join(SledKv::LOG_FILE), given).map_err(io)?;
     let kv = SledKv::open(new, SledOptions::default())?;
     let mut batch = Batch::default();
-    let settled = match &records {
-        Some(records) => Some(Synced::Place(records.log_end)),
-        None => synced.map(Synced::Batch),
-    };
     let carved = carve(&log, settled, &mut |key, value| {
         // One that is longer than values are is damaged, and stays so.
         batch.put(key.to_vec(), value[..value.len().min(VALUE_BYTES_MAX)].to_vec());
@@ -68,12 +68,10 @@ pub(super) fn rebuild(directory: &Path, new: &Path) -> Result<(SledKv, Missing),
         Ok(kv.commit(&std::mem::take(&mut batch))?)
     })?;
     kv.commit(&batch)?;
-    let records = records.unwrap_or_default();
     if carved.keys == 0 && records.batches.is_empty() {
         return Err(StoreError::Unreadable("no key in its log has a value".into()));
     }
-    // They came after what the log was made durable with, and may be in it or not.
-    for batch in &records.batches {
+    for (_, batch) in records.after(replayed_from(&journal, carved.batches)) {
         kv.commit(batch)?;
     }
     let mut marks = Batch::default();
@@ -84,11 +82,39 @@ pub(super) fn rebuild(directory: &Path, new: &Path) -> Result<(SledKv, Missing),
     marks.put(key::life(), Vec::new());
     kv.commit(&marks)?;
     let missing = Missing {
-        batches: synced.unwrap_or(0).saturating_sub(carved.batches.max(records.last())),
+        batches: missing_batches(&journal, carved.batches, synced.unwrap_or(0)),
         unplaced: carved.unplaced,
         doubts: carved.doubts,
     };
     Ok((kv, missing))
+}
+
+/// Behind which batch those of the journal count, if the log has `carved` of them.
+fn replayed_from(journal: &Content, carved: u64) -> u64 {
+    match journal {
+        // They came after what the log was made durable with, and may be in it in part.
+        Content::Damaged(records) | Content::Records(records) if records.last() >= carved => records.base,
+        // The log holds what is newer than the first of these, or it was closed and holds them all.
+        Content::Blank(_) | Content::Damaged(_) | Content::Records(_) => carved,
+    }
+}
+
+/// How many batches neither the journal nor the log has, which has `carved` of them.
+fn missing_batches(journal: &Content, carved: u64, synced: u64) -> u64 {
+    let (Content::Blank(records) | Content::Damaged(records) | Content::Records(records)) = journal;
+    let held = if carved < records.base {
+        carved + records.batches.len() as u64
+    } else {
+        carved.max(records.last())
+    };
+    let is_short = match journal {
+        // What is left of a journal that was retired is in the log, and may have been written over in part.
+        Content::Blank(_) => false,
+        Content::Damaged(_) => records.is_cut || records.batches.is_empty() || records.last() < carved,
+        Content::Records(_) => records.is_cut || records.last() < carved,
+    };
+    let missing = synced.max(records.last()).saturating_sub(held);
+    missing.max(is_short.into())
 }
 
 /// Takes the locks of whoever would serve the directory.

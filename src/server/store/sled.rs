@@ -107,10 +107,10 @@ impl SledKv {
         directory::sync(directory).map_err(io)?;
         directory::let_cached_go(directory);
         let (records, mended) = directory::look(directory)?;
-        let (pages, writing) = match open(directory, options, &records) {
+        let (pages, writing) = match open(directory, options, records.as_ref()) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
-                open(directory, options, &records)?
+                open(directory, options, records.as_ref())?
             }
             other => other?,
         };
@@ -366,18 +366,20 @@ impl Kv for SledKv {
 }
 
 /// Opens the files, and has the pages catch up with the journal.
-fn open(directory: &Path, options: SledOptions, records: &Records) -> Result<(Pages, Writing), KvError> {
+fn open(directory: &Path, options: SledOptions, records: Option<&Records>) -> Result<(Pages, Writing), KvError> {
     let io = |error: io::Error| io_error(&error);
     directory::remove_unfinished(directory).map_err(io)?;
     let mut journal = Journal::open(directory).map_err(io)?;
     let mut pages = Pages::open(directory, options.cache_bytes, journal.note().map_err(io)?)?;
     directory::sync(directory).map_err(io)?;
     let mut written = pages.count()?;
-    if written < records.base && !Switch::DamageUnnoticed.is_on() {
-        return Err(ends_early(records.base, written));
+    if let Some(records) = records
+        && !Switch::DamageUnnoticed.is_on()
+    {
+        agree(records, written)?;
     }
     let mut spare = Spare::of(pages.log_file().map_err(io)?);
-    if records.last() > written {
+    if let Some(records) = records.filter(|records| records.last() > written) {
         let bytes: usize = records.after(written).map(|(_, batch)| batch.bytes()).sum();
         spare.hold(SPARE_BYTES + SPARE_FACTOR * bytes as u64)?;
         for (number, batch) in records.after(written) {
@@ -399,6 +401,20 @@ fn open(directory: &Path, options: SledOptions, records: &Records) -> Result<(Pa
         lacks_reserve: false,
     };
     Ok((pages, writing))
+}
+
+/// Whether the pages can have as many batches as they have: a batch is in the journal, durably, before it is in the pages.
+fn agree(records: &Records, written: u64) -> Result<(), KvError> {
+    if written < records.base {
+        return Err(ends_early(records.base, written));
+    }
+    if written > records.last() {
+        return Err(KvError::Damaged(format!(
+            "its journal ends early: of {written} batches that its log holds the journal has {} at most",
+            records.last()
+        )));
+    }
+    Ok(())
 }
 
 fn ends_early(synced: u64, read: u64) -> KvError {

@@ -1,8 +1,10 @@
-//! How many batches were committed, written down beside the journal, so that a journal or a log that ends early is noticed.
+//! How many batches were committed, written down beside the journal, so that a journal or a log that ends early is noticed, unless
+//! the power went as well.
 //!
-//! Either is read as far as its records are whole; damage amid it looks just like its end, and all that came after it would be
-//! gone without a word. The tally is written after each commit and is never ahead, so a store that has fewer batches than it says has
-//! lost some. It is not synced itself: after a power cut it may be old, or garbled, and then says nothing.
+//! Either is read as far as its records are whole; damage that reaches to its end looks just like an earlier end, and what was there
+//! would be gone without a word. The tally is written after each commit and is never ahead, so a store that has fewer batches than
+//! it says has lost some. It is not synced itself before the store closes: after a power cut it may be old, or garbled, and then
+//! says less, or nothing.
 
 use crate::server::failpoints::Switch;
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};

@@ -201,6 +201,10 @@ fn damage_of_the_journal_is_put_right_or_told() {
         );
         let new = TempDir::new().unwrap();
         match rebuild(killed.path(), new.path()) {
+            Ok((kv, missing)) if place < 512 => {
+                assert_eq!(missing, Default::default(), "the records are all there");
+                author.check(&Store::open(Arc::new(kv)).unwrap());
+            }
             Ok((kv, missing)) => {
                 assert!(missing.batches > 0, "at {place}");
                 let stored = Store::open(Arc::new(kv)).unwrap().load(&author.document).unwrap();
@@ -246,6 +250,108 @@ fn a_store_without_a_journal_opens_and_is_marked_when_it_is_served() {
     let store = Store::begin(kv.clone(), Life::default()).unwrap();
     author.check(&store);
     assert_eq!(version(&*kv), Ok(Version::Is(2)));
+}
+
+/// Where the journal's `number`-th record begins, if each takes so many sectors.
+fn record_at(sectors: usize, number: usize) -> usize {
+    1_024 + 512 * sectors * (number - 1)
+}
+
+#[test]
+fn damage_amid_the_journal_is_told_without_a_tally() {
+    let directory = TempDir::new().unwrap();
+    let kv = Arc::new(open(directory.path()).unwrap());
+    let mut map = Map::new();
+    for number in 0..6 {
+        let mut batch = Batch::default();
+        batch.put(vec![b'k', number], vec![number; 50]);
+        map.insert(vec![b'k', number], vec![number; 50]);
+        kv.commit(&batch).unwrap();
+    }
+    let killed = copy(directory.path());
+    fs::remove_file(killed.path().join("tally")).unwrap();
+    let journal = killed.path().join("journal");
+    let sound = fs::read(&journal).unwrap();
+    for damaged in [1, 3, 5] {
+        let mut bytes = sound.clone();
+        bytes[record_at(1, damaged) + 40..][..4].fill(0x5a);
+        fs::write(&journal, &bytes).unwrap();
+        match open(killed.path()).err() {
+            Some(StoreError::StoreDamaged(what)) => assert!(what.contains("its journal"), "{what}"),
+            other => panic!("{other:?} with {damaged} damaged"),
+        }
+        assert!(fs::read(&journal).unwrap() == bytes, "nothing was changed");
+        let new = TempDir::new().unwrap();
+        match rebuild(killed.path(), new.path()) {
+            Ok((_, missing)) => assert!(missing.batches > 0, "{damaged} is damaged"),
+            Err(error) => assert!(damaged == 1 && matches!(error, StoreError::Unreadable(_)), "{error}"),
+        }
+    }
+    // The last one may be torn, and is.
+    let mut bytes = sound;
+    bytes[record_at(1, 6) + 40..][..4].fill(0x5a);
+    fs::write(&journal, &bytes).unwrap();
+    map.remove(&[b'k', 5][..]);
+    assert_eq!(pairs(&open(killed.path()).unwrap()), map);
+}
+
+#[test]
+fn a_journal_that_ends_before_the_pages_do_is_told_and_sets_nothing_back() {
+    let directory = TempDir::new().unwrap();
+    let kv = open(directory.path()).unwrap();
+    let (key, kept) = (super::super::key::log(&id("a"), at(7), 0), 20);
+    let number_of = |value: &[u8]| value[value.len() - 1];
+    for number in 1..=250 {
+        let mut batch = Batch::default();
+        batch.put(key.clone(), [vec![0; 3_500], vec![number]].concat());
+        kv.commit(&batch).unwrap();
+    }
+    let killed = copy(directory.path());
+    fs::remove_file(killed.path().join("tally")).unwrap();
+    let journal = killed.path().join("journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[record_at(7, kept + 1)..].fill(0x5a);
+    fs::write(&journal, &bytes).unwrap();
+    match open(killed.path()).err() {
+        Some(StoreError::StoreDamaged(what)) => assert!(what.contains("its journal ends early"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    let new = TempDir::new().unwrap();
+    let (made, missing) = rebuild(killed.path(), new.path()).unwrap();
+    assert!(missing.batches > 0);
+    let value = made.get(&key).unwrap().unwrap();
+    assert!(number_of(&value) > kept as u8, "{} is older", number_of(&value));
+}
+
+#[test]
+fn a_journal_without_a_head_does_not_pass_for_a_closed_one() {
+    let directory = TempDir::new().unwrap();
+    let kv = Arc::new(open(directory.path()).unwrap());
+    Store::open(kv.clone()).unwrap();
+    let mut author = Author::new("a");
+    author.append_some(&*kv, 20);
+    let killed = copy(directory.path());
+    fs::remove_file(killed.path().join("tally")).unwrap();
+    let journal = killed.path().join("journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[..1_024].fill(0);
+    fs::write(&journal, &bytes).unwrap();
+    assert!(matches!(open(killed.path()).err(), Some(StoreError::StoreDamaged(_))));
+    let new = TempDir::new().unwrap();
+    let (made, missing) = rebuild(killed.path(), new.path()).unwrap();
+    assert_eq!(missing, Default::default());
+    author.check(&Store::open(Arc::new(made)).unwrap());
+    // Nothing is left of it: the tally tells.
+    for length in [0, 700] {
+        let killed = copy(directory.path());
+        fs::write(killed.path().join("journal"), vec![0; length]).unwrap();
+        assert!(matches!(open(killed.path()).err(), Some(StoreError::StoreDamaged(_))));
+    }
+    // That of a store that was closed is not needed.
+    drop(kv);
+    let closed = copy(directory.path());
+    fs::remove_file(closed.path().join("tally")).unwrap();
+    author.check(&Store::open(Arc::new(open(closed.path()).unwrap())).unwrap());
 }
 
 #[test]

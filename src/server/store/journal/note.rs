@@ -1,5 +1,5 @@
 //! What place in the log was given to a segment last, before that is written there. The segment that was there is not needed any
-//! more, but until the new one is durable, what lies there may read like a damaged old one.
+//! more, but until the new one is durable, what lies there may read like a damaged old one. When it is noted, `sled/pages.rs` says.
 
 use super::SECTOR_BYTES;
 use std::{fs::File, io, os::unix::fs::FileExt};

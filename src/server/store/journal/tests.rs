@@ -40,7 +40,7 @@ fn read(directory: &TempDir) -> Records {
 #[test]
 fn what_was_written_is_read_until_it_starts_over() {
     let directory = TempDir::new().unwrap();
-    assert!(matches!(Content::read(directory.path()).unwrap(), Content::Blank));
+    assert!(matches!(Content::read(directory.path()).unwrap(), Content::Blank(left) if left == Records::default()));
     let mut journal = begun(&directory, 10);
     assert_eq!((read(&directory).base, read(&directory).last()), (10, 10));
     write(&mut journal, 11..=20);
@@ -109,7 +109,11 @@ fn the_note_stays_until_the_journal_is_retired() {
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(read(&directory).given, None, "it is not believed");
     journal.retire().unwrap();
-    assert!(matches!(Content::read(directory.path()).unwrap(), Content::Blank));
+    let Content::Blank(left) = Content::read(directory.path()).unwrap() else {
+        panic!("it was retired");
+    };
+    assert_eq!((left.base, left.last(), left.given), (10, 12, None));
+    assert_eq!(left.batches, batches(11..=12));
 }
 
 #[test]
@@ -158,8 +162,12 @@ fn bytes(numbers: std::ops::RangeInclusive<u64>) -> Vec<u8> {
 fn parse(bytes: &[u8]) -> Option<Records> {
     match Content::parse(bytes) {
         Content::Records(records) => Some(records),
-        Content::Damaged => None,
-        Content::Blank => panic!("there is one"),
+        Content::Damaged(left) => {
+            assert_eq!(left.batches, batches(left.base + 1..=left.last()));
+            assert!(!left.batches.is_empty() && !left.is_cut);
+            None
+        }
+        Content::Blank(_) => panic!("there is one"),
     }
 }
 
@@ -172,6 +180,7 @@ fn any_single_bit_is_put_right() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         let records = parse(&damaged).unwrap();
         assert_eq!((records.base, &records.batches), (3, &batches(4..=6)), "bit {bit}");
+        assert!(!records.is_cut);
         mended += records.mended;
     }
     let records = (4..=6).map(|number| RECORD_HEAD_BYTES + record::payload_bytes(&batch(number)));
@@ -193,6 +202,7 @@ fn more_than_a_bit_ends_it_or_is_told() {
             Some(records) => {
                 assert_eq!(records.mended, 0, "at {at}");
                 assert_eq!(records.batches, batches(1..=records.last()), "at {at}");
+                assert_eq!(records.is_cut, records.last() < 4, "at {at}");
             }
             None => assert!(at < HEAD_BYTES, "at {at}"),
         }
@@ -214,9 +224,6 @@ fn a_write_that_tore_is_there_as_a_whole_or_not_at_all() {
             let records = parse(&bytes).unwrap();
             assert_eq!(records.batches, batches(1..=records.last()), "cut at {cut}");
             assert!((5..=6).contains(&records.last()), "cut at {cut}");
-        }
-    }
-}
             assert!(!records.is_cut, "cut at {cut}");
         }
     }
@@ -270,3 +277,15 @@ fn solve(columns: &[u32], sum: u32) -> u32 {
             if value.0 & (1 << column.ilog2()) != 0 {
                 value = (value.0 ^ column, value.1 ^ uses);
             }
+        }
+        value
+    };
+    for (bit, column) in columns.iter().enumerate() {
+        let reduced = reduce(&basis, (*column, 1 << bit));
+        assert_ne!(reduced.0, 0, "four bytes make any checksum");
+        basis.push(reduced);
+    }
+    let (left, uses) = reduce(&basis, (sum, 0));
+    assert_eq!(left, 0);
+    uses
+}
