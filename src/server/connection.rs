@@ -263,7 +263,10 @@ impl Reader {
 
     /// The peer does not speak WebSocket as it is spoken here.
     fn fail(&mut self, (reason, code, text): Fault) {
-        self.server.metrics.give_up(reason);
+        // Who is being closed was given up before, for another reason.
+        if !self.outbox.is_closed() {
+            self.server.metrics.give_up(reason);
+        }
         let text = text.to_owned();
         if Switch::Echo.is_on() {
             return self.outbox.close(code, text);
