@@ -180,6 +180,8 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
     // Many may be opened before the first has loaded.
     let memory = room.memory_bytes() as u64;
     figures.memory_bytes.store(memory, Ordering::Relaxed);
+    // Nor is it the longest unused.
+    figures.active_ms.store(now.ms(), Ordering::Relaxed);
     let share = hub.memory().take(memory);
     let mut task = Task {
         room,
