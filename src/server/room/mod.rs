@@ -467,8 +467,9 @@ impl Task {
     ) {
         let (audience, all) = match self.audience.take() {
             Some(known) if Arc::ptr_eq(&known.sessions, to) => (known, None),
-            // Presence is shown to a few at a time, amid what goes to all.
-            Some(all) if to.len() < all.sessions.len() => (Audience::of(to, &self.members), Some(all)),
+            // Presence is shown to a few at a time, amid what goes to all, which is kept. When a few lag, it is all the others
+            // to whom everything goes: those are kept.
+            Some(all) if 2 * to.len() < all.sessions.len() => (Audience::of(to, &self.members), Some(all)),
             Some(_) | None => (Audience::of(to, &self.members), None),
         };
         for outbox in &audience.outboxes {
