@@ -124,12 +124,15 @@ export class DocHandle<T> {
     return A.view(this.doc(), heads);
   }
 
-  /** How safe the own changes are. Only an answer of the server makes them durable. */
+  /**
+   * How safe the own changes are. Only an answer of the server makes them durable. Of a closed handle it means nothing once the
+   * client has let go of the document: that is `durable` then, whatever is left to be sent.
+   */
   get safety(): Safety {
     return this.#state?.safety ?? "durable";
   }
 
-  /** Own changes that the server has not acknowledged. */
+  /** Own changes that the server has not acknowledged; of a closed handle 0 once the client has let go of the document. */
   get unsyncedChanges(): number {
     return this.#state?.unsynced ?? 0;
   }
@@ -140,6 +143,8 @@ export class DocHandle<T> {
    */
   async whenDurable(): Promise<void> {
     await this.#document.opened;
+    // Of a document that is not here any more nobody knows what is left to be sent.
+    if (this.#closed || this.#state === undefined) throw new ChangeError("closed", "the handle is closed");
     if (this.unsyncedChanges === 0) return;
     const refusal = this.#refusal;
     if (refusal !== undefined) throw notDurable(refusal);
