@@ -200,8 +200,10 @@ export class DocHandle<T> {
   #hear(notice: Parameters<Listener>[0]): void {
     switch (notice.type) {
       case "document":
+        this.#settleWaiters();
+        return this.#tellState();
       case "connection":
-        return this.#stands();
+        return this.#settleWaiters();
       case "changed": {
         const { patches, origin } = notice;
         const [before, doc] = [notice.before as Doc<T>, notice.after as Doc<T>];
@@ -228,8 +230,7 @@ export class DocHandle<T> {
     }
   }
 
-  #stands(): void {
-    const { status } = this;
+  #settleWaiters(): void {
     const refusal = this.#refusal;
     if (this.isReady) {
       for (const { resolve } of this.#readyWaiters) resolve();
@@ -239,6 +240,15 @@ export class DocHandle<T> {
       for (const { reject } of this.#readyWaiters) reject(error);
       this.#readyWaiters = [];
     }
+    if (this.#waiters.length === 0) return;
+    const oldest = this.#shell.core.oldestSerial(this.documentId);
+    this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
+    if (refusal !== undefined) this.#settle(() => true, (waiter) => waiter.reject(notDurable(refusal)));
+  }
+
+  /** Only what the document itself says: before it is there, nobody knows whether something is left to be sent. */
+  #tellState(): void {
+    const { status } = this;
     this.#tellProgress(status);
     const text = JSON.stringify(status);
     if (text !== this.#status) {
@@ -250,10 +260,6 @@ export class DocHandle<T> {
       this.#safety = JSON.stringify(safety);
       this.#events.emit("safety", safety);
     }
-    if (this.#waiters.length === 0) return;
-    const oldest = this.#shell.core.oldestSerial(this.documentId);
-    this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
-    if (refusal !== undefined) this.#settle(() => true, (waiter) => waiter.reject(notDurable(refusal)));
   }
 
   #tellProgress(status: DocumentStatus): void {
