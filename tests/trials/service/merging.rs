@@ -99,7 +99,9 @@ fn run(trial: &Trial) -> Outcome {
 
 /// The share of the time that edits were under way which took far too long.
 fn held_up(took: &[f64]) -> f64 {
-    took.iter().filter(|ms| **ms > 5.0 * DELAY_MS).sum::<f64>() / took.iter().sum::<f64>()
+    let late = took.iter().filter(|ms| **ms > 5.0 * DELAY_MS).sum::<f64>();
+    // The sum of none is -0.
+    late.abs() / took.iter().sum::<f64>()
 }
 
 /// Writes many changes into a room of its own until `done`; how many milliseconds each edit took.
