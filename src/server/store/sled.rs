@@ -32,6 +32,8 @@ use super::{
 };
 
 mod pages;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::pages::{COUNT_KEY, FOREIGN_KEYS};
 use self::pages::{Pages, REOPEN_ATTEMPTS, REOPEN_PAUSE, close, finally, fits};
@@ -74,6 +76,8 @@ pub struct SledKv {
     watchdog: Option<Watchdog>,
     /// A write failed half way, or a sync: nothing may reach the disk any more, not even while closing.
     spoilt: AtomicBool,
+    /// The pages lack a part of a batch that is durable: nothing may be read, either.
+    torn: AtomicBool,
     mended: usize,
     _lock: File,
 }
@@ -120,6 +124,7 @@ impl SledKv {
             writing: Mutex::new(writing),
             watchdog: Some(Watchdog::start(STUCK_AFTER, move || alarm.wake()).map_err(io)?),
             spoilt: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
             mended,
             _lock: lock,
         };
@@ -155,17 +160,41 @@ impl SledKv {
         self.pages.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// After a write or sync that failed there is never another one: the system may report it once, and drop what it could not write.
+    fn unspoilt(&self) -> Result<(), KvError> {
+        if self.spoilt.load(Ordering::Acquire) {
+            return Err(KvError::Io("a write or sync failed before".into()));
+        }
+        Ok(())
+    }
+
+    /// Does what only one may do at a time. Whatever fails, but for want of space, is final; also for those who wait meanwhile.
+    fn alone(&self, act: impl FnOnce(&mut Writing) -> Result<(), KvError>) -> Result<(), KvError> {
+        let mut writing = self.writing();
+        self.unspoilt()?;
+        let done = act(&mut writing);
+        if !matches!(done, Ok(()) | Err(KvError::Full)) {
+            self.spoilt.store(true, Ordering::Release);
+        }
+        done
+    }
+
     /// Reads, while nobody applies a batch.
     fn with<T>(&self, read: impl FnOnce(&Pages) -> Result<T, KvError>) -> Result<T, KvError> {
         let mut pages = self.shared();
-        if pages.as_ref().is_some_and(Pages::lags) && !self.spoilt.load(Ordering::Acquire) {
+        if pages.as_ref().is_some_and(Pages::lags) && self.unspoilt().is_ok() {
             // Readers have had a segment written.
             drop(pages);
-            let mut writing = self.writing();
-            if let Err(error) = self.change(|pages| pages.keep_up(&mut || self.grow(&mut writing))) {
+            let kept_up = self.alone(|writing| self.change(|pages| pages.keep_up(&mut || self.grow(writing))));
+            if let Err(error) = kept_up {
                 tracing::error!(%error, "the store's pages cannot be written: it is read-only from now on");
             }
             pages = self.shared();
+        }
+        if self.torn.load(Ordering::Acquire) {
+            return Err(KvError::Io(
+                "a batch could not be applied whole: check the disk, then restart".into(),
+            ));
         }
         read(pages.as_ref().ok_or_else(closed)?)
     }
@@ -174,13 +203,13 @@ impl SledKv {
     fn change<T>(&self, write: impl FnOnce(&mut Pages) -> Result<T, KvError>) -> Result<T, KvError> {
         let call = || {
             let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-            write(pages.as_mut().ok_or_else(closed)?)
+            self.unspoilt()?;
+            write(pages.as_mut().ok_or_else(closed)?).inspect_err(|_| self.spoilt.store(true, Ordering::Release))
         };
-        let changed = match &self.watchdog {
+        match &self.watchdog {
             Some(watchdog) => watchdog.watch(call),
             None => call(),
-        };
-        changed.inspect_err(|_| self.spoilt.store(true, Ordering::Release))
+        }
     }
 
     /// Has room for `batch` in the journal, and for what comes of it in the log.
@@ -238,7 +267,8 @@ impl SledKv {
             durable();
             // On a busy core the members are shown it now, and not behind the pages.
             std::thread::yield_now();
-            pages.apply(batch, number, &mut || self.grow(writing))
+            let applied = pages.apply(batch, number, &mut || self.grow(writing));
+            applied.inspect_err(|_| self.torn.store(true, Ordering::Release))
         })?;
         // An older tally only notices less.
         if let Err(error) = writing.tally.write(number) {
@@ -324,22 +354,15 @@ impl Kv for SledKv {
     }
 
     fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError> {
-        if self.spoilt.load(Ordering::Acquire) {
-            return Err(KvError::Io("a write or sync failed before".into()));
-        }
         if !fits(batch) {
             return Err(KvError::Io(
                 "a key or value is larger than the store's pages take".into(),
             ));
         }
-        let mut writing = self.writing();
-        let committed = self
-            .make_room(&mut writing, batch)
-            .and_then(|()| self.write(&mut writing, batch, durable));
-        if !matches!(committed, Ok(()) | Err(KvError::Full)) {
-            self.spoilt.store(true, Ordering::Release);
-        }
-        committed
+        self.alone(|writing| {
+            self.make_room(writing, batch)?;
+            self.write(writing, batch, durable)
+        })
     }
 
     fn restore_reserve(&self) -> Result<(), KvError> {

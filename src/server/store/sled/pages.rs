@@ -195,6 +195,17 @@ impl Pages {
         })
     }
 
+    /// Has all syncs of the log fail, or again succeed.
+    #[cfg(test)]
+    pub(super) fn break_syncs(&mut self, directory: &Path, broken: bool) {
+        let file = if broken {
+            "/dev/null".into()
+        } else {
+            directory.join(LOG_FILE)
+        };
+        self.log_file = File::options().write(true).open(file).unwrap();
+    }
+
     /// Up to where sled has handed its log to the system.
     fn written(&self) -> i64 {
         self.db.context.pagecache.log.stable_offset()
