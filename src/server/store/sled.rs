@@ -28,7 +28,7 @@ use super::{
     space::{Spare, io_error, remove, restore_reserve},
     tally::Tally,
     watchdog::Watchdog,
-    writer::GROUP_BYTES_MAX,
+    writer::{GROUP_BYTES_MAX, QUEUE_BYTES_MAX},
 };
 
 mod pages;
@@ -45,6 +45,8 @@ const RESERVE_FILE: &str = "reserve";
 const SPARE_BYTES: u64 = 4 << 20;
 /// A page is written anew after some changes of it, so the log grows by about so many times what is written.
 const SPARE_FACTOR: u64 = 4;
+/// Keys and values of one batch: more than any document comes to. The journal tells lengths in 32 bits.
+const BATCH_BYTES_MAX: usize = 4 * QUEUE_BYTES_MAX;
 /// For the segment that is begun, and what readers may begin.
 const SEGMENT_SPARE_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 
@@ -355,9 +357,10 @@ impl Kv for SledKv {
 
     fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError> {
         if !fits(batch) {
-            return Err(KvError::Io(
-                "a key or value is larger than the store's pages take".into(),
-            ));
+            return Err(KvError::TooLarge("a key or value is longer than the pages take"));
+        }
+        if batch.bytes() > BATCH_BYTES_MAX {
+            return Err(KvError::TooLarge("the journal takes no more at once"));
         }
         self.alone(|writing| {
             self.make_room(writing, batch)?;

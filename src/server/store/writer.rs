@@ -2,7 +2,7 @@
 //! not before, tells everybody so. Meanwhile the next group gathers.
 //!
 //! When the disk is full, a group is refused, unwritten, and so is all that comes until the floor has its space set aside again.
-//! When a commit fails in any other way, the writer refuses everything from then on: nobody can know what a disk holds that
+//! So is what is too large. When a commit fails in any other way, the writer refuses everything from then on: nobody can know what a disk holds that
 //! failed to sync, so it is not tried again.
 
 use std::{
@@ -350,12 +350,18 @@ impl Commit {
             return Ok(());
         };
         self.shared.figures.errors.fetch_add(1, Ordering::Relaxed);
-        if error != KvError::Full {
-            return Err(self.give_up(&error));
+        match error {
+            KvError::Full => {
+                tracing::error!("the disk is full: edits are refused until there is space");
+                self.enter(State::Full);
+                Err(StoreError::Full)
+            }
+            KvError::TooLarge(_) => {
+                tracing::error!(%error, "a batch is refused");
+                Err(error.into())
+            }
+            KvError::Io(_) | KvError::Damaged(_) => Err(self.give_up(&error)),
         }
-        tracing::error!("the disk is full: edits are refused until there is space");
-        self.enter(State::Full);
-        Err(StoreError::Full)
     }
 
     fn give_up(&mut self, error: &KvError) -> StoreError {

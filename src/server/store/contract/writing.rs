@@ -249,6 +249,13 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
+fn what_is_too_large_is_refused_alone() {
+    let (_kv, writer) = failing(KvError::TooLarge("a key"));
+    assert_eq!(writer.write(put("a")), Err(StoreError::TooLarge("a key")));
+    assert_eq!(writer.write(put("b")), Ok(()));
+}
+
+#[test]
 fn closing_writes_what_waits_and_takes_nothing_more() {
     let kv = Arc::new(Scripted::default());
     kv.hold(true);

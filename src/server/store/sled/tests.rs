@@ -70,3 +70,19 @@ fn half_a_batch_is_not_read() {
     let scanned = kv.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(()));
     assert!(matches!(scanned, Err(KvError::Io(_))), "{scanned:?}");
 }
+
+#[test]
+fn a_batch_that_is_too_large_is_refused_and_the_next_one_is_not() {
+    let directory = TempDir::new().unwrap();
+    let kv = open(&directory);
+    let mut long = Batch::default();
+    long.put(vec![7; 100_000], Vec::new());
+    let refused = kv.commit(&long);
+    assert!(matches!(refused, Err(KvError::TooLarge(_))), "{refused:?}");
+    let value = vec![0; 8 << 10];
+    let mut large = Batch::default();
+    (0..=BATCH_BYTES_MAX / value.len()).for_each(|_| large.put(b"a".to_vec(), value.clone()));
+    let refused = kv.commit(&large);
+    assert!(matches!(refused, Err(KvError::TooLarge(_))), "{refused:?}");
+    kv.commit(&values("a", 1)).unwrap();
+}
