@@ -370,10 +370,11 @@ impl Kv for SledKv {
 
     fn restore_reserve(&self) -> Result<(), KvError> {
         restore_reserve(&self.directory.join(RESERVE_FILE), self.options.reserve_bytes)?;
-        let mut writing = self.writing();
-        writing.lacks_reserve = false;
-        writing.journal.reserve_all().map_err(|error| io_error(&error))?;
-        writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * GROUP_BYTES_MAX as u64)
+        self.alone(|writing| {
+            writing.lacks_reserve = false;
+            writing.journal.reserve_all().map_err(|error| io_error(&error))?;
+            writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * GROUP_BYTES_MAX as u64)
+        })
     }
 
     fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {

@@ -380,6 +380,10 @@ impl Commit {
                 self.enter(State::Writable);
             }
             Ok(()) => {}
+            Err(error) if error != KvError::Full => {
+                self.shared.figures.errors.fetch_add(1, Ordering::Relaxed);
+                self.give_up(&error);
+            }
             Err(error) => {
                 if !before {
                     tracing::error!(%error, "there is no space for the store's reserve: edits are refused until there is");

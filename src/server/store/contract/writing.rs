@@ -249,6 +249,20 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
+fn a_sync_that_fails_while_space_is_set_aside_is_final_too() {
+    let kv = Arc::new(Scripted::default());
+    kv.script.lock().unwrap().reserve = [Err(KvError::Full), Err(KvError::Io("the fsync failed".into()))].into();
+    let writer = Writer::start(kv.clone()).unwrap();
+    while !writer.figures().read_only.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let refused = StoreError::ReadOnly("the fsync failed".into());
+    assert_eq!(writer.write(put("a")), Err(refused));
+    writer.close();
+    assert_eq!(kv.calls(), ["reserve", "reserve"], "it was tried again");
+}
+
+#[test]
 fn what_is_too_large_is_refused_alone() {
     let (_kv, writer) = failing(KvError::TooLarge("a key"));
     assert_eq!(writer.write(put("a")), Err(StoreError::TooLarge("a key")));
