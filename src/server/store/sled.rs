@@ -377,6 +377,10 @@ impl Kv for SledKv {
         })
     }
 
+    fn is_spoilt(&self) -> bool {
+        self.unspoilt().is_err()
+    }
+
     fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
         directory::place(&self.directory).map_err(|error| io_error(&error))
     }

@@ -60,6 +60,7 @@ pub enum Refused {
 
 /// The handle of the writing thread. Dropping it closes it.
 pub struct Writer {
+    kv: Arc<dyn Kv>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -79,8 +80,6 @@ pub struct Figures {
     pub queue_len: AtomicU64,
     /// Bytes that wait now.
     pub queue_bytes: AtomicU64,
-    /// Whether a failed sync has made the store read-only.
-    pub read_only: AtomicBool,
     /// Whether writes are refused because the disk is full.
     pub full: AtomicBool,
     /// How often the disk was full.
@@ -96,12 +95,12 @@ impl Writer {
     /// `Io` if the system has no thread to give.
     pub fn start(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
-        let of_thread = Arc::clone(&shared);
+        let (of_thread, written) = (Arc::clone(&shared), Arc::clone(&kv));
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
                 Commit {
-                    kv,
+                    kv: written,
                     shared: of_thread,
                     state: State::Writable,
                 }
@@ -109,6 +108,7 @@ impl Writer {
             })
             .map_err(|error| StoreError::Io(format!("the writing thread does not start: {error}")))?;
         Ok(Self {
+            kv,
             shared,
             thread: Mutex::new(Some(thread)),
         })
@@ -162,6 +162,11 @@ impl Writer {
         }
     }
 
+    /// Whether a failed write or sync has made the store read-only, be it one that a reader met, of which the writer does not know yet.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.read_only.load(Ordering::Relaxed) || self.kv.is_spoilt()
+    }
+
     /// What has been done so far.
     pub fn figures(&self) -> &Figures {
         &self.shared.figures
@@ -208,6 +213,8 @@ struct Shared {
     given: Condvar,
     /// Something went out of the queue, or it was closed.
     taken: Condvar,
+    /// The writer has given up.
+    read_only: AtomicBool,
     figures: Figures,
 }
 
@@ -401,9 +408,8 @@ impl Commit {
             _ => {}
         }
         figures.full.store(matches!(state, State::Full), Ordering::Relaxed);
-        figures
-            .read_only
-            .store(matches!(state, State::ReadOnly(_)), Ordering::Relaxed);
+        let read_only = matches!(state, State::ReadOnly(_));
+        self.shared.read_only.store(read_only, Ordering::Relaxed);
         self.state = state;
     }
 }

@@ -41,6 +41,7 @@ fn who_waited_while_a_sync_failed_does_not_try_again() {
         let committed = waits.join().unwrap();
         assert!(matches!(committed, Err(KvError::Io(_))), "{committed:?}");
     });
+    assert!(kv.is_spoilt());
     assert_eq!(told.load(Ordering::Relaxed), 0, "it was called durable");
     assert_eq!(kv.get(b"b000").unwrap(), None);
     assert!(kv.get(b"a000").unwrap().is_some(), "what was there is read");
