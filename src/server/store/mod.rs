@@ -113,9 +113,7 @@ impl Store {
                 });
             }
             Version::None if is_empty(&*kv)? => {
-                let mut batch = Batch::default();
-                put_version(&mut batch);
-                kv.commit(&batch)?;
+                write_version(&*kv)?;
             }
             Version::None => {
                 return Err(StoreError::Version {
@@ -152,6 +150,14 @@ fn version(kv: &dyn Kv) -> Result<Version, StoreError> {
     let payload = unseal(&key, &value).map_err(|damage| StoreError::StoreDamaged(damage.what))?;
     let number = payload.try_into().map(u64::from_be_bytes);
     Ok(number.map_or(Version::Unreadable, Version::Is))
+}
+
+/// Durably, and where a version that knows no journal finds it.
+fn write_version(kv: &dyn Kv) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    put_version(&mut batch);
+    kv.commit(&batch)?;
+    Ok(kv.settle()?)
 }
 
 fn put_version(batch: &mut Batch) {

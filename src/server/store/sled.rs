@@ -224,11 +224,11 @@ impl SledKv {
         }
         writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * batch.bytes() as u64)?;
         if !writing.journal.has_room(batch) {
-            self.settle(writing)?;
+            self.settle_pages(writing)?;
         }
         let reserved = writing.journal.reserve(batch).map_err(|error| io_error(&error));
         if reserved == Err(KvError::Full) && !writing.journal.is_empty() {
-            self.settle(writing)?;
+            self.settle_pages(writing)?;
             return writing.journal.reserve(batch).map_err(|error| io_error(&error));
         }
         reserved
@@ -247,7 +247,7 @@ impl SledKv {
     }
 
     /// Makes the pages durable, after which the journal starts over.
-    fn settle(&self, writing: &mut Writing) -> Result<(), KvError> {
+    fn settle_pages(&self, writing: &mut Writing) -> Result<(), KvError> {
         let log_end = self.change(|pages| pages.flush().map_err(finally))?;
         writing
             .journal
@@ -277,7 +277,7 @@ impl SledKv {
             tracing::warn!(%error, "the tally of synced batches cannot be written");
         }
         if writing.journal.is_half_full() {
-            self.settle(writing)?;
+            self.settle_pages(writing)?;
         }
         Ok(())
     }
@@ -285,7 +285,7 @@ impl SledKv {
     /// All is durable in the pages: whoever knows of no journal may serve the store.
     fn retire(&self) -> Result<(), KvError> {
         let mut writing = self.writing();
-        self.settle(&mut writing)?;
+        self.settle_pages(&mut writing)?;
         let retired = writing.tally.sync().and_then(|()| writing.journal.retire());
         retired.map_err(|error| failed(&error))
     }
@@ -375,6 +375,10 @@ impl Kv for SledKv {
             writing.journal.reserve_all().map_err(|error| io_error(&error))?;
             writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * GROUP_BYTES_MAX as u64)
         })
+    }
+
+    fn settle(&self) -> Result<(), KvError> {
+        self.alone(|writing| self.settle_pages(writing))
     }
 
     fn is_spoilt(&self) -> bool {
