@@ -36,7 +36,7 @@ mod pages;
 mod tests;
 
 pub(super) use self::pages::{COUNT_KEY, FOREIGN_KEYS};
-use self::pages::{Pages, REOPEN_ATTEMPTS, REOPEN_PAUSE, close, finally, fits};
+use self::pages::{Pages, REOPEN_ATTEMPTS, REOPEN_PAUSE, close, finally, fits, let_go};
 
 /// A write or flush that lasts as long may be one that sled forgot.
 const STUCK_AFTER: Duration = Duration::from_millis(500);
@@ -111,10 +111,10 @@ impl SledKv {
         let io = |error: io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
         let lock = directory::take(directory)?;
         let (records, mended) = directory::look(directory)?;
-        let (pages, writing) = match open(directory, options, &records) {
+        let (pages, writing) = match open(directory, options, &records, true) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
-                open(directory, options, &records)?
+                open(directory, options, &records, false)?
             }
             other => other?,
         };
@@ -398,13 +398,27 @@ impl Kv for SledKv {
     }
 }
 
-/// Opens the files, and has the pages catch up with the journal.
-fn open(directory: &Path, options: SledOptions, records: &Records) -> Result<(Pages, Writing), KvError> {
+/// Opens the files, and has the pages catch up with the journal. There may be a reserve yet, so it `insists` on space to write.
+fn open(directory: &Path, options: SledOptions, records: &Records, insists: bool) -> Result<(Pages, Writing), KvError> {
     let io = |error: io::Error| io_error(&error);
     directory::sync(directory).map_err(io)?;
     directory::remove_unfinished(directory).map_err(io)?;
-    let mut journal = Journal::open(directory).map_err(io)?;
+    let journal = Journal::open(directory).map_err(io)?;
     let mut pages = Pages::open(directory, options.cache_bytes, journal.note().map_err(io)?)?;
+    match catch_up(&mut pages, journal, directory, records, insists) {
+        Ok(writing) => Ok((pages, writing)),
+        Err(error) => Err(let_go(pages, error)),
+    }
+}
+
+fn catch_up(
+    pages: &mut Pages,
+    mut journal: Journal,
+    directory: &Path,
+    records: &Records,
+    insists: bool,
+) -> Result<Writing, KvError> {
+    let io = |error: io::Error| io_error(&error);
     directory::sync(directory).map_err(io)?;
     let mut written = pages.count()?;
     if written < records.base && !Switch::DamageUnnoticed.is_on() {
@@ -423,16 +437,20 @@ fn open(directory: &Path, options: SledOptions, records: &Records) -> Result<(Pa
     if let Some(told) = told.filter(|told| *told > written) {
         return Err(ends_early(told, written));
     }
+    match spare.hold(SPARE_BYTES) {
+        // It is read, and written to when there is space.
+        Err(KvError::Full) if !insists => {}
+        held => held?,
+    }
     let log_end = pages.flush()?;
     journal.start_over(written, log_end).map_err(io)?;
-    let writing = Writing {
+    Ok(Writing {
         journal,
         written,
         tally,
         spare,
         lacks_reserve: false,
-    };
-    Ok((pages, writing))
+    })
 }
 
 fn ends_early(synced: u64, read: u64) -> KvError {
