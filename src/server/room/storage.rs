@@ -305,8 +305,8 @@ impl Storage {
             .ok_or_else(|| StoreError::NoDocument(self.document.clone()))?;
         let (mut meta, batch) = layout::flip(&self.document, &meta, snapshot.clone());
         commit(batch)?;
-        if let Some((pruned, batch)) = self.store.prune(&self.document, &meta, kept)? {
-            commit(batch)?;
+        if let Some((pruned, batches)) = self.store.prune(&self.document, &meta, kept)? {
+            batches.into_iter().try_for_each(commit)?;
             meta = pruned;
         }
         Ok(as_snapshot(&snapshot, &meta))

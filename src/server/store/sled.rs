@@ -45,6 +45,8 @@ const RESERVE_FILE: &str = "reserve";
 const SPARE_BYTES: u64 = 4 << 20;
 /// A page is written anew after some changes of it, so the log grows by about so many times what is written.
 const SPARE_FACTOR: u64 = 4;
+/// A key that is removed is short, and may cost a page.
+const SPARE_BYTES_PER_DELETE: u64 = 4096;
 /// Keys and values of one batch: more than any document comes to. The journal tells lengths in 32 bits.
 const BATCH_BYTES_MAX: usize = 4 * QUEUE_BYTES_MAX;
 /// For the segment that is begun, and what readers may begin.
@@ -222,7 +224,9 @@ impl SledKv {
         if writing.lacks_reserve {
             return Err(KvError::Full);
         }
-        writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * batch.bytes() as u64)?;
+        let deletes = SPARE_BYTES_PER_DELETE * batch.deletes() as u64;
+        let bytes = SPARE_FACTOR * batch.bytes() as u64;
+        writing.spare.hold(SPARE_BYTES + bytes + deletes)?;
         if !writing.journal.has_room(batch) {
             self.settle_pages(writing)?;
         }
