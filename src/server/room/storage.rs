@@ -525,6 +525,7 @@ fn as_written(saved: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn load_failure(error: StoreError) -> LoadFailure {
+    tracing::error!(%error, "a read of the store failed");
     match error {
         StoreError::Damaged { .. } | StoreError::StoreDamaged(_) => LoadFailure::Damaged,
         _ => LoadFailure::Unavailable,
@@ -533,8 +534,10 @@ fn load_failure(error: StoreError) -> LoadFailure {
 
 fn read_failure(error: StoreError) -> ReadFailure {
     match error {
-        StoreError::Damaged { .. } | StoreError::StoreDamaged(_) => ReadFailure::Damaged,
         StoreError::NotInLog { .. } | StoreError::NoDocument(_) => ReadFailure::Gone,
-        _ => ReadFailure::Unavailable,
+        error => match load_failure(error) {
+            LoadFailure::Damaged => ReadFailure::Damaged,
+            LoadFailure::Unavailable => ReadFailure::Unavailable,
+        },
     }
 }
