@@ -3,7 +3,7 @@
 //! Read it upwards: `kv` is the floor (an ordered map, atomic and durable batches; in `memory`, and in `sled` on top of `journal`,
 //! `space` and `directory`), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta` what
 //! the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
-//! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy,
+//! the one thread that commits, with one sync for all that wait, `life` notices when the store was put back from a copy,
 //! `check` looks at everything, and `backup` copies it while it is in use. `logfile` reads the file under the floor as it lies there, `rebuild` makes a new store of a
 //! damaged one, and `salvage` says what is in it.
 //!

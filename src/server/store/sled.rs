@@ -1,4 +1,4 @@
-//! The store's floor on disk: a journal, and behind it sled's pages, where all is read.
+//! The store's floor on disk: a journal, and behind it the pages, where all is read.
 //!
 //! A batch is durable once it is synced in the [`Journal`]; whoever waits for it is told, and it is applied to the [`Pages`] before
 //! anybody reads again. They become durable in their own time; when the journal is half full, and when the store closes, they are

@@ -1,9 +1,9 @@
-//! The one thread that writes: it takes all that waits in its queue, commits it as one batch, and as soon as that is durable, and
+//! The one thread that commits: it takes all that waits in its queue, commits it as one batch, and as soon as that is durable, and
 //! not before, tells everybody so. Meanwhile the next group gathers.
 //!
 //! When the disk is full, a group is refused, unwritten, and so is all that comes until the floor has its space set aside again.
-//! So is what is too large. When a commit fails in any other way, the writer refuses everything from then on: nobody can know what a disk holds that
-//! failed to sync, so it is not tried again.
+//! What is too large is refused alone. When a commit fails in any other way, the writer refuses everything from then on: nobody
+//! can know what a disk holds that failed to sync, so it is not tried again.
 
 use std::{
     collections::VecDeque,
