@@ -188,14 +188,15 @@ impl Reader {
             let now = self.now();
             self.paused_until = self.paused_until.filter(|until| *until > now);
             let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
-            let held_up = self.post.is_full() || self.unpacking.is_some() || !self.outbox.is_readable();
-            if held_up {
+            let held_up = self.post.is_full() || self.unpacking.is_some();
+            if held_up || !self.outbox.is_readable() {
                 // It is we who do not listen.
                 self.silence.broken(now.ms());
             }
             let reading = self.paused_until.is_none() && !leaving && !held_up && self.may_be_read();
             let outbox = self.outbox.clone();
             let message = async {
+                // Here, where it is waited for: what is only looked at wakes nobody when it changes.
                 outbox.readable().await;
                 stream.next().await
             };
@@ -262,7 +263,10 @@ impl Reader {
 
     /// The peer does not speak WebSocket as it is spoken here.
     fn fail(&mut self, (reason, code, text): Fault) {
-        self.server.metrics.give_up(reason);
+        // Who is being closed was given up before, for another reason.
+        if !self.outbox.is_closed() {
+            self.server.metrics.give_up(reason);
+        }
         let text = text.to_owned();
         if Switch::Echo.is_on() {
             return self.outbox.close(code, text);

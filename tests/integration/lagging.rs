@@ -113,3 +113,35 @@ fn lags_and_is_brought_up(config: &str) {
         "diffs go on from there"
     );
 }
+
+#[test]
+fn who_spoke_while_a_long_queue_was_being_written_is_heard_when_that_is_out() {
+    // Nothing else wakes the connection: it is not pinged for minutes. The log is one part, and all of it is queued.
+    let server = TestServer::start(
+        "[limits]\nsend_queue_bytes_max = 65536\npart_bytes_max = 33554432\nping_interval_ms = 300000\nidle_timeout_ms = 600000\n",
+    );
+    let mut anna = Peer::connect(server.address, None);
+    let mut slow = Peer::connect(server.address, None);
+    let empty = anna.open("notes", None);
+    let room = empty.opened.room;
+    let (document, changes) = large_changes();
+    for (edit, change) in changes.iter().enumerate() {
+        anna.edit(room, edit as u64, vec![change.clone()]);
+        anna.hear_answer(edit as u64).expect("acknowledged");
+    }
+    // A member who does not lag hears every signal.
+    let mut ben = Peer::connect(server.address, None);
+    ben.open("notes", None);
+    ben.hear_all(room);
+    slow.ask("notes", Some(empty.cursor));
+    slow.wait_for_bytes();
+    slow.say(&ClientMessage::Signal {
+        room,
+        payload: Bytes::from_static(b"meanwhile"),
+    });
+    let heard = ben.hear().expect("it was still read from");
+    assert!(matches!(heard, ServerMessage::Signal { .. }));
+    let joined = slow.hear_joined("notes");
+    assert_eq!(joined.document().get_heads(), document.get_heads());
+    slow.hear_all(room);
+}

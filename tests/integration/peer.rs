@@ -118,6 +118,12 @@ impl Peer {
         self.socket.get_mut().write_all(bytes).expect("the bytes are sent");
     }
 
+    /// Waits for something to hear, and leaves it where it is.
+    pub(crate) fn wait_for_bytes(&self) {
+        let begun = self.socket.get_ref().peek(&mut [0]).expect("the server says something");
+        assert_eq!(begun, 1, "the server has hung up");
+    }
+
     /// The next message, or how the connection ended.
     pub(crate) fn hear(&mut self) -> Result<ServerMessage, Ended> {
         self.hear_sized().map(|(message, _)| message)

@@ -4,6 +4,7 @@
 //! any length: batches are atomic and reach the disk in order.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     ops::{Bound, ControlFlow, Range},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,6 +23,8 @@ struct Platters {
     /// Written since the last sync, in order.
     unsynced: VecDeque<Batch>,
     fault: Fault,
+    /// A fault on purpose: what was written is visible before it is synced.
+    shows_unsynced: bool,
     backup: Option<Map>,
     /// Whether the place is marked, and how often it was written over with a copy.
     is_marked: bool,
@@ -44,6 +47,11 @@ pub(crate) enum Fault {
 impl Disk {
     pub(crate) fn set_fault(&self, fault: Fault) {
         self.platters().fault = fault;
+    }
+
+    /// From now on readers see what is not synced.
+    pub(crate) fn show_unsynced(&self) {
+        self.platters().shows_unsynced = true;
     }
 
     pub(crate) fn fault(&self) -> Fault {
@@ -113,6 +121,16 @@ impl Disk {
     }
 }
 
+impl Platters {
+    fn visible(&self) -> Cow<'_, Map> {
+        let mut visible = Cow::Borrowed(&self.durable);
+        if self.shows_unsynced {
+            self.unsynced.iter().for_each(|batch| apply(visible.to_mut(), batch));
+        }
+        visible
+    }
+}
+
 fn apply(map: &mut Map, batch: &Batch) {
     for write in batch.writes() {
         match write {
@@ -124,7 +142,7 @@ fn apply(map: &mut Map, batch: &Batch) {
 
 impl Kv for Disk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        Ok(self.platters().durable.get(key).cloned())
+        Ok(self.platters().visible().get(key).cloned())
     }
 
     fn scan(&self, range: Range<&[u8]>, visit: &mut Visit<'_>) -> Result<(), KvError> {
@@ -134,7 +152,8 @@ impl Kv for Disk {
         let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
         let found: Vec<_> = {
             let platters = self.platters();
-            let found = platters.durable.range::<[u8], _>(bounds);
+            let visible = platters.visible();
+            let found = visible.range::<[u8], _>(bounds);
             found.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         // The visitor may read the disk.
@@ -152,7 +171,8 @@ impl Kv for Disk {
         }
         let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
         let platters = self.platters();
-        let last = platters.durable.range::<[u8], _>(bounds).next_back();
+        let visible = platters.visible();
+        let last = visible.range::<[u8], _>(bounds).next_back();
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 

@@ -37,7 +37,7 @@ pub(crate) enum Mutation {
     OpenTooEarly,
     /// A room that panics leaves what it had taken in unanswered.
     LoseMail,
-    /// A store that failed to sync is read all the same.
+    /// What was written is read before it is synced, of a store that failed to sync, too.
     ReadUnsynced,
     /// Readers' tokens are taken for writers'.
     ReadersWrite,
@@ -226,9 +226,13 @@ impl World {
             healed: false,
             violation: None,
         };
+        let disk = Disk::default();
+        if mutation == Mutation::ReadUnsynced {
+            disk.show_unsynced();
+        }
         Self {
             context,
-            disk: Arc::new(Disk::default()),
+            disk: Arc::new(disk),
             server: None,
             clients,
             processes: 0,

@@ -124,12 +124,15 @@ export class DocHandle<T> {
     return A.view(this.doc(), heads);
   }
 
-  /** How safe the own changes are. Only an answer of the server makes them durable. */
+  /**
+   * How safe the own changes are. Only an answer of the server makes them durable. Of a closed handle it means nothing once the
+   * client has let go of the document: that is `durable` then, whatever is left to be sent.
+   */
   get safety(): Safety {
     return this.#state?.safety ?? "durable";
   }
 
-  /** Own changes that the server has not acknowledged. */
+  /** Own changes that the server has not acknowledged; of a closed handle 0 once the client has let go of the document. */
   get unsyncedChanges(): number {
     return this.#state?.unsynced ?? 0;
   }
@@ -140,6 +143,8 @@ export class DocHandle<T> {
    */
   async whenDurable(): Promise<void> {
     await this.#document.opened;
+    // Of a document that is not here any more nobody knows what is left to be sent.
+    if (this.#closed || this.#state === undefined) throw new ChangeError("closed", "the handle is closed");
     if (this.unsyncedChanges === 0) return;
     const refusal = this.#refusal;
     if (refusal !== undefined) throw notDurable(refusal);
@@ -195,8 +200,10 @@ export class DocHandle<T> {
   #hear(notice: Parameters<Listener>[0]): void {
     switch (notice.type) {
       case "document":
+        this.#settleWaiters();
+        return this.#tellState();
       case "connection":
-        return this.#stands();
+        return this.#settleWaiters();
       case "changed": {
         const { patches, origin } = notice;
         const [before, doc] = [notice.before as Doc<T>, notice.after as Doc<T>];
@@ -223,8 +230,7 @@ export class DocHandle<T> {
     }
   }
 
-  #stands(): void {
-    const { status } = this;
+  #settleWaiters(): void {
     const refusal = this.#refusal;
     if (this.isReady) {
       for (const { resolve } of this.#readyWaiters) resolve();
@@ -234,6 +240,15 @@ export class DocHandle<T> {
       for (const { reject } of this.#readyWaiters) reject(error);
       this.#readyWaiters = [];
     }
+    if (this.#waiters.length === 0) return;
+    const oldest = this.#shell.core.oldestSerial(this.documentId);
+    this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
+    if (refusal !== undefined) this.#settle(() => true, (waiter) => waiter.reject(notDurable(refusal)));
+  }
+
+  /** Only what the document itself says: before it is there, nobody knows whether something is left to be sent. */
+  #tellState(): void {
+    const { status } = this;
     this.#tellProgress(status);
     const text = JSON.stringify(status);
     if (text !== this.#status) {
@@ -245,10 +260,6 @@ export class DocHandle<T> {
       this.#safety = JSON.stringify(safety);
       this.#events.emit("safety", safety);
     }
-    if (this.#waiters.length === 0) return;
-    const oldest = this.#shell.core.oldestSerial(this.documentId);
-    this.#settle(({ serial }) => serial <= oldest, (waiter) => waiter.resolve());
-    if (refusal !== undefined) this.#settle(() => true, (waiter) => waiter.reject(notDurable(refusal)));
   }
 
   #tellProgress(status: DocumentStatus): void {

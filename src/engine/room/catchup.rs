@@ -99,7 +99,7 @@ impl Room {
             other => {
                 member.standing = other;
                 if let Some(after) = member.shown_up_to.take() {
-                    self.show_all(session, Some(after), out);
+                    self.go_on_showing(session, after, out);
                 }
                 return;
             }
@@ -239,6 +239,16 @@ impl Room {
             round.arrived(session);
         }
         self.show_all(session, None, out);
+    }
+
+    /// Shows a member the rest of who is here. What a round has for it goes first: the rest may hold newer states of the same.
+    fn go_on_showing(&mut self, session: SessionId, after: SessionId, out: &mut Vec<Effect>) {
+        let is_live = self.members.get(&session).is_some_and(Member::is_live);
+        if let Some(round) = self.round.as_mut().filter(|_| is_live) {
+            let frames = round.turn_now(session).into_iter().flatten();
+            out.extend(frames.map(|frame| Effect::Reply { to: session, frame }));
+        }
+        self.show_all(session, Some(after), out);
     }
 
     /// Shows a member who is here, a frame at a time as its queue drains, from behind `after`. Changes reach it as they come.

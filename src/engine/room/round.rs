@@ -19,7 +19,7 @@ const TURN_MS: u64 = 1;
 #[derive(Debug)]
 pub(super) struct Round {
     frames: Vec<Bytes>,
-    /// The members when it began.
+    /// The members when it began, in order.
     to: Arc<[SessionId]>,
     /// How many of them have had their turn.
     done: usize,
@@ -27,7 +27,8 @@ pub(super) struct Round {
     next: Time,
     /// How many turns there were.
     turns: u64,
-    /// Who has come up to date since it began: it was sent all that is shown, and that is newer.
+    /// Who has no turn any more: it has come up to date since the round began and was sent all that is shown, which is newer, or
+    /// it had its turn early.
     arrived: BTreeSet<SessionId>,
 }
 
@@ -35,6 +36,12 @@ impl Round {
     /// A member has been sent all that is shown.
     pub(super) fn arrived(&mut self, session: SessionId) {
         self.arrived.insert(session);
+    }
+
+    /// The frames for a member that waits for its turn, which it has now: what it is sent next may be newer.
+    pub(super) fn turn_now(&mut self, session: SessionId) -> Option<Vec<Bytes>> {
+        let waits = self.to[self.done..].binary_search(&session).is_ok();
+        (waits && self.arrived.insert(session)).then(|| self.frames.clone())
     }
 
     /// When the next members have their turn.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use syncline_protocol::{
     CloseCode, DocumentId, EditId, Limits, RoomNumber, SessionId,
     native::{ClosedCode, RejectCode},
-    repo::{PeerId, RepoMessage},
+    repo::{PeerId, RepoMessage, SyncMessage},
 };
 
 /// What happens to a session.
@@ -249,12 +249,13 @@ fn unavailable(host: &RepoServer, peer: &PeerId, document: &str, code: ClosedCod
     Effect::Closed { code, frame }
 }
 
-/// A reader's changes, of which the repo dialect says nothing.
-fn refused_unsaid(edits: usize) -> Option<Effect> {
-    let code = RejectCode::Forbidden;
-    (edits > 0).then_some(Effect::Rejected {
-        code,
-        edits: edits as u64,
+/// A reader's changes, of which the repo dialect says nothing. A message of them counts once: whoever is not told of it says the
+/// same changes again each time.
+fn refused_unsaid(message: &SyncMessage) -> Option<Effect> {
+    let has_edits = !(message.changes.is_empty() && message.documents.is_empty());
+    has_edits.then_some(Effect::Rejected {
+        code: RejectCode::Forbidden,
+        edits: 1,
         frame: None,
     })
 }

@@ -421,7 +421,7 @@ impl Live {
         if access == Access::Write {
             changes.extend(message.changes.iter().map(|change| Bytes::copy_from_slice(change)));
         } else {
-            out.extend(refused_unsaid(message.changes.len()));
+            out.extend(refused_unsaid(&message));
         }
         let bucket = if changes.is_empty() {
             &mut self.answers

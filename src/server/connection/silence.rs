@@ -47,7 +47,13 @@ impl Silence {
     pub(super) fn due(&mut self, now_ms: u64) -> Due {
         let silent_ms = now_ms.saturating_sub(self.heard_ms);
         if silent_ms >= self.idle_ms + close_ms() {
-            return Due::End;
+            if self.is_given_up {
+                return Due::End;
+            }
+            // We were to look long before: the process or the machine slept, and what the peer said meanwhile is not read yet.
+            self.broken(now_ms);
+            self.pinged_ms = now_ms;
+            return Due::Ping;
         }
         if silent_ms >= self.idle_ms {
             let was_given_up = std::mem::replace(&mut self.is_given_up, true);
@@ -123,5 +129,15 @@ mod tests {
         assert_eq!(silence.due(16_000), Due::GiveUp);
         assert_eq!(silence.due(16_500), Due::Nothing);
         assert_eq!(silence.next_ms(), 17_000);
+    }
+
+    #[test]
+    fn who_is_looked_at_far_too_late_begins_anew_and_is_pinged() {
+        let mut silence = Silence::new(0, PING_MS, 15_000);
+        assert_eq!(silence.due(60_000), Due::Ping, "it is we who slept");
+        assert_eq!(silence.next_ms(), 65_000);
+        assert_eq!(silence.due(75_000), Due::GiveUp);
+        // Its time to answer the close is over, however long ago.
+        assert_eq!(silence.due(200_000), Due::End);
     }
 }

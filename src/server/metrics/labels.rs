@@ -128,7 +128,7 @@ pub enum LoadFault {
     Damaged,
     /// The store does not answer, or may hold what is not synced.
     Store,
-    /// The rooms' memory is used up.
+    /// The rooms' memory is used up. No read fails by that.
     Memory,
 }
 

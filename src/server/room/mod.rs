@@ -180,6 +180,8 @@ pub(super) fn open(hub: &Arc<Hub>, document: DocumentId, number: RoomNumber) -> 
     // Many may be opened before the first has loaded.
     let memory = room.memory_bytes() as u64;
     figures.memory_bytes.store(memory, Ordering::Relaxed);
+    // Nor is it the longest unused.
+    figures.active_ms.store(now.ms(), Ordering::Relaxed);
     let share = hub.memory().take(memory);
     let mut task = Task {
         room,
@@ -465,8 +467,9 @@ impl Task {
     ) {
         let (audience, all) = match self.audience.take() {
             Some(known) if Arc::ptr_eq(&known.sessions, to) => (known, None),
-            // Presence is shown to a few at a time, amid what goes to all.
-            Some(all) if to.len() < all.sessions.len() => (Audience::of(to, &self.members), Some(all)),
+            // Presence is shown to a few at a time, amid what goes to all, which is kept. When a few lag, it is all the others
+            // to whom everything goes: those are kept.
+            Some(all) if 2 * to.len() < all.sessions.len() => (Audience::of(to, &self.members), Some(all)),
             Some(_) | None => (Audience::of(to, &self.members), None),
         };
         for outbox in &audience.outboxes {

@@ -124,10 +124,16 @@ impl Workers {
             }
             let started_ms = clock.monotonic_ms();
             // The place goes along: whoever waits for the answer may be gone before the work has ended.
-            let Ok((done, place)) = tokio::task::spawn_blocking(move || (work(), place)).await else {
-                tracing::error!(?kind, "work of a room panicked; it counts as failed");
-                metrics.work_panics.inc();
-                return lost;
+            let (done, place) = match tokio::task::spawn_blocking(move || (work(), place)).await {
+                Ok(done) => done,
+                Err(error) => {
+                    // What the runtime drops as it ends has not even begun.
+                    if error.is_panic() {
+                        tracing::error!(?kind, "work of a room panicked; it counts as failed");
+                        metrics.work_panics.inc();
+                    }
+                    return lost;
+                }
             };
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
             if let Some(rest) = rest {

@@ -1,6 +1,6 @@
 //! The store's floor on disk: a journal, and behind it the pages, where all is read.
 //!
-//! A batch is durable once it is synced in the [`Journal`]; whoever waits for it is told, and it is applied to the [`Pages`] before
+//! A batch is durable once it is synced in the journal; whoever waits for it is told, and it is applied to the pages before
 //! anybody reads again. They become durable in their own time; when the journal is half full, and when the store closes, they are
 //! flushed and synced, and the journal starts over. A store that was not closed comes back with all that its pages had up to some batch
 //! behind the journal's beginning, and the batches after that are applied again.

@@ -76,7 +76,7 @@ fn kept(target: Target) -> &'static str {
         Target::YWebsocket => "written behind, not synced",
         Target::YSweet => "stored up to 10 s later, not synced",
         Target::AutomergeRepo => "written up to 100 ms later, not synced",
-        Target::Samod => "written at once, not synced",
+        Target::Samod => "written behind, not synced",
     }
 }
 

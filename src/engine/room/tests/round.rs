@@ -23,20 +23,30 @@ fn showing() -> Bench {
 }
 
 fn show(bench: &mut Bench, state: &'static str) {
+    show_as(bench, 1, Bytes::from_static(state.as_bytes()));
+}
+
+fn show_as(bench: &mut Bench, member: u64, state: Bytes) {
     bench.feed(Event::Shown {
-        session: SessionId::new(1),
-        state: Some(Bytes::from_static(state.as_bytes())),
+        session: SessionId::new(member),
+        state: Some(state),
     });
 }
 
 /// What this member was shown of member 1.
 fn shown(bench: &mut Bench, member: u64) -> Vec<Bytes> {
+    shown_of(bench, member, 1)
+}
+
+/// What this member was shown of another.
+fn shown_of(bench: &mut Bench, member: u64, other: u64) -> Vec<Bytes> {
     let messages = bench.heard.remove(&member).unwrap_or_default();
     let entries = messages.into_iter().filter_map(|message| match message {
         ServerMessage::Presence { entries, .. } => Some(entries),
         _ => None,
     });
-    entries.flatten().filter_map(|entry| entry.state).collect()
+    let of_other = entries.flatten().filter(|entry| entry.session.number() == other);
+    of_other.filter_map(|entry| entry.state).collect()
 }
 
 #[test]
@@ -138,4 +148,36 @@ fn p6_who_lags_or_arrives_amid_a_round_has_no_turn_in_it() {
         "what is shown now, and nothing older behind it"
     );
     assert_eq!(shown(&mut bench, MEMBERS - 2), ["here"]);
+}
+
+#[test]
+fn p2_who_is_still_shown_the_whole_amid_a_round_gets_nothing_older_behind_it() {
+    let mut bench = Bench::open();
+    (1..MEMBERS).for_each(|member| bench.join(member));
+    // Two states fill a frame: the third comes in the next one.
+    (1..=2).for_each(|member| show_as(&mut bench, member, Bytes::from(vec![7; 40_000])));
+    show_as(&mut bench, 3, Bytes::from_static(b"first"));
+    bench.settle();
+    (0..2).for_each(|_| bench.pass(1));
+    bench.heard.clear();
+    let late = MEMBERS;
+    bench.join(late);
+    show_as(&mut bench, 3, Bytes::from_static(b"old"));
+    bench.pass(100);
+    show_as(&mut bench, 3, Bytes::from_static(b"new"));
+    assert_eq!(
+        shown_of(&mut bench, late, 3),
+        Vec::<Bytes>::new(),
+        "its turn is the last"
+    );
+    bench.feed(Event::Drained {
+        session: SessionId::new(late),
+    });
+    (0..2).for_each(|_| bench.pass(1));
+    assert_eq!(shown_of(&mut bench, late, 3), ["old", "new"]);
+    assert_eq!(
+        shown_of(&mut bench, late - 1, 3),
+        ["old"],
+        "the others wait for the next round"
+    );
 }
