@@ -253,9 +253,7 @@ impl Server {
         metrics.store_queue.set(number(store.queue_len.load(Ordering::Relaxed)));
         metrics.store_syncs.set(number(store.groups.load(Ordering::Relaxed)));
         metrics.store_errors.set(number(store.errors.load(Ordering::Relaxed)));
-        metrics
-            .store_read_only
-            .set(i64::from(store.read_only.load(Ordering::Relaxed)));
+        metrics.store_read_only.set(i64::from(self.writer.is_read_only()));
         metrics.store_full.set(i64::from(store.full.load(Ordering::Relaxed)));
         metrics.store_fulls.set(number(store.fulls.load(Ordering::Relaxed)));
         metrics
@@ -273,7 +271,7 @@ impl Server {
 
     /// Whether the server does all its work; what `/readyz` says.
     pub fn is_ready(&self) -> bool {
-        self.accepts() && !self.writer.figures().read_only.load(Ordering::Relaxed)
+        self.accepts() && !self.writer.is_read_only()
     }
 
     /// Says whether new work is welcome: not while the store opens or cannot write.

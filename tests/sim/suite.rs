@@ -13,7 +13,7 @@ use std::{
 use syncline::server::clock::Clock;
 
 /// Seeds that a built-in fault may take until it is found.
-const MUTATION_SEEDS_MAX: u64 = 300;
+const MUTATION_SEEDS_MAX: u64 = 1_500;
 /// The least number of seeds that are expected to contain everything.
 const COVERED_SEEDS_MIN: u64 = 100;
 /// The seeds whose traces are compared between processes.

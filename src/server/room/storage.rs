@@ -305,8 +305,8 @@ impl Storage {
             .ok_or_else(|| StoreError::NoDocument(self.document.clone()))?;
         let (mut meta, batch) = layout::flip(&self.document, &meta, snapshot.clone());
         commit(batch)?;
-        if let Some((pruned, batch)) = self.store.prune(&self.document, &meta, kept)? {
-            commit(batch)?;
+        if let Some((pruned, batches)) = self.store.prune(&self.document, &meta, kept)? {
+            batches.into_iter().try_for_each(commit)?;
             meta = pruned;
         }
         Ok(as_snapshot(&snapshot, &meta))
@@ -525,6 +525,7 @@ fn as_written(saved: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn load_failure(error: StoreError) -> LoadFailure {
+    tracing::error!(%error, "a read of the store failed");
     match error {
         StoreError::Damaged { .. } | StoreError::StoreDamaged(_) => LoadFailure::Damaged,
         _ => LoadFailure::Unavailable,
@@ -533,8 +534,10 @@ fn load_failure(error: StoreError) -> LoadFailure {
 
 fn read_failure(error: StoreError) -> ReadFailure {
     match error {
-        StoreError::Damaged { .. } | StoreError::StoreDamaged(_) => ReadFailure::Damaged,
         StoreError::NotInLog { .. } | StoreError::NoDocument(_) => ReadFailure::Gone,
-        _ => ReadFailure::Unavailable,
+        error => match load_failure(error) {
+            LoadFailure::Damaged => ReadFailure::Damaged,
+            LoadFailure::Unavailable => ReadFailure::Unavailable,
+        },
     }
 }

@@ -316,7 +316,7 @@ impl Work {
             Kind::Load,
             Event::LoadFailed(LoadFailure::Unavailable),
             move |storage, workers| {
-                if workers.writer.figures().read_only.load(Ordering::Relaxed) {
+                if workers.writer.is_read_only() {
                     // What is read now may be what could not be synced: nobody may see that.
                     tracing::error!(document = %log, "the store is read-only: the document is not opened");
                     workers.metrics.load_failed(LoadFault::Store);

@@ -20,7 +20,7 @@ use super::{
     record::{Damaged, unseal},
 };
 
-/// A batch that removes leftovers holds at most this many keys.
+/// A batch that removes keys ends after so many: each costs a page anew, in the worst case.
 const DELETES_PER_BATCH: usize = 1_000;
 
 /// How much of the log stays behind the snapshot, so that clients who were away catch up from it. The smaller one counts.
@@ -89,7 +89,8 @@ impl Store {
     }
 
     /// Step 5 of a compaction: forgets the log behind the snapshot but for what `kept` keeps. `None` if nothing is to go.
-    /// Answers with the meta record that holds once the batch is written.
+    /// Answers with the meta record that holds once the first batch is written; nobody reads what the others remove. Interrupted
+    /// between them, the log begins with whole records that the next pruning removes.
     ///
     /// # Errors
     /// `Damaged` for this document, `Io`.
@@ -98,7 +99,7 @@ impl Store {
         document: &DocumentId,
         meta: &Meta,
         kept: LogKept,
-    ) -> Result<Option<(Meta, Batch)>, StoreError> {
+    ) -> Result<Option<(Meta, Vec<Batch>)>, StoreError> {
         let Some(snapshot) = &meta.snapshot else {
             return Ok(None);
         };
@@ -132,8 +133,8 @@ impl Store {
         };
         let mut batch = Batch::default();
         put_meta(&mut batch, document, &meta);
-        keys.into_iter().take(before).for_each(|key| batch.delete(key));
-        Ok(Some((meta, batch)))
+        keys.truncate(before);
+        Ok(Some((meta, deletes_of_records(batch, keys))))
     }
 
     /// What interrupted compactions left behind: generations that are neither current nor in `pinned`. To be removed when a
@@ -274,6 +275,20 @@ impl Store {
             )),
         }
     }
+}
+
+/// `first` and batches after it that remove these keys of a log. None ends amid a record.
+fn deletes_of_records(first: Batch, keys: Vec<Vec<u8>>) -> Vec<Batch> {
+    let (mut batches, mut batch) = (Vec::new(), first);
+    for key in keys {
+        let begins = matches!(Key::parse(&key), Some(Key::Log { chunk: 0, .. }));
+        if begins && batch.deletes() >= DELETES_PER_BATCH {
+            batches.push(std::mem::take(&mut batch));
+        }
+        batch.delete(key);
+    }
+    batches.push(batch);
+    batches
 }
 
 fn deletes(keys: Vec<Vec<u8>>) -> Vec<Batch> {

@@ -10,6 +10,9 @@ pub enum StoreError {
     /// No space left; nothing of this batch was written. Reads go on, and writes do as soon as there is space.
     #[error("the disk is full: free some space, writing then goes on by itself")]
     Full,
+    /// What was to be written is larger than the store takes at once; nothing of it was written.
+    #[error("a batch is too large for the store: {0}")]
+    TooLarge(&'static str),
     /// A sync failed earlier: nothing can be called durable any more in this process.
     #[error("the store is read-only since the disk failed to sync ({0}): check the disk, then restart")]
     ReadOnly(String),
@@ -89,6 +92,7 @@ impl StoreError {
                 what,
             },
             KvError::Full => Self::Full,
+            KvError::TooLarge(what) => Self::TooLarge(what),
             KvError::Io(what) => Self::Io(what),
         }
     }
@@ -98,6 +102,7 @@ impl From<KvError> for StoreError {
     fn from(error: KvError) -> Self {
         match error {
             KvError::Full => Self::Full,
+            KvError::TooLarge(what) => Self::TooLarge(what),
             KvError::Io(what) => Self::Io(what),
             KvError::Damaged(what) => Self::StoreDamaged(what),
         }

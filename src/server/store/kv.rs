@@ -11,7 +11,7 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// An ordered map from bytes to bytes, on durable storage. One thread writes; any number read.
+/// An ordered map from bytes to bytes, on durable storage. One thread commits; any number read.
 pub trait Kv: Send + Sync + 'static {
     /// The value of `key`.
     ///
@@ -36,8 +36,8 @@ pub trait Kv: Send + Sync + 'static {
     /// the batch, and nobody before.
     ///
     /// # Errors
-    /// `Full` when there is no space: nothing of it was written, and another batch may be tried. After any other error no further
-    /// one is taken; if `durable` was not called, nobody knows what is durable of this batch: the system may have dropped what it
+    /// `Full` when there is no space, and `TooLarge`: nothing of it was written, and another batch may be tried. After any other error no
+    /// further one is taken; if `durable` was not called, nobody knows what is durable of this batch: the system may have dropped what it
     /// could not write.
     fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError>;
 
@@ -49,10 +49,23 @@ pub trait Kv: Send + Sync + 'static {
         self.commit_telling(batch, &mut || ())
     }
 
+    /// Has what was committed lie where whoever knows only the floor's former formats finds it.
+    ///
+    /// # Errors
+    /// As [`Kv::commit_telling`].
+    fn settle(&self) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    /// Whether no batch is taken any more: a write or sync has failed, maybe one that a reader needed.
+    fn is_spoilt(&self) -> bool {
+        false
+    }
+
     /// Sets aside the space that the next group needs, where that is not the case.
     ///
     /// # Errors
-    /// `Full` while there is no space for it.
+    /// `Full` while there is no space for it; after any other error no batch is taken.
     fn restore_reserve(&self) -> Result<(), KvError>;
 
     /// What tells the place where the store lies from any copy of it; `None` if it is not marked yet.
@@ -77,6 +90,9 @@ pub enum KvError {
     /// No space on the device, or a quota reached.
     #[error("the disk is full")]
     Full,
+    /// No batch may be like this one, for this reason.
+    #[error("a batch is too large: {0}")]
+    TooLarge(&'static str),
     /// The system failed to read or write.
     #[error("{0}")]
     Io(String),
@@ -116,6 +132,7 @@ impl Write {
 pub struct Batch {
     writes: Vec<Write>,
     bytes: usize,
+    deletes: usize,
 }
 
 impl Batch {
@@ -128,12 +145,14 @@ impl Batch {
     /// Removes `key`.
     pub fn delete(&mut self, key: Vec<u8>) {
         self.bytes += key.len();
+        self.deletes += 1;
         self.writes.push(Write::Delete { key });
     }
 
     /// Appends all writes of `other`.
     pub fn extend(&mut self, other: Self) {
         self.bytes += other.bytes;
+        self.deletes += other.deletes;
         self.writes.extend(other.writes);
     }
 
@@ -145,6 +164,11 @@ impl Batch {
     /// Keys and values, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many keys it removes.
+    pub fn deletes(&self) -> usize {
+        self.deletes
     }
 
     /// Whether nothing is in it.

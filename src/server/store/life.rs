@@ -6,9 +6,8 @@
 use super::{
     FORMAT_VERSION, Store, StoreError, Version, is_empty, key,
     kv::{Batch, Kv},
-    put_version,
     record::{seal, unseal},
-    version,
+    version, write_version,
 };
 use std::sync::Arc;
 use syncline_protocol::Epoch;
@@ -41,9 +40,7 @@ impl Store {
         }
         let store = Self::open(kv)?;
         if version(&*store.kv)? != Version::Is(FORMAT_VERSION) {
-            let mut batch = Batch::default();
-            put_version(&mut batch);
-            store.kv.commit(&batch)?;
+            write_version(&*store.kv)?;
         }
         let kept = kept(&*store.kv)?;
         let life = match (&kept, &origin) {

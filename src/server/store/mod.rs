@@ -3,7 +3,7 @@
 //! Read it upwards: `kv` is the floor (an ordered map, atomic and durable batches; in `memory`, and in `sled` on top of `journal`,
 //! `tally`, `space`, `watchdog` and `directory`), `record` cuts values into checked chunks, `key` and `layout` say what lies where, `log` and `meta` what
 //! the values mean, `read` reads documents by way of `scan`, `compaction` makes and removes generations, `writer` is
-//! the one thread that writes, with one sync for all that wait, `life` notices when the store was put back from a copy,
+//! the one thread that commits, with one sync for all that wait, `life` notices when the store was put back from a copy,
 //! `check` looks at everything, and `backup` copies it while it is in use. `logfile` reads the file under the floor as it lies there, `rebuild` makes a new store of a
 //! damaged one, and `salvage` says what is in it.
 //!
@@ -113,9 +113,7 @@ impl Store {
                 });
             }
             Version::None if is_empty(&*kv)? => {
-                let mut batch = Batch::default();
-                put_version(&mut batch);
-                kv.commit(&batch)?;
+                write_version(&*kv)?;
             }
             Version::None => {
                 return Err(StoreError::Version {
@@ -152,6 +150,14 @@ fn version(kv: &dyn Kv) -> Result<Version, StoreError> {
     let payload = unseal(&key, &value).map_err(|damage| StoreError::StoreDamaged(damage.what))?;
     let number = payload.try_into().map(u64::from_be_bytes);
     Ok(number.map_or(Version::Unreadable, Version::Is))
+}
+
+/// Durably, and where a version that knows no journal finds it.
+fn write_version(kv: &dyn Kv) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    put_version(&mut batch);
+    kv.commit(&batch)?;
+    Ok(kv.settle()?)
 }
 
 fn put_version(batch: &mut Batch) {

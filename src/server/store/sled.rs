@@ -1,4 +1,4 @@
-//! The store's floor on disk: a journal, and behind it sled's pages, where all is read.
+//! The store's floor on disk: a journal, and behind it the pages, where all is read.
 //!
 //! A batch is durable once it is synced in the journal; whoever waits for it is told, and it is applied to the pages before
 //! anybody reads again. They become durable in their own time; when the journal is half full, and when the store closes, they are
@@ -28,13 +28,15 @@ use super::{
     space::{Spare, io_error, remove, restore_reserve},
     tally::Tally,
     watchdog::Watchdog,
-    writer::GROUP_BYTES_MAX,
+    writer::{GROUP_BYTES_MAX, QUEUE_BYTES_MAX},
 };
 
 mod pages;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::pages::{COUNT_KEY, FOREIGN_KEYS};
-use self::pages::{Pages, REOPEN_ATTEMPTS, REOPEN_PAUSE, close, finally, fits};
+use self::pages::{Pages, REOPEN_ATTEMPTS, REOPEN_PAUSE, close, finally, fits, let_go};
 
 /// A write or flush that lasts as long may be one that sled forgot.
 const STUCK_AFTER: Duration = Duration::from_millis(500);
@@ -43,6 +45,10 @@ const RESERVE_FILE: &str = "reserve";
 const SPARE_BYTES: u64 = 4 << 20;
 /// A page is written anew after some changes of it, so the log grows by about so many times what is written.
 const SPARE_FACTOR: u64 = 4;
+/// A key that is removed is short, and may cost a page.
+const SPARE_BYTES_PER_DELETE: u64 = 4096;
+/// Keys and values of one batch: more than any document comes to. The journal tells lengths in 32 bits.
+const BATCH_BYTES_MAX: usize = 4 * QUEUE_BYTES_MAX;
 /// For the segment that is begun, and what readers may begin.
 const SEGMENT_SPARE_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 
@@ -74,6 +80,8 @@ pub struct SledKv {
     watchdog: Option<Watchdog>,
     /// A write failed half way, or a sync: nothing may reach the disk any more, not even while closing.
     spoilt: AtomicBool,
+    /// The pages lack a part of a batch that is durable: nothing may be read, either.
+    torn: AtomicBool,
     mended: usize,
     _lock: File,
 }
@@ -107,10 +115,10 @@ impl SledKv {
         directory::sync(directory).map_err(io)?;
         directory::let_cached_go(directory);
         let (records, mended) = directory::look(directory)?;
-        let (pages, writing) = match open(directory, options, records.as_ref()) {
+        let (pages, writing) = match open(directory, options, records.as_ref(), true) {
             Err(KvError::Full) => {
                 remove(&directory.join(RESERVE_FILE))?;
-                open(directory, options, records.as_ref())?
+                open(directory, options, records.as_ref(), false)?
             }
             other => other?,
         };
@@ -122,6 +130,7 @@ impl SledKv {
             writing: Mutex::new(writing),
             watchdog: Some(Watchdog::start(STUCK_AFTER, move || alarm.wake()).map_err(io)?),
             spoilt: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
             mended,
             _lock: lock,
         };
@@ -157,17 +166,41 @@ impl SledKv {
         self.pages.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// After a write or sync that failed there is never another one: the system may report it once, and drop what it could not write.
+    fn unspoilt(&self) -> Result<(), KvError> {
+        if self.spoilt.load(Ordering::Acquire) {
+            return Err(KvError::Io("a write or sync failed before".into()));
+        }
+        Ok(())
+    }
+
+    /// Does what only one may do at a time. Whatever fails, but for want of space, is final; also for those who wait meanwhile.
+    fn alone(&self, act: impl FnOnce(&mut Writing) -> Result<(), KvError>) -> Result<(), KvError> {
+        let mut writing = self.writing();
+        self.unspoilt()?;
+        let done = act(&mut writing);
+        if !matches!(done, Ok(()) | Err(KvError::Full)) {
+            self.spoilt.store(true, Ordering::Release);
+        }
+        done
+    }
+
     /// Reads, while nobody applies a batch.
     fn with<T>(&self, read: impl FnOnce(&Pages) -> Result<T, KvError>) -> Result<T, KvError> {
         let mut pages = self.shared();
-        if pages.as_ref().is_some_and(Pages::lags) && !self.spoilt.load(Ordering::Acquire) {
+        if pages.as_ref().is_some_and(Pages::lags) && self.unspoilt().is_ok() {
             // Readers have had a segment written.
             drop(pages);
-            let mut writing = self.writing();
-            if let Err(error) = self.change(|pages| pages.keep_up(&mut || self.grow(&mut writing))) {
+            let kept_up = self.alone(|writing| self.change(|pages| pages.keep_up(&mut || self.grow(writing))));
+            if let Err(error) = kept_up {
                 tracing::error!(%error, "the store's pages cannot be written: it is read-only from now on");
             }
             pages = self.shared();
+        }
+        if self.torn.load(Ordering::Acquire) {
+            return Err(KvError::Io(
+                "a batch could not be applied whole: check the disk, then restart".into(),
+            ));
         }
         read(pages.as_ref().ok_or_else(closed)?)
     }
@@ -176,13 +209,13 @@ impl SledKv {
     fn change<T>(&self, write: impl FnOnce(&mut Pages) -> Result<T, KvError>) -> Result<T, KvError> {
         let call = || {
             let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-            write(pages.as_mut().ok_or_else(closed)?)
+            self.unspoilt()?;
+            write(pages.as_mut().ok_or_else(closed)?).inspect_err(|_| self.spoilt.store(true, Ordering::Release))
         };
-        let changed = match &self.watchdog {
+        match &self.watchdog {
             Some(watchdog) => watchdog.watch(call),
             None => call(),
-        };
-        changed.inspect_err(|_| self.spoilt.store(true, Ordering::Release))
+        }
     }
 
     /// Has room for `batch` in the journal, and for what comes of it in the log.
@@ -193,13 +226,15 @@ impl SledKv {
         if writing.lacks_reserve {
             return Err(KvError::Full);
         }
-        writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * batch.bytes() as u64)?;
+        let deletes = SPARE_BYTES_PER_DELETE * batch.deletes() as u64;
+        let bytes = SPARE_FACTOR * batch.bytes() as u64;
+        writing.spare.hold(SPARE_BYTES + bytes + deletes)?;
         if !writing.journal.has_room(batch) {
-            self.settle(writing)?;
+            self.settle_pages(writing)?;
         }
         let reserved = writing.journal.reserve(batch).map_err(|error| io_error(&error));
         if reserved == Err(KvError::Full) && !writing.journal.is_empty() {
-            self.settle(writing)?;
+            self.settle_pages(writing)?;
             return writing.journal.reserve(batch).map_err(|error| io_error(&error));
         }
         reserved
@@ -218,7 +253,7 @@ impl SledKv {
     }
 
     /// Makes the pages durable, after which the journal starts over.
-    fn settle(&self, writing: &mut Writing) -> Result<(), KvError> {
+    fn settle_pages(&self, writing: &mut Writing) -> Result<(), KvError> {
         let log_end = self.change(|pages| pages.flush().map_err(finally))?;
         writing
             .journal
@@ -240,14 +275,15 @@ impl SledKv {
             durable();
             // On a busy core the members are shown it now, and not behind the pages.
             std::thread::yield_now();
-            pages.apply(batch, number, &mut || self.grow(writing))
+            let applied = pages.apply(batch, number, &mut || self.grow(writing));
+            applied.inspect_err(|_| self.torn.store(true, Ordering::Release))
         })?;
         // An older tally only notices less.
         if let Err(error) = writing.tally.write(number) {
             tracing::warn!(%error, "the tally of synced batches cannot be written");
         }
         if writing.journal.is_half_full() {
-            self.settle(writing)?;
+            self.settle_pages(writing)?;
         }
         Ok(())
     }
@@ -255,7 +291,7 @@ impl SledKv {
     /// All is durable in the pages: whoever knows of no journal may serve the store.
     fn retire(&self) -> Result<(), KvError> {
         let mut writing = self.writing();
-        self.settle(&mut writing)?;
+        self.settle_pages(&mut writing)?;
         let retired = writing.tally.sync().and_then(|()| writing.journal.retire());
         retired.map_err(|error| failed(&error))
     }
@@ -326,30 +362,33 @@ impl Kv for SledKv {
     }
 
     fn commit_telling(&self, batch: &Batch, durable: &mut dyn FnMut()) -> Result<(), KvError> {
-        if self.spoilt.load(Ordering::Acquire) {
-            return Err(KvError::Io("a write or sync failed before".into()));
-        }
         if !fits(batch) {
-            return Err(KvError::Io(
-                "a key or value is larger than the store's pages take".into(),
-            ));
+            return Err(KvError::TooLarge("a key or value is longer than the pages take"));
         }
-        let mut writing = self.writing();
-        let committed = self
-            .make_room(&mut writing, batch)
-            .and_then(|()| self.write(&mut writing, batch, durable));
-        if !matches!(committed, Ok(()) | Err(KvError::Full)) {
-            self.spoilt.store(true, Ordering::Release);
+        if batch.bytes() > BATCH_BYTES_MAX {
+            return Err(KvError::TooLarge("the journal takes no more at once"));
         }
-        committed
+        self.alone(|writing| {
+            self.make_room(writing, batch)?;
+            self.write(writing, batch, durable)
+        })
     }
 
     fn restore_reserve(&self) -> Result<(), KvError> {
         restore_reserve(&self.directory.join(RESERVE_FILE), self.options.reserve_bytes)?;
-        let mut writing = self.writing();
-        writing.lacks_reserve = false;
-        writing.journal.reserve_all().map_err(|error| io_error(&error))?;
-        writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * GROUP_BYTES_MAX as u64)
+        self.alone(|writing| {
+            writing.lacks_reserve = false;
+            writing.journal.reserve_all().map_err(|error| io_error(&error))?;
+            writing.spare.hold(SPARE_BYTES + SPARE_FACTOR * GROUP_BYTES_MAX as u64)
+        })
+    }
+
+    fn settle(&self) -> Result<(), KvError> {
+        self.alone(|writing| self.settle_pages(writing))
+    }
+
+    fn is_spoilt(&self) -> bool {
+        self.unspoilt().is_err()
     }
 
     fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
@@ -365,12 +404,31 @@ impl Kv for SledKv {
     }
 }
 
-/// Opens the files, and has the pages catch up with the journal.
-fn open(directory: &Path, options: SledOptions, records: Option<&Records>) -> Result<(Pages, Writing), KvError> {
+/// Opens the files, and has the pages catch up with the journal. There may be a reserve yet, so it `insists` on space to write.
+fn open(
+    directory: &Path,
+    options: SledOptions,
+    records: Option<&Records>,
+    insists: bool,
+) -> Result<(Pages, Writing), KvError> {
     let io = |error: io::Error| io_error(&error);
     directory::remove_unfinished(directory).map_err(io)?;
-    let mut journal = Journal::open(directory).map_err(io)?;
+    let journal = Journal::open(directory).map_err(io)?;
     let mut pages = Pages::open(directory, options.cache_bytes, journal.note().map_err(io)?)?;
+    match catch_up(&mut pages, journal, directory, records, insists) {
+        Ok(writing) => Ok((pages, writing)),
+        Err(error) => Err(let_go(pages, error)),
+    }
+}
+
+fn catch_up(
+    pages: &mut Pages,
+    mut journal: Journal,
+    directory: &Path,
+    records: Option<&Records>,
+    insists: bool,
+) -> Result<Writing, KvError> {
+    let io = |error: io::Error| io_error(&error);
     directory::sync(directory).map_err(io)?;
     let mut written = pages.count()?;
     if let Some(records) = records
@@ -391,16 +449,20 @@ fn open(directory: &Path, options: SledOptions, records: Option<&Records>) -> Re
     if let Some(told) = told.filter(|told| *told > written) {
         return Err(ends_early(told, written));
     }
+    match spare.hold(SPARE_BYTES) {
+        // It is read, and written to when there is space.
+        Err(KvError::Full) if !insists => {}
+        held => held?,
+    }
     let log_end = pages.flush()?;
     journal.start_over(written, log_end).map_err(io)?;
-    let writing = Writing {
+    Ok(Writing {
         journal,
         written,
         tally,
         spare,
         lacks_reserve: false,
-    };
-    Ok((pages, writing))
+    })
 }
 
 /// Whether the pages can have as many batches as they have: a batch is in the journal, durably, before it is in the pages.

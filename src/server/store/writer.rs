@@ -1,9 +1,9 @@
-//! The one thread that writes: it takes all that waits in its queue, commits it as one batch, and as soon as that is durable, and
+//! The one thread that commits: it takes all that waits in its queue, commits it as one batch, and as soon as that is durable, and
 //! not before, tells everybody so. Meanwhile the next group gathers.
 //!
 //! When the disk is full, a group is refused, unwritten, and so is all that comes until the floor has its space set aside again.
-//! When a commit fails in any other way, the writer refuses everything from then on: nobody can know what a disk holds that
-//! failed to sync, so it is not tried again.
+//! What is too large is refused alone. When a commit fails in any other way, the writer refuses everything from then on: nobody
+//! can know what a disk holds that failed to sync, so it is not tried again.
 
 use std::{
     collections::VecDeque,
@@ -60,6 +60,7 @@ pub enum Refused {
 
 /// The handle of the writing thread. Dropping it closes it.
 pub struct Writer {
+    kv: Arc<dyn Kv>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -79,8 +80,6 @@ pub struct Figures {
     pub queue_len: AtomicU64,
     /// Bytes that wait now.
     pub queue_bytes: AtomicU64,
-    /// Whether a failed sync has made the store read-only.
-    pub read_only: AtomicBool,
     /// Whether writes are refused because the disk is full.
     pub full: AtomicBool,
     /// How often the disk was full.
@@ -96,12 +95,12 @@ impl Writer {
     /// `Io` if the system has no thread to give.
     pub fn start(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
-        let of_thread = Arc::clone(&shared);
+        let (of_thread, written) = (Arc::clone(&shared), Arc::clone(&kv));
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
                 Commit {
-                    kv,
+                    kv: written,
                     shared: of_thread,
                     state: State::Writable,
                 }
@@ -109,6 +108,7 @@ impl Writer {
             })
             .map_err(|error| StoreError::Io(format!("the writing thread does not start: {error}")))?;
         Ok(Self {
+            kv,
             shared,
             thread: Mutex::new(Some(thread)),
         })
@@ -162,6 +162,11 @@ impl Writer {
         }
     }
 
+    /// Whether a failed write or sync has made the store read-only, be it one that a reader met, of which the writer does not know yet.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.read_only.load(Ordering::Relaxed) || self.kv.is_spoilt()
+    }
+
     /// What has been done so far.
     pub fn figures(&self) -> &Figures {
         &self.shared.figures
@@ -208,6 +213,8 @@ struct Shared {
     given: Condvar,
     /// Something went out of the queue, or it was closed.
     taken: Condvar,
+    /// The writer has given up.
+    read_only: AtomicBool,
     figures: Figures,
 }
 
@@ -350,12 +357,18 @@ impl Commit {
             return Ok(());
         };
         self.shared.figures.errors.fetch_add(1, Ordering::Relaxed);
-        if error != KvError::Full {
-            return Err(self.give_up(&error));
+        match error {
+            KvError::Full => {
+                tracing::error!("the disk is full: edits are refused until there is space");
+                self.enter(State::Full);
+                Err(StoreError::Full)
+            }
+            KvError::TooLarge(_) => {
+                tracing::error!(%error, "a batch is refused");
+                Err(error.into())
+            }
+            KvError::Io(_) | KvError::Damaged(_) => Err(self.give_up(&error)),
         }
-        tracing::error!("the disk is full: edits are refused until there is space");
-        self.enter(State::Full);
-        Err(StoreError::Full)
     }
 
     fn give_up(&mut self, error: &KvError) -> StoreError {
@@ -374,6 +387,10 @@ impl Commit {
                 self.enter(State::Writable);
             }
             Ok(()) => {}
+            Err(error) if error != KvError::Full => {
+                self.shared.figures.errors.fetch_add(1, Ordering::Relaxed);
+                self.give_up(&error);
+            }
             Err(error) => {
                 if !before {
                     tracing::error!(%error, "there is no space for the store's reserve: edits are refused until there is");
@@ -391,9 +408,8 @@ impl Commit {
             _ => {}
         }
         figures.full.store(matches!(state, State::Full), Ordering::Relaxed);
-        figures
-            .read_only
-            .store(matches!(state, State::ReadOnly(_)), Ordering::Relaxed);
+        let read_only = matches!(state, State::ReadOnly(_));
+        self.shared.read_only.store(read_only, Ordering::Relaxed);
         self.state = state;
     }
 }

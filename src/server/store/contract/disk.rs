@@ -139,6 +139,44 @@ fn a_full_disk_refuses_and_goes_on() {
     }
 }
 
+/// As above.
+#[test]
+#[ignore = "needs a small disk, mounted by hand"]
+fn a_store_that_was_put_back_begins_on_a_full_disk() {
+    let small = std::env::temp_dir().join("syncline-small-disk");
+    let (directory, filler) = (small.join("restored"), small.join("rest"));
+    let begin = || {
+        let options = SledOptions {
+            reserve_bytes: 8 << 20,
+            ..SledOptions::default()
+        };
+        let kv = Arc::new(SledKv::open(&directory, options).unwrap());
+        let next = Life {
+            number: 7,
+            began_unix_ms: 1,
+        };
+        (Store::begin(kv.clone(), next).unwrap().life(), kv)
+    };
+    let (life, kv) = begin();
+    drop(Writer::start(kv.clone()).unwrap());
+    drop(kv);
+    // Whoever copies a store copies no spare blocks.
+    let log = directory.join("db");
+    let copy = std::fs::read(&log).unwrap();
+    std::fs::write(&log, copy).unwrap();
+    std::fs::remove_file(directory.join("origin")).unwrap();
+    let full = std::fs::write(&filler, vec![0; 1 << 30]);
+    assert!(full.is_err(), "the disk is small");
+    // sled opens without a word, but nothing can be set aside.
+    let filled = std::fs::File::options().write(true).open(&filler).unwrap();
+    filled.set_len(filled.metadata().unwrap().len() - (512 << 10)).unwrap();
+    let (next, kv) = begin();
+    assert_ne!(life, next);
+    drop(kv);
+    std::fs::remove_file(&filler).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn synced_appends_per_second() {

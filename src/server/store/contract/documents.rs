@@ -1,6 +1,12 @@
 //! Documents: appending, loading, reading slices, compaction step by step, pruning, quarantine, deletion.
 
-use super::*;
+use super::{
+    super::{
+        check::check_kv,
+        key::{Key, Kind},
+    },
+    *,
+};
 
 #[test]
 fn what_is_appended_is_loaded() {
@@ -120,7 +126,7 @@ fn compaction_step(author: &Author, store: &Store, kv: &dyn Kv, step: usize) {
                 .for_each(|batch| write(kv, batch));
         }
         step if step == chunks.len() + 2 => {
-            if let Some((_, batch)) = store
+            if let Some((_, batches)) = store
                 .prune(
                     document,
                     &meta,
@@ -131,7 +137,7 @@ fn compaction_step(author: &Author, store: &Store, kv: &dyn Kv, step: usize) {
                 )
                 .unwrap()
             {
-                write(kv, &batch);
+                batches.iter().for_each(|batch| write(kv, batch));
             }
         }
         _ => {}
@@ -251,8 +257,8 @@ fn pruning_keeps_what_is_asked() {
         author.append_some(&*kv, 3);
         let check = |kept: LogKept| {
             let meta = store.meta(&author.document).unwrap().unwrap();
-            if let Some((pruned, batch)) = store.prune(&author.document, &meta, kept).unwrap() {
-                write(&*kv, &batch);
+            if let Some((pruned, batches)) = store.prune(&author.document, &meta, kept).unwrap() {
+                batches.iter().for_each(|batch| write(&*kv, batch));
                 assert_eq!(author.check(&store), pruned);
             }
             let enough = |start: &&usize| {
@@ -300,6 +306,79 @@ fn pruning_keeps_what_is_asked() {
         assert!(of_bytes > of_changes);
         assert!(check(LogKept { changes: 1, bytes: 500 }) > of_bytes);
         check(LogKept { changes: 0, bytes: 0 });
+    });
+}
+
+#[test]
+fn a_pruning_may_end_after_every_batch() {
+    on_every_store(|floor| {
+        let mut author = Author::new("pruned");
+        // Every third record has three chunks.
+        let mut log = Batch::default();
+        for number in 0..1_600 {
+            let length = if number % 3 == 0 { 9_000 } else { 20 };
+            let change = vec![number as u8; length];
+            let record = LogRecord {
+                position: at(author.entries.len() as u64),
+                bytes_before: author.bytes(),
+                entries: vec![entry("ann", change.clone())],
+            };
+            log.extend(layout::append(&author.document, Epoch::new(7), &record, number == 0));
+            author.append_unwritten(vec![entry("ann", change)]);
+        }
+        let (kv, store) = (floor.kv(), floor.store());
+        write(&*kv, &log);
+        let (bytes, meta) = (author.snapshot(), store.meta(&author.document).unwrap().unwrap());
+        layout::snapshot(&author.document, 1, &bytes, &[]).for_each(|batch| write(&*kv, &batch));
+        write(
+            &*kv,
+            &layout::flip(&author.document, &meta, author.describe(1, &bytes, &[])).1,
+        );
+        author.append_some(&*kv, 3);
+        let kept = |changes| LogKept {
+            changes,
+            bytes: u64::MAX,
+        };
+        let check = |meta: &Meta| {
+            assert_eq!(author.check(&store), *meta);
+            let start = meta.log_start.number() as usize;
+            let read = store.read_log(&author.document, meta.log_start, at(1_600), u64::MAX);
+            assert_eq!(read.unwrap().entries, author.entries[start..1_600]);
+            let report = check_kv(kv.clone(), &mut |_, _, _| Ok(())).unwrap();
+            assert!(report.is_sound(), "{:?}", report.findings);
+        };
+        let prune = |changes| {
+            let meta = store.meta(&author.document).unwrap().unwrap();
+            store.prune(&author.document, &meta, kept(changes)).unwrap().unwrap()
+        };
+        let (meta, batches) = prune(100);
+        assert!(batches.len() >= 3, "{} batches", batches.len());
+        assert!(batches.iter().all(|batch| batch.deletes() < 1_010));
+        for batch in &batches[..batches.len() - 1] {
+            write(&*kv, batch);
+            check(&meta);
+        }
+        // It ended here.
+        let (meta, batches) = prune(50);
+        for batch in &batches {
+            write(&*kv, batch);
+            check(&meta);
+        }
+        let mut first = None;
+        let all = Kind::Log.all(&author.document);
+        kv.scan(&all.start..&all.end, &mut |key, _| {
+            first = Some(Key::parse(key));
+            ControlFlow::Break(())
+        })
+        .unwrap();
+        let document = author.document.clone();
+        let position = meta.log_start;
+        let log_start = Key::Log {
+            document,
+            position,
+            chunk: 0,
+        };
+        assert_eq!(first, Some(Some(log_start)), "nothing is left before it");
     });
 }
 

@@ -1,6 +1,6 @@
 //! What a store notices of its being put back from a copy, moved, or emptied.
 
-use super::*;
+use super::{super::journal::Content, *};
 use std::path::Path;
 
 const NEXT: Life = Life {
@@ -115,4 +115,35 @@ fn an_emptied_directory_is_not_begun_anew() {
     let letter = home.join("letter");
     let path = letter.display().to_string();
     assert_eq!(begin(&letter), Err(StoreError::NotADirectory(path)));
+}
+
+#[test]
+fn the_format_is_not_left_to_the_journal() {
+    let directory = TempDir::new().unwrap();
+    let waits = || match Content::read(directory.path()).unwrap() {
+        Content::Records(records) => records.batches.iter().any(writes_version),
+        other => panic!("{other:?}"),
+    };
+    let options = SledOptions {
+        cache_bytes: 4 << 20,
+        reserve_bytes: 64 << 10,
+    };
+    let kv = Arc::new(SledKv::open(directory.path(), options).unwrap());
+    let store = Store::begin(kv.clone(), NEXT).unwrap();
+    assert!(!waits(), "of a new store");
+
+    let mut former = Batch::default();
+    former.put(b"v".to_vec(), super::super::record::seal(b"v", &1u64.to_be_bytes()));
+    kv.commit(&former).unwrap();
+    assert!(waits(), "the journal is looked at");
+    drop((store, kv));
+    let kv = Arc::new(SledKv::open(directory.path(), options).unwrap());
+    assert_eq!(version(&*kv), Ok(Version::Is(1)));
+    let _store = Store::begin(kv.clone(), NEXT).unwrap();
+    assert_eq!(version(&*kv), Ok(Version::Is(2)));
+    assert!(!waits(), "of one that was taken over");
+}
+
+fn writes_version(batch: &Batch) -> bool {
+    batch.writes().iter().any(|write| write.key() == b"v")
 }

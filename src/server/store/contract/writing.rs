@@ -27,6 +27,7 @@ struct Scripted {
 struct Script {
     held: bool,
     waiting: bool,
+    spoilt: bool,
     commit: VecDeque<Result<(), KvError>>,
     reserve: VecDeque<Result<(), KvError>>,
     /// Everything that was done to the floor and by it.
@@ -89,6 +90,10 @@ impl Kv for Scripted {
 
     fn restore_reserve(&self) -> Result<(), KvError> {
         self.call("reserve", |script| &mut script.reserve)
+    }
+
+    fn is_spoilt(&self) -> bool {
+        self.script.lock().unwrap().spoilt
     }
 
     fn origin(&self) -> Result<Option<Vec<u8>>, KvError> {
@@ -233,7 +238,7 @@ fn a_full_disk_refuses_unwritten_until_there_is_space() {
     }
     assert_eq!(writer.write(put("next")), Ok(()));
     assert_eq!(kv.get(b"next").unwrap(), Some(b"value".to_vec()));
-    assert!(!writer.figures().read_only.load(Ordering::Relaxed));
+    assert!(!writer.is_read_only());
 }
 
 #[test]
@@ -246,6 +251,36 @@ fn a_failed_sync_is_final() {
     writer.close();
     assert_eq!(kv.calls(), ["commit"], "it was tried again");
     assert_eq!(writer.figures().errors.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_sync_that_fails_while_space_is_set_aside_is_final_too() {
+    let kv = Arc::new(Scripted::default());
+    kv.script.lock().unwrap().reserve = [Err(KvError::Full), Err(KvError::Io("the fsync failed".into()))].into();
+    let writer = Writer::start(kv.clone()).unwrap();
+    while !writer.is_read_only() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let refused = StoreError::ReadOnly("the fsync failed".into());
+    assert_eq!(writer.write(put("a")), Err(refused));
+    writer.close();
+    assert_eq!(kv.calls(), ["reserve", "reserve"], "it was tried again");
+}
+
+#[test]
+fn what_a_reader_has_spoilt_counts_before_anybody_writes() {
+    let kv = Arc::new(Scripted::default());
+    let writer = Writer::start(kv.clone()).unwrap();
+    assert!(!writer.is_read_only());
+    kv.script.lock().unwrap().spoilt = true;
+    assert!(writer.is_read_only());
+}
+
+#[test]
+fn what_is_too_large_is_refused_alone() {
+    let (_kv, writer) = failing(KvError::TooLarge("a key"));
+    assert_eq!(writer.write(put("a")), Err(StoreError::TooLarge("a key")));
+    assert_eq!(writer.write(put("b")), Ok(()));
 }
 
 #[test]

@@ -85,6 +85,11 @@ impl Pages {
                 other => break other.map_err(kv_error)?,
             }
         };
+        // While there is another handle, nothing is closed by the way.
+        Self::of(db.clone(), directory, note).map_err(|error| let_go(db, error))
+    }
+
+    fn of(db: sled::Db, directory: &Path, note: Note) -> Result<Self, KvError> {
         let log_file = File::options().read(true).write(true).open(directory.join(LOG_FILE));
         let mut pages = Self {
             counted: unpanicked(|| db.open_tree("counted").map_err(kv_error))?,
@@ -195,6 +200,17 @@ impl Pages {
         })
     }
 
+    /// Has all syncs of the log fail, or again succeed.
+    #[cfg(test)]
+    pub(super) fn break_syncs(&mut self, directory: &Path, broken: bool) {
+        let file = if broken {
+            "/dev/null".into()
+        } else {
+            directory.join(LOG_FILE)
+        };
+        self.log_file = File::options().write(true).open(file).unwrap();
+    }
+
     /// Up to where sled has handed its log to the system.
     fn written(&self) -> i64 {
         self.db.context.pagecache.log.stable_offset()
@@ -233,12 +249,23 @@ impl Alarm {
     }
 }
 
-/// Closes the database, which writes nothing after an error. It may panic.
-pub(super) fn close(pages: Option<Pages>) -> Result<(), KvError> {
+/// Closes the database, which writes what is left and syncs it, and panics if that fails.
+pub(super) fn close(database: impl Sized) -> Result<(), KvError> {
     unpanicked(|| {
-        drop(pages);
+        drop(database);
         Ok(())
     })
+}
+
+/// Lets go of a database that did not open, for this reason. If only space was missing it is closed, and may be tried again; else
+/// nothing of it may reach the disk any more.
+pub(super) fn let_go(database: impl Sized, error: KvError) -> KvError {
+    if error != KvError::Full {
+        std::mem::forget(database);
+    } else if let Err(error) = close(database) {
+        tracing::warn!(%error, "the store did not close cleanly on a full disk");
+    }
+    error
 }
 
 /// Whether all keys and values have the length that the store gives them.
