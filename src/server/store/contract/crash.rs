@@ -316,7 +316,8 @@ fn a_journal_that_ends_before_the_pages_do_is_told_and_sets_nothing_back() {
         Some(StoreError::StoreDamaged(what)) => assert!(what.contains("its journal ends early"), "{what}"),
         other => panic!("{other:?}"),
     }
-    let new = TempDir::new().unwrap();
+    // A store that was refused is let go of when the process ends.
+    let (killed, new) = (copy(killed.path()), TempDir::new().unwrap());
     let (made, missing) = rebuild(killed.path(), new.path()).unwrap();
     assert!(missing.batches > 0);
     let value = made.get(&key).unwrap().unwrap();
