@@ -24,9 +24,12 @@ const MINUTES = Number(process.env.MINUTES ?? 20);
 const PATIENCE_MS = Number(process.env.PATIENCE_S ?? 120) * 1_000;
 /** How long the server is looked at after the edits. */
 const QUIET_MS = 5_000;
-/** It has nothing more to do when it has taken no more processor time than this in each of so many seconds. */
+/**
+ * It has nothing more to do when it has taken no more processor time than this in each of so many seconds: Syncline gives a document
+ * that has been at rest for ten a snapshot.
+ */
 const IDLE_MS = 10;
-const IDLE_SECONDS = 5;
+const IDLE_SECONDS = 12;
 const TARGET = new URL("../../target", import.meta.url).pathname;
 const BINARY = process.env.SYNCLINE_BIN ?? join(TARGET, "release/syncline");
 const TRACES = process.env.SYNCLINE_TRACES ?? new URL("../../../shared/traces", import.meta.url).pathname;
