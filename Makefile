@@ -38,6 +38,7 @@ format:
 
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p syncline --test trials -- -D warnings
 
 # The engine alone: it builds, is clean and passes without a runtime, a store, TLS or a socket in its dependencies. The long
 # proof of the gate is the same code there and in `tests`, which runs it.

@@ -12,10 +12,14 @@ pub(crate) fn now() -> Moment {
 }
 
 /// Seconds since 1970, for tokens.
-#[allow(clippy::disallowed_methods, reason = "the one place where the trials read a clock")]
 pub(crate) fn unix_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("our days");
-    i64::try_from(since.as_secs()).expect("our days")
+    i64::try_from(since_1970().as_secs()).expect("our days")
+}
+
+/// The time since 1970, as strace tells it.
+#[allow(clippy::disallowed_methods, reason = "the one place where the trials read a clock")]
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("our days")
 }
 
 impl Moment {

@@ -33,7 +33,7 @@ pub trait Kv: Send + Sync + 'static {
     fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError>;
 
     /// Makes `batch` durable, all or nothing: it survives a power cut. Then calls `durable`, once; whoever reads from then on finds
-    /// the batch, and nobody before.
+    /// the batch, and nobody before. `durable` itself must not read: it would wait for itself.
     ///
     /// # Errors
     /// `Full` when there is no space, and `TooLarge`: nothing of it was written, and another batch may be tried. After any other error no

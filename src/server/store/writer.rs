@@ -38,7 +38,8 @@ const FULL_PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// How much later is written what a fault on purpose acknowledges first.
 const ACK_BEFORE_WRITE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Called on the writer's thread once the batch is durable, or has failed. It must be quick.
+/// Called on the writer's thread once the batch is durable, or has failed. It must be quick, and must not read the store: nobody can
+/// until the batch is applied.
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// A batch, and who waits for it.

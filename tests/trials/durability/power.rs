@@ -17,7 +17,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 pub(crate) const ROW: Row = Row {
@@ -83,7 +83,10 @@ fn run(trial: &Trial) -> Outcome {
                 writes.replay(&cut.join(file), moment, is_torn.then_some(&mut *rng))?;
             }
             let held = holds_after(trial, &cut, &promised, round);
-            held.map_err(|error| format!("cut at {moment}, torn {is_torn}: {error}"))?;
+            held.map_err(|error| match moment {
+                f64::MAX => format!("cut at the end, torn {is_torn}: {error}"),
+                _ => format!("cut at {moment}, torn {is_torn}: {error}"),
+            })?;
             fs::remove_dir_all(&cut).map_err(|error| error.to_string())?;
         }
         fs::remove_dir_all(&before).map_err(|error| error.to_string())
@@ -179,9 +182,7 @@ fn large_edits(process: &Process, salt: u64) -> Result<Vec<(f64, ChangeHash)>, S
         client.edit(room, id, vec![change])?;
         let answer = client.answer(id);
         ensure!(answer == "ack", "a large edit is answered with {answer}");
-        // The clock of strace.
-        let heard = SystemTime::now().duration_since(UNIX_EPOCH);
-        acked.push((heard.map_err(|error| error.to_string())?.as_secs_f64(), hash));
+        acked.push((clock::since_1970().as_secs_f64(), hash));
     }
     Ok(acked)
 }

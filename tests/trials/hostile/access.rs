@@ -19,11 +19,7 @@ pub(crate) const READER: Row = Row {
     ci: 1,
     soak: 20,
     run: reader,
-    bites: &[Bite {
-        name: "every token may write everything",
-        environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
-        count: 1,
-    }],
+    bites: GRANT_BITES,
 };
 
 pub(crate) const MATRIX: Row = Row {
@@ -33,11 +29,7 @@ pub(crate) const MATRIX: Row = Row {
     ci: 1,
     soak: 20,
     run: matrix,
-    bites: &[Bite {
-        name: "every token may write everything",
-        environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
-        count: 1,
-    }],
+    bites: GRANT_BITES,
 };
 
 pub(crate) const EXPIRY: Row = Row {
@@ -47,11 +39,7 @@ pub(crate) const EXPIRY: Row = Row {
     ci: 2,
     soak: 50,
     run: expiry,
-    bites: &[Bite {
-        name: "tokens do not expire",
-        environment: &[("SYNCLINE_FAILPOINTS", "tokens_last")],
-        count: 1,
-    }],
+    bites: EXPIRY_BITES,
 };
 
 pub(crate) const ORIGIN: Row = Row {
@@ -70,6 +58,19 @@ pub(crate) const ORIGIN: Row = Row {
         count: 1,
     }],
 };
+
+/// In either dialect.
+pub(super) const GRANT_BITES: &[Bite] = &[Bite {
+    name: "every token may write everything",
+    environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
+    count: 1,
+}];
+/// The same.
+pub(super) const EXPIRY_BITES: &[Bite] = &[Bite {
+    name: "tokens do not expire",
+    environment: &[("SYNCLINE_FAILPOINTS", "tokens_last")],
+    count: 1,
+}];
 
 /// Grants of the tokens that are tried.
 pub(super) const GRANTS: [&[(&str, &str)]; 7] = [

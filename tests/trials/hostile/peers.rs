@@ -1,6 +1,6 @@
 //! Rows 27, 28 and 29 in the repo dialect: who may do what, by each way in which a token comes, and for how long.
 
-use super::access::{DOCUMENTS, GRANTS, RIGHT};
+use super::access::{DOCUMENTS, EXPIRY_BITES, GRANT_BITES, GRANTS, RIGHT};
 use crate::{
     checks::{Witnesses, written_by},
     client::{Client, Heard},
@@ -9,7 +9,7 @@ use crate::{
     peer::{COOKIE, Peer, Road, chunks, offering},
     process::{Process, Setup},
     token::{claims, guarded, lasting, signed, writer},
-    trial::{Bite, Figure, Outcome, Row, Trial, ensure, on_time},
+    trial::{Figure, Outcome, Row, Trial, ensure, on_time},
 };
 use automerge::Change;
 use bytes::Bytes;
@@ -27,11 +27,7 @@ pub(crate) const READER: Row = Row {
     ci: 1,
     soak: 20,
     run: reader,
-    bites: &[Bite {
-        name: "every token may write everything",
-        environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
-        count: 1,
-    }],
+    bites: GRANT_BITES,
 };
 
 pub(crate) const MATRIX: Row = Row {
@@ -41,11 +37,7 @@ pub(crate) const MATRIX: Row = Row {
     ci: 1,
     soak: 20,
     run: matrix,
-    bites: &[Bite {
-        name: "every token may write everything",
-        environment: &[("SYNCLINE_FAILPOINTS", "tokens_grant_all")],
-        count: 1,
-    }],
+    bites: GRANT_BITES,
 };
 
 pub(crate) const EXPIRY: Row = Row {
@@ -55,11 +47,7 @@ pub(crate) const EXPIRY: Row = Row {
     ci: 1,
     soak: 50,
     run: expiry,
-    bites: &[Bite {
-        name: "tokens do not expire",
-        environment: &[("SYNCLINE_FAILPOINTS", "tokens_last")],
-        count: 1,
-    }],
+    bites: EXPIRY_BITES,
 };
 
 const READERS_ACTOR: &[u8] = b"a reader";

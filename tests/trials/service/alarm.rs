@@ -33,19 +33,22 @@ pub(crate) const UNSYNCED: Row = Row {
     ci: 10,
     soak: 200,
     run: unsynced,
-    bites: &[
-        Bite {
-            name: "acknowledged before the fsync",
-            environment: &[("SYNCLINE_FAILPOINTS", "ack_before_sync")],
-            count: 2,
-        },
-        Bite {
-            name: "acknowledged before it is written",
-            environment: &[("SYNCLINE_FAILPOINTS", "ack_before_write")],
-            count: 2,
-        },
-    ],
+    bites: UNSYNCED_BITES,
 };
+
+/// In either dialect.
+pub(super) const UNSYNCED_BITES: &[Bite] = &[
+    Bite {
+        name: "acknowledged before the fsync",
+        environment: &[("SYNCLINE_FAILPOINTS", "ack_before_sync")],
+        count: 2,
+    },
+    Bite {
+        name: "acknowledged before it is written",
+        environment: &[("SYNCLINE_FAILPOINTS", "ack_before_write")],
+        count: 2,
+    },
+];
 
 /// What makes a snapshot due.
 const CHANGES: u64 = 6_000;

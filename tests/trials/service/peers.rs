@@ -1,13 +1,13 @@
 //! Nobody is told of what is not on disk, in the repo dialect: neither an author by heads, nor a watcher by heads or changes.
 
-use super::alarm::{DELAY_MS, with_slow_fsyncs};
+use super::alarm::{DELAY_MS, UNSYNCED_BITES, with_slow_fsyncs};
 use crate::{
     client::{Client, Heard},
     clock,
     journal::missing,
     load::Author,
     peer::{Peer, chunks, heads},
-    trial::{Bite, Figure, Outcome, Row, Trial, ensure, needs},
+    trial::{Figure, Outcome, Row, Trial, ensure, needs},
 };
 use automerge::{Change, ChangeHash};
 use std::{collections::BTreeSet, time::Duration};
@@ -20,18 +20,7 @@ pub(crate) const UNSYNCED: Row = Row {
     ci: 4,
     soak: 200,
     run: unsynced,
-    bites: &[
-        Bite {
-            name: "acknowledged before the fsync",
-            environment: &[("SYNCLINE_FAILPOINTS", "ack_before_sync")],
-            count: 2,
-        },
-        Bite {
-            name: "acknowledged before it is written",
-            environment: &[("SYNCLINE_FAILPOINTS", "ack_before_write")],
-            count: 2,
-        },
-    ],
+    bites: UNSYNCED_BITES,
 };
 
 const DOCUMENT: &str = "slow";

@@ -122,7 +122,7 @@ impl Calm {
 
 /// How it went for somebody who came.
 enum Came {
-    In(Client),
+    In(Box<Client>),
     Refused { told_when: bool },
 }
 
@@ -150,7 +150,7 @@ fn come(address: SocketAddr, number: usize, change: &Bytes) -> Result<Came, Stri
     };
     client.edit(room, 1, vec![change.clone()])?;
     match client.answer(1).as_str() {
-        "ack" => Ok(Came::In(client)),
+        "ack" => Ok(Came::In(Box::new(client))),
         "unavailable" => refused,
         other => Err(format!("an edit of who has come is answered with {other}")),
     }

@@ -179,7 +179,7 @@ fn decode(payload: &[u8]) -> Option<Batch> {
     Some(batch)
 }
 
-/// A batch is far below 4 GiB: the writer's queue takes no such.
+/// A batch is far below 4 GiB: the floor refuses such.
 fn length_bytes(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }
