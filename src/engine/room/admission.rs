@@ -110,7 +110,8 @@ impl Pipeline {
         let mut unproven = false;
         let mut stop = None;
         for (number, change) in edit.changes.iter().enumerate() {
-            let verdict = gate::check(&self.index, upkeep.document(), &edit.subject, change, limits);
+            let document = upkeep.document();
+            let (verdict, standpoint) = gate::weigh(&self.index, document, &edit.subject, change, limits);
             stop = match verdict {
                 Verdict::Known => continue,
                 _ if upkeep.document_is_full(limits.document_bytes_max) => {
@@ -143,7 +144,11 @@ impl Pipeline {
             if stop.is_some() {
                 break;
             }
-            self.index.admit(change, &edit.subject);
+            match standpoint {
+                // Whatever passes has one.
+                Some(standpoint) => self.index.admit_on(change, &edit.subject, standpoint),
+                None => self.index.admit(change, &edit.subject),
+            }
             fresh.push(number);
         }
         if stop.is_some() || unproven {
