@@ -228,6 +228,11 @@ impl Graph {
 
     /// Takes a change in; returns those of the heads that it replaced that are not recent, or may not be when it is taken back.
     pub(super) fn push(&mut self, node: NewNode<'_>, standpoint: Standpoint) -> Vec<(ChangeHash, Head)> {
+        debug_assert_eq!(
+            standpoint.footing.deps,
+            self.footing(node.deps).deps,
+            "nothing has come or gone since"
+        );
         let position = self.next_position();
         let (mut deps, mut old_heads) = (standpoint.footing.deps, Vec::new());
         for (dep, hash) in deps.as_mut_slice().iter_mut().zip(node.deps) {
