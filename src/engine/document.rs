@@ -12,9 +12,9 @@ use std::{
 };
 use syncline_protocol::ChangeHash;
 
-/// A directive for logs that keeps out what Automerge traces: it opens a span of level `info` for every column of every change
-/// that it reads, which costs more than the reading.
-pub const QUIET: &str = "automerge=warn";
+/// A directive for logs that keeps out what Automerge says: it opens a span of level `info` for every column of every change
+/// that it reads, which costs more than the reading, and calls it an error when a peer's document is none.
+pub const QUIET: &str = "automerge=off";
 
 /// A merged document. Cheap to clone; merging makes a new one.
 #[derive(Clone, Debug, Default)]

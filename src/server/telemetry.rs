@@ -8,6 +8,9 @@ use crate::{
 use std::io::{self, IsTerminal};
 use tracing_subscriber::EnvFilter;
 
+/// Keeps out what TLS warns of in the bytes of clients, which would let anybody fill the log.
+const QUIET: &str = "rustls=error";
+
 /// Logging was set up already.
 #[derive(Debug, thiserror::Error)]
 #[error("logging is set up already")]
@@ -15,10 +18,8 @@ pub struct TelemetryError;
 
 /// Sends every later event of this process to standard error. Once per process.
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
-    // What the operator says of the same target comes later, and holds.
-    let filter = EnvFilter::new(format!("error,{},{}", document::QUIET, config.filter));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(&config.filter))
         // Else a log that cannot be written, on a full disk, say, ends whoever wrote to it in a panic.
         .log_internal_errors(false)
         .with_writer(io::stderr);
@@ -27,4 +28,72 @@ pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|_| TelemetryError)
+}
+
+/// What the operator says of the same target comes later, and holds.
+fn filter(configured: &str) -> EnvFilter {
+    EnvFilter::new(format!("error,{},{QUIET},{configured}", document::QUIET))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged(configured: &str) -> String {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(configured))
+            .with_ansi(false)
+            .with_writer(lines.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "automerge::storage::document", "mismatching heads");
+            tracing::warn!(target: "rustls::msgs::handshake", "illegal SNI");
+            tracing::info!(target: "syncline::server", "started");
+            tracing::debug!(target: "syncline::server", "connected");
+        });
+        let lines = lines.0.lock().unwrap();
+        String::from_utf8(lines.clone()).unwrap()
+    }
+
+    #[test]
+    fn what_a_client_can_make_a_library_say_does_not_fill_the_log() {
+        let lines = logged("info");
+        assert!(lines.contains("started"), "{lines}");
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+    }
+
+    #[test]
+    fn who_asks_for_a_library_by_name_hears_it() {
+        let lines = logged("info,automerge=warn,rustls=warn");
+        assert!(
+            lines.contains("mismatching heads") && lines.contains("illegal SNI"),
+            "{lines}"
+        );
+        assert_eq!(lines.lines().count(), 3, "{lines}");
+    }
 }

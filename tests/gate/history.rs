@@ -26,7 +26,17 @@ struct Writer {
 /// The changes of a session, in an order in which a server may have received them.
 pub(crate) fn history(rng: &mut Rng, style: Style) -> Vec<Change> {
     let mut log: Vec<Change> = Vec::new();
-    let mut writers: Vec<_> = (0..style.writers).map(|_| Writer::new(rng)).collect();
+    let mut writers: Vec<Writer> = Vec::new();
+    while writers.len() < style.writers {
+        // Short ids collide now and then, and two replicas never share an actor.
+        let writer = Writer::new(rng);
+        if writers
+            .iter()
+            .all(|other| other.replica.get_actor() != writer.replica.get_actor())
+        {
+            writers.push(writer);
+        }
+    }
     for _ in 0..style.steps {
         let writer = rng.below(writers.len());
         let writer = &mut writers[writer];

@@ -80,6 +80,11 @@ impl Pipeline {
         self.gathering.entries.len() >= GATHERED_CHANGES_MAX || self.gathering.bytes >= GATHERED_BYTES_MAX
     }
 
+    /// Whether the next record of the log has begun, or edits wait to be acknowledged with it.
+    pub(super) fn gathers(&self) -> bool {
+        !self.gathering.acks.is_empty()
+    }
+
     /// Bytes of the changes that are not on disk.
     pub(super) fn bytes(&self) -> usize {
         self.gathering.bytes + self.in_flight.as_ref().map_or(0, |batch| batch.bytes)

@@ -291,6 +291,11 @@ impl Room {
         }
     }
 
+    /// Whether edits gather for the log.
+    pub fn gathers(&self) -> bool {
+        matches!(&self.phase, Phase::Live(live) if live.pipeline.gathers())
+    }
+
     /// The room's number.
     pub fn number(&self) -> RoomNumber {
         self.number

@@ -274,8 +274,11 @@ impl Task {
             self.mail.extend(received.drain(..));
             self.take_in(now);
             // Whoever shares the thread comes in between, and what they are about to send goes into the same batch: it is stored,
-            // synced and shown at once.
+            // synced and shown at once. Where nothing is to be stored, that would only wake another thread.
             for _ in 0..TURNS_MAX {
+                if !self.room.gathers() {
+                    break;
+                }
                 tokio::task::yield_now().await;
                 if self.is_saturated() || !self.mail.is_empty() || self.inbox.is_empty() {
                     break;
