@@ -45,7 +45,8 @@ const HEAD_BYTES: usize = 36;
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
-    lap: u64,
+    /// Drawn when it first started over: until then it takes no record, and whoever knows no journal may serve the store.
+    lap: Option<u64>,
     /// Where the next record goes.
     end: u64,
     /// How far the file is filled.
@@ -177,7 +178,7 @@ impl Journal {
         let length = file.metadata()?.len();
         let mut journal = Self {
             file,
-            lap: 0,
+            lap: None,
             end: RECORDS_AT,
             length,
             encoded: Vec::new(),
@@ -198,8 +199,9 @@ impl Journal {
     pub(super) fn start_over(&mut self, base: u64, log_end: u64) -> io::Result<()> {
         let mut lap = [0; 8];
         getrandom::fill(&mut lap).map_err(io::Error::other)?;
-        self.lap = u64::from_le_bytes(lap);
-        self.file.write_all_at(&head(self.lap, [base, log_end]), 0)?;
+        let lap = u64::from_le_bytes(lap);
+        self.lap = Some(lap);
+        self.file.write_all_at(&head(lap, [base, log_end]), 0)?;
         self.file.sync_all()?;
         self.end = RECORDS_AT;
         if self.length > BYTES_MAX {
@@ -215,6 +217,11 @@ impl Journal {
         self.file.sync_data()
     }
 
+    /// Whether it has started over since it was opened.
+    pub(super) fn is_begun(&self) -> bool {
+        self.lap.is_some()
+    }
+
     /// Whether it is time to start over: there might be no room for the next batch.
     pub(super) fn is_half_full(&self) -> bool {
         self.end > BYTES_MAX / 2
@@ -225,9 +232,9 @@ impl Journal {
         self.end == RECORDS_AT
     }
 
-    /// Whether there is room for `batch` before the journal has to start over. There always is for the first one.
+    /// Whether there is room for `batch` before the journal has to start over. There always is for the first one then.
     pub(super) fn has_room(&self, batch: &Batch) -> bool {
-        self.is_empty() || self.end + record_bytes(batch) <= BYTES_MAX
+        self.is_begun() && (self.is_empty() || self.end + record_bytes(batch) <= BYTES_MAX)
     }
 
     /// Takes the space for `batch`, so that writing it cannot fail for want of it.
@@ -248,8 +255,9 @@ impl Journal {
 
     /// Writes `batch`, the `number`-th of the store. It is durable after [`Journal::sync`].
     pub(super) fn append(&mut self, batch: &Batch, number: u64) -> io::Result<()> {
+        let lap = self.lap.expect("a journal has room for a batch only once it is begun");
         self.encoded.clear();
-        write_record(&mut self.encoded, batch, self.lap, number);
+        write_record(&mut self.encoded, batch, lap, number);
         self.file.write_all_at(&self.encoded, self.end)?;
         self.end += sectors(self.encoded.len()) as u64;
         // A large one is rare, and not to be kept in memory.

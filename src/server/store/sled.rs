@@ -291,6 +291,9 @@ impl SledKv {
     /// All is durable in the pages: whoever knows of no journal may serve the store.
     fn retire(&self) -> Result<(), KvError> {
         let mut writing = self.writing();
+        if !writing.journal.is_begun() {
+            return Ok(());
+        }
         self.settle_pages(&mut writing)?;
         let retired = writing.tally.sync().and_then(|()| writing.journal.retire());
         retired.map_err(|error| failed(&error))
@@ -455,7 +458,9 @@ fn catch_up(
         held => held?,
     }
     let log_end = pages.flush()?;
-    journal.start_over(written, log_end).map_err(io)?;
+    if records.is_some() {
+        journal.start_over(written, log_end).map_err(io)?;
+    }
     Ok(Writing {
         journal,
         written,

@@ -252,6 +252,36 @@ fn a_store_without_a_journal_opens_and_is_marked_when_it_is_served() {
     assert_eq!(version(&*kv), Ok(Version::Is(2)));
 }
 
+#[test]
+fn a_store_of_the_former_format_that_was_looked_at_is_not_tied_to_a_journal() {
+    let directory = TempDir::new().unwrap();
+    let mut author = Author::new("a");
+    let mut serve = |looked_at: &Path| {
+        let kv = Arc::new(open(looked_at).unwrap());
+        let mut older = Batch::default();
+        older.put(b"v".to_vec(), super::super::record::seal(b"v", &1u64.to_be_bytes()));
+        write(&*kv, &older);
+        author.append_some(&*kv, 5);
+        author.check(&Store::open(kv).unwrap());
+        // What a build leaves that knows no journal.
+        fs::remove_file(looked_at.join("journal")).unwrap();
+        fs::remove_file(looked_at.join("tally")).unwrap();
+    };
+    serve(directory.path());
+    let looking = Arc::new(open(directory.path()).unwrap());
+    let killed = copy(directory.path());
+    drop(looking);
+    let left: Vec<_> = ["journal", "tally"]
+        .map(|file| (killed.path().join(file), fs::read(killed.path().join(file)).unwrap()))
+        .into();
+    serve(killed.path());
+    left.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let kv = Arc::new(open(killed.path()).unwrap());
+    author.check(&Store::open(kv.clone()).unwrap());
+    author.append_some(&*kv, 5);
+    author.check(&Store::open(Arc::new(open(copy(killed.path()).path()).unwrap())).unwrap());
+}
+
 /// Where the journal's `number`-th record begins, if each takes so many sectors.
 fn record_at(sectors: usize, number: usize) -> usize {
     1_024 + 512 * sectors * (number - 1)
