@@ -52,6 +52,8 @@ pub(super) struct Journal {
     /// How far the file is filled.
     length: u64,
     encoded: Vec<u8>,
+    #[cfg(test)]
+    are_syncs_broken: bool,
 }
 
 /// What a journal was found to be.
@@ -182,6 +184,8 @@ impl Journal {
             end: RECORDS_AT,
             length,
             encoded: Vec::new(),
+            #[cfg(test)]
+            are_syncs_broken: false,
         };
         if length < STEP_BYTES {
             journal.fill(STEP_BYTES)?;
@@ -267,7 +271,17 @@ impl Journal {
 
     /// Makes all records durable.
     pub(super) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.are_syncs_broken {
+            return Err(io::Error::other("broken on purpose"));
+        }
         self.file.sync_data()
+    }
+
+    /// Has the next sync fail: what was written is in the file, and nobody knows whether it is on the disk.
+    #[cfg(test)]
+    pub(super) fn break_syncs(&mut self) {
+        self.are_syncs_broken = true;
     }
 
     fn lengthen(&mut self, needed: u64) -> io::Result<()> {

@@ -1,7 +1,8 @@
-//! What is done, and not done, after a sync of the pages has failed.
+//! What is done, and not done, after a sync has failed.
 
 use super::*;
-use std::sync::atomic::AtomicUsize;
+use crate::server::store::kv::Write;
+use std::{collections::BTreeMap, fs, sync::atomic::AtomicUsize};
 use tempfile::TempDir;
 
 fn open(directory: &TempDir) -> SledKv {
@@ -70,6 +71,100 @@ fn half_a_batch_is_not_read() {
     }
     let scanned = kv.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(()));
     assert!(matches!(scanned, Err(KvError::Io(_))), "{scanned:?}");
+}
+
+/// The files as they lie there: a killed process leaves these.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let files = files.filter(|file| file.file_type().unwrap().is_file());
+    files
+        .map(|file| (file.file_name().into(), fs::read(file.path()).unwrap()))
+        .collect()
+}
+
+fn pairs(kv: &SledKv) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut pairs = BTreeMap::new();
+    let scanned = kv.scan(&[]..&[u8::MAX], &mut |key, value| {
+        pairs.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap();
+    pairs
+}
+
+#[test]
+fn a_store_whose_sync_failed_reopens_with_what_was_acknowledged() {
+    for is_journal in [true, false] {
+        let directory = TempDir::new().unwrap();
+        let kv = open(&directory);
+        (0..9).for_each(|number| kv.commit(&values(&format!("a{number}-"), 20)).unwrap());
+        kv.settle().unwrap();
+        let settled = files(directory.path());
+        (0..3).for_each(|number| kv.commit(&values(&format!("b{number}-"), 7)).unwrap());
+        let acknowledged = pairs(&kv);
+        let disk = files(directory.path());
+        if is_journal {
+            kv.writing().journal.break_syncs();
+        } else {
+            let broken = kv.change(|pages| {
+                pages.break_syncs(directory.path(), true);
+                Ok(())
+            });
+            broken.unwrap();
+        }
+        // More than a segment, so that the pages are synced amid it.
+        let last = values("c", 300);
+        let mut told = 0;
+        let failed = kv.commit_telling(&last, &mut || told += 1);
+        assert!(matches!(failed, Err(KvError::Io(_))), "{failed:?}");
+        assert_eq!(told, usize::from(!is_journal));
+        let cached = files(directory.path());
+        for _ in 0..2 {
+            assert!(matches!(kv.commit(&values("d", 1)), Err(KvError::Io(_))));
+            assert!(matches!(kv.settle(), Err(KvError::Io(_))));
+        }
+        drop(kv);
+        assert!(
+            files(directory.path()) == cached,
+            "something was written after the failure"
+        );
+
+        let mut with_last = acknowledged.clone();
+        for write in last.writes() {
+            if let Write::Put { key, value } = write {
+                with_last.insert(key.clone(), value.clone());
+            }
+        }
+        // What the system could not write may be read for a while, from its memory, or not at all, each file by itself.
+        for (journal, log) in [
+            (&cached, &cached),
+            (&cached, &settled),
+            (&disk, &cached),
+            (&disk, &settled),
+        ] {
+            if !is_journal && std::ptr::eq(journal, &disk) {
+                continue;
+            }
+            let killed = TempDir::new().unwrap();
+            fs::create_dir(killed.path().join("blobs")).unwrap();
+            for (name, bytes) in &cached {
+                let from = match name.to_str() {
+                    Some(Journal::FILE) => journal,
+                    Some(LOG_FILE) => log,
+                    _ => &cached,
+                };
+                fs::write(killed.path().join(name), from.get(name).unwrap_or(bytes)).unwrap();
+            }
+            let kv = open(&killed);
+            let has_last = std::ptr::eq(journal, &cached);
+            let expected = if has_last { &with_last } else { &acknowledged };
+            assert!(
+                pairs(&kv) == *expected,
+                "journal's: {is_journal}, its record: {has_last}"
+            );
+            kv.commit(&values("d", 1)).unwrap();
+        }
+    }
 }
 
 #[test]
