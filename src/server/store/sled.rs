@@ -416,8 +416,12 @@ fn open(
 ) -> Result<(Pages, Writing), KvError> {
     let io = |error: io::Error| io_error(&error);
     directory::remove_unfinished(directory).map_err(io)?;
+    directory::begin_opening(directory).map_err(io)?;
     let journal = Journal::open(directory).map_err(io)?;
     let mut pages = Pages::open(directory, options.cache_bytes, journal.note().map_err(io)?)?;
+    if let Err(error) = directory::end_opening(directory) {
+        return Err(let_go(pages, error));
+    }
     match catch_up(&mut pages, journal, directory, records, insists) {
         Ok(writing) => Ok((pages, writing)),
         Err(error) => Err(let_go(pages, error)),
