@@ -182,3 +182,44 @@ fn a_batch_that_is_too_large_is_refused_and_the_next_one_is_not() {
     assert!(matches!(refused, Err(KvError::TooLarge(_))), "{refused:?}");
     kv.commit(&values("a", 1)).unwrap();
 }
+
+/// Whether the first bytes of a file can be had without the disk; `None` where the system does not say.
+#[cfg(target_os = "linux")]
+fn is_cached(path: &Path) -> Option<bool> {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    let file = File::open(path).unwrap();
+    let mut bytes = [0; 512];
+    match preadv2(&file, &mut [io::IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT) {
+        Ok(_) => Some(true),
+        Err(Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Where the file system keeps its files in memory, there is nothing else to read.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_start_reads_from_the_disk() {
+    let directory = TempDir::new().unwrap();
+    let kv = open(&directory);
+    kv.commit(&values("a", 20)).unwrap();
+    drop(kv);
+    let other = directory.path().join("other");
+    fs::write(&other, [7; 4 << 10]).unwrap();
+    let other_file = File::open(&other).unwrap();
+    other_file.sync_all().unwrap();
+    rustix::fs::fadvise(&other_file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    if is_cached(&other) != Some(false) {
+        return;
+    }
+    let files = [Journal::FILE, LOG_FILE].map(|file| directory.path().join(file));
+    for file in &files {
+        fs::read(file).unwrap();
+        assert_eq!(is_cached(file), Some(true), "{}", file.display());
+    }
+    directory::sync(directory.path()).unwrap();
+    directory::let_cached_go(directory.path());
+    for file in &files {
+        assert_eq!(is_cached(file), Some(false), "{}", file.display());
+    }
+}
