@@ -215,6 +215,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Cuts all records off, whatever they are needed for.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        self.file.set_len(RECORDS_AT)
+    }
+
     /// Forgets that there was a journal: all is durable elsewhere, and whoever knows none may serve the store.
     pub(super) fn retire(&self) -> io::Result<()> {
         self.file.write_all_at(&[0; RECORDS_AT as usize], 0)?;

@@ -254,6 +254,9 @@ impl SledKv {
 
     /// Makes the pages durable, after which the journal starts over.
     fn settle_pages(&self, writing: &mut Writing) -> Result<(), KvError> {
+        if Switch::JournalCutEarly.is_on() {
+            writing.journal.cut().map_err(|error| failed(&error))?;
+        }
         let log_end = self.change(|pages| pages.flush().map_err(finally))?;
         writing
             .journal
