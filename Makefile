@@ -134,7 +134,7 @@ BENCH = target/release/syncline-bench
 bench:
 	$(CARGO) build --release --locked -p syncline -p syncline-bench
 	$(if $(filter micro,$(WORKLOAD)),,$(BENCH) load --runs $(RUNS) $(WORKLOAD))
-	$(if $(filter-out micro,$(WORKLOAD)),,$(BENCH) micro --runs $(RUNS))
+	$(if $(filter-out micro,$(WORKLOAD)),,$(BENCH) micro)
 
 # What an edit costs the server in automerge-repo's dialect, beside automerge-repo's own sync server.
 bench-repo: $(PACKAGES)

@@ -1,14 +1,16 @@
 //! What an edit costs in a document of a given length: the gate's three steps, the index, and the merge behind them.
 
-use super::once_us;
+use super::FEW_SAMPLES;
 use crate::{
+    clock::now,
     edits::{Edits, Sight},
     history::History,
     report::Sample,
 };
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use std::hint::black_box;
+use criterion::{BatchSize, Criterion, Throughput};
+use std::{hint::black_box, time::Duration};
 use syncline::engine::{
     document::{Document, Merge},
     gate::{self, Decoded, Subject, Verdict},
@@ -16,48 +18,42 @@ use syncline::engine::{
 };
 use syncline_protocol::Limits;
 
-/// Edits in one timing, and how far back the concurrent ones stand.
+/// How far back the concurrent edits stand, and after how many edits a course begins anew.
 const EDITS: usize = 1_000;
-const MERGE_LARGE: usize = 5_000;
+const MERGES: [usize; 4] = [1, 100, EDITS, 5_000];
 
-/// A document, as the gate and as Automerge know it, and edits to it.
+/// A document, as the gate and as Automerge know it, and edits of two writers, who have seen nothing of each other.
 pub(super) struct Course {
     history: History,
     index: Index,
-    index_build_us: f64,
     document: Document,
     edits: Edits,
-}
-
-/// What the three steps of the gate and the index's admission took for [`EDITS`] edits.
-#[derive(Default)]
-struct Steps {
-    read_us: f64,
-    decode_us: f64,
-    check_us: f64,
-    admit_us: f64,
+    limits: Limits,
+    subject: Subject,
 }
 
 impl Course {
     pub(super) fn new(keystrokes: Option<usize>) -> anyhow::Result<Self> {
         let history = History::paper(keystrokes)?;
-        let mut index = Index::default();
-        let mut steps = Steps::default();
-        for batch in history.base.changes.chunks(EDITS) {
-            batch.iter().try_for_each(|change| steps.pass(&mut index, change))?;
-            index.settle(index.position());
-        }
         let Merge::Whole(document) = Document::default().merge(&history.base.changes) else {
             bail!("the history does not merge");
         };
-        let edits = Edits::prepare(&history.base, 2, MERGE_LARGE, Sight::Apart);
-        Ok(Self {
-            index_build_us: steps.sum_us() / history.base.changes.len() as f64,
+        let edits = Edits::prepare(&history.base, 2, MERGES[MERGES.len() - 1], Sight::Apart);
+        let mut course = Self {
             history,
-            index,
+            index: Index::default(),
             document,
             edits,
-        })
+            limits: Limits::default(),
+            subject: Subject("bench".into()),
+        };
+        let mut index = Index::default();
+        for batch in course.history.base.changes.chunks(EDITS) {
+            batch.iter().try_for_each(|change| course.pass(&mut index, change))?;
+            index.settle(index.position());
+        }
+        course.index = index;
+        Ok(course)
     }
 
     pub(super) fn ops(&self) -> u64 {
@@ -68,94 +64,117 @@ impl Course {
         self.history.name()
     }
 
-    pub(super) fn run(&self) -> anyhow::Result<Sample> {
+    pub(super) fn run(&self, criterion: &mut Criterion) -> anyhow::Result<Sample> {
+        let mut beside = self.index.clone();
+        for place in 0..EDITS {
+            self.pass(&mut beside, self.edit(0, place)?)?;
+        }
+        self.steps(criterion, &beside)?;
+        let stored = self.index.encode();
+        self.stored(criterion, &stored);
+        self.merges(criterion)?;
+        let loaded = Index::decode(&stored).context("the stored index does not load")?;
         let ops = self.ops() as f64;
-        let (stored, encode_us) = once_us(|| self.index.encode());
-        let (loaded, decode_us) = once_us(|| Index::decode(&stored));
-        let loaded = loaded.context("the stored index does not load")?;
-        let mut index = self.index.clone();
-        // One writer at the heads, then another who has seen nothing of the first.
-        let alone = self.pass(&mut index, 0)?;
-        let beside = self.pass(&mut index, 1)?;
         Ok(vec![
             ("index_memory_bytes_per_op", self.index.memory_bytes() as f64 / ops),
             ("index_loaded_bytes_per_op", loaded.memory_bytes() as f64 / ops),
             ("index_stored_bytes_per_op", stored.len() as f64 / ops),
-            ("index_build_us_per_change", self.index_build_us),
-            ("index_encode_ms", encode_us / 1_000.0),
-            ("index_decode_ms", decode_us / 1_000.0),
-            ("read_us", alone.read_us),
-            ("decode_us", alone.decode_us),
-            ("sequential_check_us", alone.check_us),
-            ("sequential_admit_us", alone.admit_us),
-            ("sequential_edit_us", alone.sum_us()),
-            ("concurrent_check_us", beside.check_us),
-            ("concurrent_admit_us", beside.admit_us),
-            ("concurrent_edit_us", beside.sum_us()),
-            ("snapshot_encode_ms", self.snapshot_ms()?),
-            ("merge_of_1_us_per_edit", self.merge_us(1)?),
-            ("merge_of_100_us_per_edit", self.merge_us(100)?),
-            ("merge_of_1000_us_per_edit", self.merge_us(EDITS)?),
-            ("merge_of_5000_us_per_edit", self.merge_us(MERGE_LARGE)?),
         ])
     }
 
-    fn pass(&self, index: &mut Index, writer: usize) -> anyhow::Result<Steps> {
-        let mut steps = Steps::default();
-        for place in 0..EDITS {
-            steps.pass(index, self.edits.edit(writer, place).context("too few edits")?)?;
+    /// The steps of one edit; `beside` has [`EDITS`] of the first writer's, which the second has not seen.
+    fn steps(&self, criterion: &mut Criterion, beside: &Index) -> anyhow::Result<()> {
+        let (first, second) = (self.edit(0, 0)?, self.edit(1, 0)?);
+        let mut group = criterion.benchmark_group(format!("gate/{}", self.ops()));
+        group.bench_function("read", |bencher| {
+            bencher.iter(|| gate::read(black_box(first).clone(), &self.limits));
+        });
+        let header = gate::read(first.clone(), &self.limits)?;
+        group.bench_function("decode", |bencher| {
+            bencher.iter_batched(|| header.clone(), gate::decode, BatchSize::SmallInput);
+        });
+        for (name, index, edit) in [("check", &self.index, first), ("check concurrent", beside, second)] {
+            let decoded = self.decoded(edit)?;
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| gate::check(index, None, &self.subject, black_box(&decoded), &self.limits));
+            });
         }
-        Ok(steps.divided(EDITS as f64))
+        for (name, index, writer) in [("edit", &self.index, 0), ("edit concurrent", beside, 1)] {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|edits| self.time(index, writer, edits as usize));
+            });
+        }
+        group.finish();
+        Ok(())
     }
 
-    fn snapshot_ms(&self) -> anyhow::Result<f64> {
-        let (snapshot, took_us) = once_us(|| self.document.snapshot());
-        ensure!(!black_box(snapshot?).is_empty(), "an empty snapshot");
-        Ok(took_us / 1_000.0)
+    fn stored(&self, criterion: &mut Criterion, stored: &[u8]) {
+        let mut group = criterion.benchmark_group(format!("index/{}", self.ops()));
+        group.sample_size(FEW_SAMPLES);
+        group.bench_function("encode", |bencher| bencher.iter(|| self.index.encode()));
+        group.bench_function("decode", |bencher| {
+            bencher.iter_with_large_drop(|| Index::decode(black_box(stored)));
+        });
+        group.finish();
     }
 
-    /// Concurrent edits, merged in one call.
-    fn merge_us(&self, count: usize) -> anyhow::Result<f64> {
-        let edits: Vec<Bytes> = (0..count)
-            .filter_map(|place| self.edits.edit(1, place).cloned())
-            .collect();
-        let (merge, took_us) = once_us(|| self.document.merge(&edits));
-        ensure!(matches!(black_box(merge), Merge::Whole(_)), "honest edits do not merge");
-        Ok(took_us / count as f64)
+    /// Concurrent edits, merged in one call, and the snapshot, which is loaded back.
+    fn merges(&self, criterion: &mut Criterion) -> anyhow::Result<()> {
+        let mut group = criterion.benchmark_group(format!("document/{}", self.ops()));
+        group.sample_size(FEW_SAMPLES);
+        ensure!(!self.document.snapshot()?.is_empty(), "an empty snapshot");
+        group.bench_function("snapshot", |bencher| {
+            bencher.iter_with_large_drop(|| self.document.snapshot());
+        });
+        for count in MERGES {
+            let edits: Vec<Bytes> = (0..count)
+                .map(|place| self.edit(1, place).cloned())
+                .collect::<Result<_, _>>()?;
+            let merge = self.document.merge(&edits);
+            ensure!(matches!(merge, Merge::Whole(_)), "honest edits do not merge");
+            group.throughput(Throughput::Elements(count as u64));
+            group.bench_function(format!("merge of {count}"), |bencher| {
+                bencher.iter_with_large_drop(|| self.document.merge(black_box(&edits)));
+            });
+        }
+        group.finish();
+        Ok(())
     }
-}
 
-impl Steps {
-    fn pass(&mut self, index: &mut Index, change: &Bytes) -> anyhow::Result<()> {
-        let limits = Limits::default();
-        let subject = Subject("bench".into());
-        let (header, took_us) = once_us(|| gate::read(change.clone(), &limits));
-        self.read_us += took_us;
-        let header = header?;
-        let (decoded, took_us): (Result<Decoded, _>, f64) = once_us(|| gate::decode(header));
-        self.decode_us += took_us;
-        let decoded = decoded?;
-        let (verdict, took_us) = once_us(|| gate::check(index, None, &subject, &decoded, &limits));
-        self.check_us += took_us;
+    /// How long so many edits of this writer take from their bytes into the index; a copy of it is taken now and then, which does not count.
+    fn time(&self, index: &Index, writer: usize, mut edits: usize) -> Duration {
+        let mut took = Duration::ZERO;
+        while edits > 0 {
+            let mut index = index.clone();
+            let count = edits.min(EDITS);
+            let start = now();
+            for place in 0..count {
+                self.edit(writer, place)
+                    .and_then(|edit| self.pass(&mut index, edit))
+                    .expect("the gate vouches for honest edits, as it did for the history");
+            }
+            took += start.elapsed();
+            edits -= count;
+        }
+        took
+    }
+
+    fn pass(&self, index: &mut Index, change: &Bytes) -> anyhow::Result<()> {
+        let decoded = self.decoded(change)?;
+        let verdict = gate::check(index, None, &self.subject, &decoded, &self.limits);
         ensure!(
             verdict == Verdict::Vouched,
             "the gate does not vouch for an honest edit: {verdict:?}"
         );
-        let ((), took_us) = once_us(|| index.admit(&decoded, &subject));
-        self.admit_us += took_us;
+        index.admit(&decoded, &self.subject);
         Ok(())
     }
 
-    fn sum_us(&self) -> f64 {
-        self.read_us + self.decode_us + self.check_us + self.admit_us
+    fn decoded(&self, change: &Bytes) -> anyhow::Result<Decoded> {
+        Ok(gate::decode(gate::read(change.clone(), &self.limits)?)?)
     }
 
-    fn divided(self, by: f64) -> Self {
-        Self {
-            read_us: self.read_us / by,
-            decode_us: self.decode_us / by,
-            check_us: self.check_us / by,
-            admit_us: self.admit_us / by,
-        }
+    fn edit(&self, writer: usize, place: usize) -> anyhow::Result<&Bytes> {
+        self.edits.edit(writer, place).context("too few edits")
     }
 }

@@ -1,79 +1,77 @@
-//! The parts one by one, without sockets: codec, gate and index, merge, opening, store.
+//! The parts one by one, without sockets: codec, gate and index, merge, opening, store. Timed by Criterion, which compares with the
+//! run before; sizes, which need no statistics, are printed once.
 
 mod codec;
 mod gate;
 mod open;
 mod store;
 
-use crate::{
-    clock::{ms_since, now},
-    report::{Report, Sample},
-};
-use std::{io::Write, path::PathBuf};
+use crate::report::{Report, Sample};
+use criterion::Criterion;
+use std::{io::Write, path::PathBuf, time::Duration};
 
-/// What a timing loop takes at least.
-const ROUND_MS_MIN: f64 = 20.0;
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURED: Duration = Duration::from_secs(2);
+/// Samples of what takes milliseconds; of the rest Criterion takes its hundred.
+const FEW_SAMPLES: usize = 10;
 
-/// How often.
+/// Which of them, compared with what.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Micro {
-    /// Runs of each bench; medians are printed
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
+    /// Only those whose names contain this, such as `gate/` or `store`
+    filter: Option<String>,
     /// Operations in the document before the bench; 0 is the whole recording
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000, 0])]
     ops: Vec<usize>,
-    /// Where the store and the JSON files with all figures go
+    /// Keeps the figures under this name
+    #[arg(long, conflicts_with = "baseline")]
+    save_baseline: Option<String>,
+    /// Compares with the figures of this name instead of the last run's
+    #[arg(long)]
+    baseline: Option<String>,
+    /// Where the store and the sizes go
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
 
 impl Micro {
-    /// Runs all of them.
+    /// Runs them.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.out)?;
-        self.bench("micro-codec", "one keystroke per change", codec::run)?;
+        let mut criterion = self.criterion();
+        self.sizes("micro-codec", "one keystroke per change", codec::run(&mut criterion)?)?;
         for ops in &self.ops {
             let course = gate::Course::new((*ops > 0).then_some(*ops))?;
-            let name = format!("micro-gate-{}", course.ops());
-            self.bench(&name, course.about(), || course.run())?;
+            let sizes = course.run(&mut criterion)?;
+            self.sizes(&format!("micro-gate-{}", course.ops()), course.about(), sizes)?;
         }
         let stored = open::Stored::new(&self.out)?;
-        self.bench("micro-open", stored.about(), || stored.run())?;
-        self.bench("micro-store", "one keystroke per append, one sync per group", || {
-            store::run(&self.out)
-        })
+        self.sizes("micro-open", stored.about(), stored.run(&mut criterion)?)?;
+        store::run(&mut criterion, &self.out)?;
+        criterion.final_summary();
+        Ok(())
     }
 
-    fn bench(&self, name: &str, about: &str, run: impl Fn() -> anyhow::Result<Sample>) -> anyhow::Result<()> {
-        let mut report = Report::new(name, about.to_owned());
-        for _ in 0..self.runs {
-            report.add("syncline", run()?);
+    fn criterion(&self) -> Criterion {
+        let criterion = Criterion::default()
+            .without_plots()
+            .warm_up_time(WARM_UP)
+            .measurement_time(MEASURED);
+        let criterion = match &self.filter {
+            Some(filter) => criterion.with_filter(filter),
+            None => criterion,
+        };
+        match (&self.save_baseline, &self.baseline) {
+            (Some(name), _) => criterion.save_baseline(name.clone()),
+            (None, Some(name)) => criterion.retain_baseline(name.clone(), true),
+            (None, None) => criterion,
         }
+    }
+
+    fn sizes(&self, name: &str, about: &str, sizes: Sample) -> anyhow::Result<()> {
+        let mut report = Report::new(name, about.to_owned());
+        report.add("syncline", sizes);
         writeln!(std::io::stdout(), "{}", report.table())?;
         report.write(&self.out)
     }
-}
-
-/// Microseconds per call.
-fn each_us(mut call: impl FnMut()) -> f64 {
-    let mut calls = 1;
-    loop {
-        let start = now();
-        for _ in 0..calls {
-            call();
-        }
-        let took_ms = ms_since(start);
-        if took_ms >= ROUND_MS_MIN {
-            return took_ms * 1_000.0 / f64::from(calls);
-        }
-        calls *= 2;
-    }
-}
-
-/// What `call` returns, and how many microseconds it took.
-fn once_us<T>(call: impl FnOnce() -> T) -> (T, f64) {
-    let start = now();
-    let result = call();
-    (result, ms_since(start) * 1_000.0)
 }

@@ -1,14 +1,16 @@
 //! What a long document costs before Automerge has loaded anything: to be opened, and to be read by who missed the last edits.
 
-use super::once_us;
+use super::FEW_SAMPLES;
 use crate::{
+    clock::now,
     edits::{Edits, Sight},
     history::History,
     report::Sample,
 };
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
-use std::{path::Path, sync::Arc};
+use criterion::{Bencher, Criterion, SamplingMode};
+use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 use syncline::{
     engine::{
         document::{Document, Merge},
@@ -74,36 +76,52 @@ impl Stored {
     }
 
     /// Each on a store that has just been opened, so that nothing is at hand yet.
-    pub(super) fn run(&self) -> anyhow::Result<Sample> {
-        let (loaded, open_us) = {
-            let storage = self.storage(self.store()?);
-            once_us(|| storage.open(Epoch::new(1)))
-        };
+    pub(super) fn run(&self, criterion: &mut Criterion) -> anyhow::Result<Sample> {
+        let stored = self.store()?.load(&self.document)?.context("the document is lost")?;
+        let loaded = self.storage(self.store()?).open(Epoch::new(1));
         let loaded = loaded.map_err(|failure| anyhow!("the document does not open: {failure:?}"))?;
-        let (stored, read_us) = {
-            let store = self.store()?;
-            once_us(|| store.load(&self.document))
-        };
-        let stored = stored?.context("the document is lost")?;
-        let (index, decode_us) = once_us(|| Index::decode(&stored.index));
-        index?;
-
         let end = loaded.index.position();
         let from = Source::log(Position::new(end.number() - BEHIND as u64));
-        let (slice, resync_us) = {
-            let storage = self.storage(self.store()?);
-            once_us(|| storage.read(&[], from, end, true, None))
-        };
+        let slice = self.storage(self.store()?).read(&[], from, end, true, None);
         let slice = slice.map_err(|failure| anyhow!("the log cannot be read: {failure:?}"))?;
         ensure!(slice.next == Source::log(end), "the edits do not fit into one part");
+
+        let mut group = criterion.benchmark_group("open");
+        group.sample_size(FEW_SAMPLES).sampling_mode(SamplingMode::Flat);
+        group.bench_function("room", |bencher| {
+            self.time(bencher, |store| self.storage(store.clone()).open(Epoch::new(1)));
+        });
+        group.bench_function("reading, of a room", |bencher| {
+            self.time(bencher, |store| store.load(&self.document));
+        });
+        group.bench_function("index, of a room", |bencher| {
+            bencher.iter_with_large_drop(|| Index::decode(black_box(&stored.index)));
+        });
+        group.bench_function("resync of 1000", |bencher| {
+            self.time(bencher, |store| {
+                self.storage(store.clone()).read(&[], from, end, true, None)
+            });
+        });
+        group.finish();
         Ok(vec![
-            ("open_ms", open_us / 1_000.0),
-            ("of_this_reading_ms", read_us / 1_000.0),
-            ("of_this_the_index_ms", decode_us / 1_000.0),
             ("index_kib", stored.index.len() as f64 / 1_024.0),
-            ("resync_1k_read_ms", resync_us / 1_000.0),
             ("resync_1k_bytes", slice.bytes.len() as f64),
         ])
+    }
+
+    /// Times `call` alone, not the opening of the store.
+    fn time<T>(&self, bencher: &mut Bencher<'_>, call: impl Fn(&Store) -> T) {
+        bencher.iter_custom(|rounds| {
+            let mut took = Duration::ZERO;
+            for _ in 0..rounds {
+                let store = self.store().expect("the store opens, as it did before");
+                let start = now();
+                let done = black_box(call(&store));
+                took += start.elapsed();
+                drop(done);
+            }
+            took
+        });
     }
 
     fn store(&self) -> anyhow::Result<Store> {
