@@ -5,6 +5,8 @@
 //! changes no metadata and needs no space, and each record begins in a sector of its own, so that no later write touches one
 //! that was synced.
 //!
+//! Records go past the system's cache, straight to the disk, where that can be done: nobody reads them before the next start.
+//!
 //! A record counts if its checksum is right, it carries the lap of the file's head, and its number follows. The lap is drawn at random
 //! whenever the journal starts over: nothing from before, and nothing that somebody put into a value, passes for a record.
 //! One flipped bit is put right. What breaks off at the end was never acknowledged; if a later record lies behind it, or the tally or
@@ -21,10 +23,14 @@ use std::{
     path::Path,
 };
 
+mod direct;
 mod note;
 mod record;
 
-use self::record::{RECORD_HEAD_BYTES, record, write_record};
+use self::{
+    direct::Direct,
+    record::{RECORD_HEAD_BYTES, record, write_record},
+};
 
 pub(super) use self::note::{Given, Note};
 
@@ -51,6 +57,8 @@ pub(super) struct Journal {
     end: u64,
     /// How far the file is filled.
     length: u64,
+    /// The same file, for records.
+    direct: Direct,
     encoded: Vec<u8>,
     #[cfg(test)]
     are_syncs_broken: bool,
@@ -178,11 +186,13 @@ impl Journal {
             .write(true)
             .open(directory.join(Self::FILE))?;
         let length = file.metadata()?.len();
+        let direct = Direct::open(&directory.join(Self::FILE));
         let mut journal = Self {
             file,
             lap: None,
             end: RECORDS_AT,
             length,
+            direct,
             encoded: Vec::new(),
             #[cfg(test)]
             are_syncs_broken: false,
@@ -267,7 +277,9 @@ impl Journal {
         let lap = self.lap.expect("a journal has room for a batch only once it is begun");
         self.encoded.clear();
         write_record(&mut self.encoded, batch, lap, number);
-        self.file.write_all_at(&self.encoded, self.end)?;
+        if !self.direct.write(&self.encoded, self.end)? {
+            self.file.write_all_at(&self.encoded, self.end)?;
+        }
         self.end += sectors(self.encoded.len()) as u64;
         // A large one is rare, and not to be kept in memory.
         self.encoded.shrink_to(STEP_BYTES as usize);
