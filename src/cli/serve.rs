@@ -44,6 +44,9 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = load_config(self.file.config.as_deref(), &self.flags())?;
         telemetry::start(&config.log).context("cannot log")?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         runtime().context("cannot start threads")?.block_on(serve(config))
     }
 

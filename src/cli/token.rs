@@ -1,6 +1,6 @@
 //! `syncline token`: signs a token, for trying things out and for scripts. Applications sign their own.
 
-use super::{ConfigFile, Failure, load_config, print};
+use super::{ConfigFile, Failure, load_config, print, say};
 use anyhow::{Context, anyhow};
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
@@ -84,6 +84,7 @@ impl Token {
     pub(super) fn run(self) -> Result<(), Failure> {
         let no_flags: &[Flag] = &[];
         let config = load_config(self.file.config.as_deref(), no_flags)?;
+        config.warnings.iter().for_each(|warning| say(warning));
         let key = self.signing_key(&config)?;
         let secret = auth::read_material(key).map_err(|error| Failure::Usage(error.to_string()))?;
         if self.ttl.as_millis() > u128::from(config.auth.token_ttl_max_ms) {

@@ -200,6 +200,28 @@ fn variables_and_the_file_in_the_directory_count() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_setting_is_told_and_stops_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = |arguments: &[&str]| {
+        let mut command = syncline(directory.path(), arguments);
+        let output = command.env("SYNCLINE_AUTH_TOKEN", "canary").output().expect("it runs");
+        let error = text(&output.stderr);
+        assert!(
+            error.contains("SYNCLINE_AUTH_TOKEN sets nothing; was it to be "),
+            "{error}"
+        );
+        assert!(!error.contains("canary"), "{error}");
+        (output.status.code(), error)
+    };
+    let (code, error) = run(&["serve"]);
+    assert_eq!(code, Some(2), "it goes on to what is wrong");
+    assert!(error.contains("no key is configured"), "{error}");
+    let secret = "auth.secret = '0123456789abcdef0123456789abcdef'";
+    fs::write(directory.path().join("syncline.toml"), secret).expect("written");
+    assert_eq!(run(&["token", "--sub", "ann", "--doc", "**=read"]).0, Some(0));
+}
+
+#[test]
 fn a_made_key_signs_tokens_that_the_server_takes() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("syncline.toml");

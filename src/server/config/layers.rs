@@ -6,7 +6,7 @@
 use super::{
     ConfigError,
     settings::Settings,
-    variables::{meant, variable},
+    variables::{Stray, stray, variable},
 };
 use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value};
@@ -39,6 +39,8 @@ pub(super) enum Source {
 pub(super) struct Layered {
     pub(super) settings: Settings,
     sources: BTreeMap<String, Source>,
+    /// What is to be said of variables that set nothing.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Layered {
@@ -60,7 +62,7 @@ impl Layered {
             );
         }
         let keys = keys(&table, "");
-        refuse_misspelt(environment, &keys)?;
+        let warnings = look_for_strays(environment, &keys)?;
         for key in keys {
             let variable = variable(&key);
             if let Some(text) = environment.get(&variable) {
@@ -71,7 +73,11 @@ impl Layered {
             set(&mut table, flag.key, &flag.value, Source::Flag(flag.name), &mut sources)?;
         }
         let settings = table.try_into().expect("every layer was checked on its own");
-        Ok(Self { settings, sources })
+        Ok(Self {
+            settings,
+            sources,
+            warnings,
+        })
     }
 
     /// An error about the value of `key`, which names the place where the value was given.
@@ -81,17 +87,27 @@ impl Layered {
     }
 }
 
-/// A limit that was to be set and is not would be noticed when it is too late.
-fn refuse_misspelt(environment: &BTreeMap<String, String>, keys: &[String]) -> Result<(), ConfigError> {
+/// A limit that was to be set and is not would be noticed when it is too late, so a misspelt variable is refused. What only looks a
+/// little like one is told: in an environment that others share it must not keep the server from starting.
+fn look_for_strays(environment: &BTreeMap<String, String>, keys: &[String]) -> Result<Vec<String>, ConfigError> {
     let of_the_file = PATH_KEY.to_owned();
     let known: Vec<String> = keys.iter().cloned().chain([of_the_file]).collect();
-    let misspelt = environment.keys().find_map(|name| Some((name, meant(name, &known)?)));
-    misspelt.map_or(Ok(()), |(name, meant)| {
-        Err(ConfigError::Value {
-            place: name.clone(),
-            text: format!("no key has this variable; {meant} is the one most like it"),
-        })
-    })
+    let mut warnings = Vec::new();
+    for name in environment.keys() {
+        match stray(name, &known) {
+            None => {}
+            Some(Stray::Alike(others)) => {
+                warnings.push(format!("{name} sets nothing; was it to be {}?", others.join(" or ")));
+            }
+            Some(Stray::Misspelt(meant)) => {
+                return Err(ConfigError::Value {
+                    place: name.clone(),
+                    text: format!("no key has this variable; {meant} is the one most like it"),
+                });
+            }
+        }
+    }
+    Ok(warnings)
 }
 
 /// Parses a file; the error names the line.

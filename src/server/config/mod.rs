@@ -60,6 +60,8 @@ pub struct Config {
     pub drain_timeout_ms: u64,
     /// The limits of the protocol.
     pub limits: Limits,
+    /// What the operator should know at the start, a line each.
+    pub warnings: Vec<String>,
     /// Where all this came from; `None` if it was given as a text.
     pub source: Option<Source>,
 }

@@ -92,23 +92,66 @@ fn every_key_has_a_variable() {
 }
 
 #[test]
-fn a_variable_that_was_to_be_another_is_refused() {
+fn a_misspelt_variable_is_refused() {
     for (name, meant) in [
-        ("SYNCLINE_LIMITS_FRAME_BYTES_MX", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
-        ("SYNCLINE_LIMIT_FRAME_BYTES_MAX", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
-        ("SYNCLINE_FRAME_BYTES_MAX", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
-        ("SYNCLINE_LIMITS_FRAMES", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
-        ("SYNCLINE_CERT", "SYNCLINE_TLS_CERT"),
-        ("SYNCLINE_LISTENS", "SYNCLINE_LISTEN"),
-        ("SYNCLINE_CONFIGS", "SYNCLINE_CONFIG"),
-        ("SYNCLINE_AUTH_SECRETS", "SYNCLINE_AUTH_SECRET"),
+        ("LIMITS_FRAME_BYTES_MX", "LIMITS_FRAME_BYTES_MAX"),
+        ("LIMIT_FRAME_BYTES_MAX", "LIMITS_FRAME_BYTES_MAX"),
+        ("LIMITS_EDIT_BURST", "LIMITS_EDITS_BURST"),
+        ("ROOMS_IDLE_TIMEOUT", "ROOMS_IDLE_TIMEOUT_MS"),
+        ("ROOM_MEMORY_BYTES_MAX", "ROOMS_MEMORY_BYTES_MAX"),
+        ("GATEWAY_CONNECTION_MAX", "GATEWAY_CONNECTIONS_MAX"),
+        ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ("TSL_CERT", "TLS_CERT"),
+        ("LISTENS", "LISTEN"),
+        ("LSITEN", "LISTEN"),
+        ("CONFIGS", "CONFIG"),
+        ("AUTH_SECRETS", "AUTH_SECRET"),
+        ("AUHT_SECRT", "AUTH_SECRET"),
     ] {
-        let error = load("", &[(name, "1")], &[]).expect_err("it is refused");
-        assert!(error.starts_with(&format!("{name}: ")), "{error}");
-        if name != "SYNCLINE_LIMITS_FRAMES" {
-            assert!(error.contains(&format!("{meant} ")), "{error}");
-        }
+        let expected = format!("SYNCLINE_{name}: no key has this variable; SYNCLINE_{meant} is the one");
+        check_error("", &[(&format!("SYNCLINE_{name}"), "1")], &[], &expected);
     }
+}
+
+#[test]
+fn a_variable_that_may_be_somebody_elses_is_only_told() {
+    for (name, meant) in [
+        ("LIMITS_FRAMES", "LIMITS_FRAME_BYTES_MAX"),
+        ("FRAME_BYTES_MAX", "LIMITS_FRAME_BYTES_MAX"),
+        (
+            "IDLE_TIMEOUT_MS",
+            "LIMITS_IDLE_TIMEOUT_MS or SYNCLINE_ROOMS_IDLE_TIMEOUT_MS?",
+        ),
+        ("SECRET", "AUTH_SECRET?"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES?"),
+        ("LOG_FILE", "LOG_FILTER"),
+        ("LOG_LEVEL", "LOG_FILTER"),
+        ("TLS_CA", "TLS_CERT or SYNCLINE_TLS_KEY?"),
+        ("TLS_SECRET_NAME", "TLS_CERT or SYNCLINE_TLS_KEY?"),
+        ("GATEWAY_URL", "GATEWAY_CONNECTIONS_MAX"),
+        ("AUTH_URL", "AUTH_SECRET"),
+        ("AUTH_TOKEN", "AUTH_SECRET"),
+        ("AUTH_SERVER", "AUTH_SECRET"),
+        ("AUTH_JWKS_URL", "AUTH_JWKS_FILE"),
+        ("AUTH_SECRET_FILE", "AUTH_SECRET"),
+        ("AUTH_NAME", "AUTH_SECRET"),
+        ("AUTH_ENV_VERSION", "AUTH_SECRET"),
+    ] {
+        let name = format!("SYNCLINE_{name}");
+        let config = load("", &[(&name, "canary")], &[]).expect(&name);
+        let [warning] = &config.warnings[..] else {
+            panic!("{name}: {:?}", config.warnings)
+        };
+        assert!(warning.starts_with(&format!("{name} sets nothing; ")), "{warning}");
+        assert!(warning.contains(&format!("SYNCLINE_{meant}")), "{warning}");
+        assert!(!warning.contains("canary"), "{warning}");
+        let warnings = Vec::new();
+        assert_eq!(Config { warnings, ..config }, Config::default());
+    }
+}
+
+#[test]
+fn of_other_variables_nothing_is_said() {
     for name in [
         "SYNCLINE_CONFIG",
         "SYNCLINE_TOKEN",
@@ -117,6 +160,12 @@ fn a_variable_that_was_to_be_another_is_refused() {
         "SYNCLINE_FAILPOINTS",
         "SYNCLINE_SHOW_LOG",
         "SYNCLINE_GATE_CASES",
+        "SYNCLINE_ENV",
+        "SYNCLINE_URL",
+        "SYNCLINE_DIR",
+        "SYNCLINE_HOST",
+        "SYNCLINE_VERSION",
+        "SYNCLINE_DATABASE_URL",
         "SYNCLINE_PORT",
         "SYNCLINE_PORT_4400_TCP_ADDR",
         "SYNCLINE_GATEWAY_SERVICE_HOST",
