@@ -1,6 +1,7 @@
 //! Files that are taken over when they are replaced, without a restart: the certificate, the keys, the configuration that names these.
 //!
-//! Whoever follows looks at them every few seconds, and at once when the operator asks for it.
+//! Whoever follows looks at them every few seconds, and takes them over when two looks in a row see the same change: a file may be half
+//! written at the first. When the operator asks for it they are taken over at once.
 
 use std::{
     path::PathBuf,
@@ -42,7 +43,7 @@ impl Watched {
         self
     }
 
-    /// Waits until the files have changed, or somebody asks for them to be read.
+    /// Waits until the files have changed and stay so, or somebody asks for them to be read.
     pub async fn changed(&mut self, asked: &mut watch::Receiver<u64>) {
         loop {
             let was_asked = tokio::select! {
@@ -53,11 +54,19 @@ impl Watched {
                 },
                 () = tokio::time::sleep(RELOAD_INTERVAL) => false,
             };
-            self.found = fingerprint(&self.paths);
-            if was_asked || self.found != self.taken {
+            let has_settled = self.look();
+            if was_asked || has_settled {
                 return;
             }
         }
+    }
+
+    /// Whether the files have changed, and not since the last look.
+    fn look(&mut self) -> bool {
+        let found = fingerprint(&self.paths);
+        let has_settled = found == self.found;
+        self.found = found;
+        has_settled && self.found != self.taken
     }
 
     /// The files are in use as they were found. Without it they are found changed again: one may be half written.
@@ -72,4 +81,27 @@ fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
         Some((metadata.modified().ok()?, metadata.len()))
     };
     paths.iter().map(look).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_still_being_written_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        let write = |text: &str| std::fs::write(&path, text).expect("written");
+        write("old");
+        let mut watched = Watched::new(vec![path.clone()]);
+        assert!(!watched.look(), "nothing has changed");
+        write("half");
+        assert!(!watched.look(), "it may be half of it");
+        write("the whole of it");
+        assert!(!watched.look(), "it was half of it");
+        assert!(watched.look());
+        assert!(watched.look(), "until it is taken over");
+        watched.taken();
+        assert!(!watched.look());
+    }
 }
