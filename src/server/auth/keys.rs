@@ -24,8 +24,13 @@ pub enum KeyError {
     )]
     None,
     /// The configuration that names them cannot be read again.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    #[error("{path} cannot be read again: {error}; until it can, no key is replaced, one in a file of its own neither")]
+    Config {
+        /// Which file.
+        path: String,
+        /// Why.
+        error: ConfigError,
+    },
     /// A file cannot be read.
     #[error("key '{kid}': {path}: {error}")]
     Unreadable {
@@ -53,7 +58,7 @@ pub enum KeyError {
 }
 
 /// All keys.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Keys {
     by_kid: BTreeMap<String, Key>,
 }
@@ -228,6 +233,20 @@ fn check_strength(algorithm: Algorithm, key: &DecodingKey) -> Result<(), &'stati
             }
         }
         Algorithm::Hs256 | Algorithm::Es256 | Algorithm::EdDsa => Ok(()),
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = match (self.decoding.try_get_as_bytes(), other.decoding.try_get_as_bytes()) {
+            (Ok(own), Ok(others)) => own == others,
+            // RSA keys out of a set are kept as numbers.
+            _ => {
+                let numbers = |key: &Self| Jwk::from_decoding_key(&key.decoding, None);
+                numbers(self).is_ok_and(|own| numbers(other).is_ok_and(|others| own == others))
+            }
+        };
+        self.algorithm == other.algorithm && is_same
     }
 }
 

@@ -9,7 +9,7 @@ pub use keys::{KeyError, read_material};
 use crate::{
     engine::grant::Grant,
     server::{
-        config::{AuthConfig, Config, Source},
+        config::{AuthConfig, Config},
         metrics::{Metrics, Reloaded},
         watched::Watched,
     },
@@ -43,13 +43,28 @@ pub enum Verifier {
 /// What a token is held against.
 #[derive(Debug)]
 pub struct TokenVerifier {
-    config: AuthConfig,
-    /// Where the keys stand, or are named.
-    source: Option<Source>,
+    /// As it was at the start; of what it says of keys its file may say something else by now.
+    config: Config,
     /// Replaced when the files are.
     keys: RwLock<Arc<Keys>>,
     watched: Mutex<Option<Watched>>,
     token_bytes_max: usize,
+}
+
+/// What the files of the keys say when they are read again.
+struct Again {
+    keys: Keys,
+    /// The files to follow from here on.
+    watched: Watched,
+    /// The configuration differs from that of the start in more than its keys.
+    needs_restart: bool,
+}
+
+/// What the operator has been told of the files, so that it is told once.
+#[derive(Default)]
+struct Said {
+    error: Option<String>,
+    needs_restart: bool,
 }
 
 /// Why a token is refused. The texts hold no part of the token, so they may be logged and sent.
@@ -99,12 +114,10 @@ impl Verifier {
         if config.dev {
             return Ok(Self::Development);
         }
-        let source = config.source.clone();
-        let files: Vec<PathBuf> = source.iter().map(Source::file).chain(config.auth.files()).collect();
+        let files: Vec<PathBuf> = config_file(config).chain(config.auth.files()).collect();
         let watched = (!files.is_empty()).then(|| Watched::new(files));
         Ok(Self::Tokens(Box::new(TokenVerifier {
-            config: config.auth.clone(),
-            source,
+            config: config.clone(),
             keys: RwLock::new(Arc::new(Keys::read(&config.auth)?)),
             watched: Mutex::new(watched),
             token_bytes_max: usize::try_from(config.limits.token_bytes_max).unwrap_or(usize::MAX),
@@ -117,26 +130,17 @@ impl Verifier {
         let Self::Tokens(verifier) = self else { return };
         let watched = verifier.watched.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut watched) = watched else { return };
-        let mut last_error = None;
+        let mut said = Said::default();
         loop {
             watched.changed(&mut asked).await;
             match verifier.read_again() {
-                Ok((keys, files)) => {
-                    tracing::info!(keys = keys.len(), "keys replaced");
-                    metrics.reloaded(Reloaded::Keys, true);
-                    *verifier.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-                    watched = files;
-                    last_error = None;
+                Ok(again) => {
+                    verifier.take_over(again.keys, metrics);
+                    said.read(again.needs_restart);
+                    watched = again.watched;
                 }
                 // A file may be half written: looked at again, whether or not it changes.
-                Err(error) => {
-                    let text = error.to_string();
-                    if last_error.as_ref() != Some(&text) {
-                        tracing::error!(error = text, "the new keys cannot be used; the old ones stay");
-                        metrics.reloaded(Reloaded::Keys, false);
-                        last_error = Some(text);
-                    }
-                }
+                Err(error) => said.failed(&error, metrics),
             }
         }
     }
@@ -152,15 +156,33 @@ impl Verifier {
 }
 
 impl TokenVerifier {
-    /// The keys as they are configured now, and the files to follow from here on. These are looked at before they are read.
-    fn read_again(&self) -> Result<(Keys, Watched), KeyError> {
-        let watched = Watched::new(self.source.iter().map(Source::file).collect());
-        let config = match &self.source {
-            Some(source) => source.read()?.auth,
+    /// What the files say now. They are looked at before they are read.
+    fn read_again(&self) -> Result<Again, KeyError> {
+        let watched = Watched::new(config_file(&self.config).collect());
+        let config = match &self.config.source {
+            Some(source) => source.read().map_err(|error| KeyError::Config {
+                path: source.file().display().to_string(),
+                error,
+            })?,
             None => self.config.clone(),
         };
-        let watched = watched.and(config.files());
-        Ok((Keys::read(&config)?, watched))
+        let watched = watched.and(config.auth.files());
+        Ok(Again {
+            keys: Keys::read(&config.auth)?,
+            watched,
+            needs_restart: without_keys(config) != without_keys(self.config.clone()),
+        })
+    }
+
+    /// Puts `keys` in the place of the present ones, if they are others.
+    fn take_over(&self, keys: Keys, metrics: &Metrics) {
+        let present = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if *present == keys {
+            return;
+        }
+        tracing::info!(keys = keys.len(), "keys replaced");
+        metrics.reloaded(Reloaded::Keys, true);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
     /// The grant in `token`, at `now_ms` in unix milliseconds.
@@ -188,7 +210,7 @@ impl TokenVerifier {
 
     /// RFC 7519, 4.1.3: a token for an audience is refused by whoever is not in it.
     fn check_audience(&self, claims: &Claims) -> Result<(), AuthError> {
-        let is_ours = match (&self.config.audience, &claims.audience) {
+        let is_ours = match (&self.config.auth.audience, &claims.audience) {
             (None, None) => true,
             (Some(ours), Some(theirs)) => theirs.contains(ours),
             (Some(_), None) | (None, Some(_)) => false,
@@ -201,7 +223,7 @@ impl TokenVerifier {
         if claims.expires_at_ms <= now_ms {
             return Err(AuthError::Expired);
         }
-        if claims.expires_at_ms - now_ms > self.config.token_ttl_max_ms {
+        if claims.expires_at_ms - now_ms > self.config.auth.token_ttl_max_ms {
             return Err(AuthError::ExpiresTooLate);
         }
         if claims.not_before_ms > now_ms.saturating_add(NOT_BEFORE_LEEWAY_MS) {
@@ -209,6 +231,42 @@ impl TokenVerifier {
         }
         Ok(claims.expires_at_ms)
     }
+}
+
+impl Said {
+    fn read(&mut self, needs_restart: bool) {
+        if needs_restart && !self.needs_restart {
+            tracing::warn!("the configuration has changed in more than its keys; the rest takes a restart");
+        }
+        *self = Self {
+            error: None,
+            needs_restart,
+        };
+    }
+
+    fn failed(&mut self, error: &KeyError, metrics: &Metrics) {
+        let text = error.to_string();
+        if self.error.as_ref() != Some(&text) {
+            tracing::error!(error = text, "the new keys cannot be used; the old ones stay");
+            metrics.reloaded(Reloaded::Keys, false);
+            self.error = Some(text);
+        }
+    }
+}
+
+/// The file of the configuration, if it can be read again.
+fn config_file(config: &Config) -> impl Iterator<Item = PathBuf> {
+    config.source.iter().map(|source| source.file().to_path_buf())
+}
+
+/// What a change of takes a restart.
+fn without_keys(config: Config) -> Config {
+    let auth = AuthConfig {
+        keys: Vec::new(),
+        jwks_file: None,
+        ..config.auth
+    };
+    Config { auth, ..config }
 }
 
 /// Checks the signature, then reads the claims.

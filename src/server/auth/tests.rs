@@ -462,3 +462,127 @@ fn a_key_set_gives_the_keys_that_are_for_us() {
         "key 'k': a secret has at least 32 bytes",
     );
 }
+
+/// What is in the file, or why it is not.
+fn again(verifier: &Verifier) -> Result<Again, String> {
+    let Verifier::Tokens(verifier) = verifier else {
+        panic!("not in development")
+    };
+    verifier.read_again().map_err(|error| error.to_string())
+}
+
+/// A verifier by a file, and how to change what that says.
+fn followed() -> (tempfile::TempDir, impl Fn(&str), Verifier) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("own.toml");
+    let write = move |text: &str| std::fs::write(&path, text).expect("written");
+    write(&format!("auth.secret = '{SECRET}'"));
+    let path = directory.path().join("own.toml");
+    let config = Config::load(Some(&path), &std::collections::BTreeMap::new(), &[]).expect("a configuration");
+    (directory, write, Verifier::new(&config).expect("a key"))
+}
+
+#[test]
+fn only_other_keys_count_as_replaced() {
+    let (directory, write, verifier) = followed();
+    let metrics = Metrics::new();
+    let replaced = || {
+        metrics
+            .render()
+            .contains("syncline_reloads_total{what=\"Keys\",outcome=\"Done\"} 1\n")
+    };
+    let look = || {
+        let again = again(&verifier).expect("it can be used");
+        let Verifier::Tokens(verifier) = &verifier else {
+            panic!("not in development")
+        };
+        verifier.take_over(again.keys, &metrics);
+        again.needs_restart
+    };
+    assert!(!look(), "as it was");
+    write(&format!("limits.edits_burst = 7\nauth.secret = '{SECRET}'"));
+    assert!(look(), "a limit takes a restart");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, SECRET).expect("written");
+    let entry = format!("secret_file = '{}'", secret.display());
+    write(&format!("[[auth.keys]]\nkid = 'default'\nalg = 'HS256'\n{entry}"));
+    assert!(!look(), "it stands in another file");
+    assert!(!replaced(), "but it is the same key");
+    std::fs::write(&secret, SECRET.replace('0', "1")).expect("written");
+    assert!(!look());
+    assert!(replaced());
+}
+
+#[test]
+fn keys_are_the_same_in_pem_and_in_a_set() {
+    let keys = |key: KeyConfig| Keys::read(&config(vec![key]).auth).expect("a key");
+    let all = || all_keys().into_iter().map(keys);
+    assert!(all().eq(all()));
+    assert_ne!(
+        keys(key("k", Algorithm::EdDsa, &EDDSA.public_key_pem())),
+        keys(key("k", Algorithm::EdDsa, &pair(&PKCS_ED25519).public_key_pem())),
+    );
+    assert_ne!(
+        keys(key("k", Algorithm::Rs256, &RS256.public_key_pem())),
+        keys(key("k", Algorithm::Rs256, &pair(&PKCS_RSA_SHA256).public_key_pem())),
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("jwks.json");
+    let pem = keys(key("k", Algorithm::Rs256, &RS256.public_key_pem()));
+    let numbers = jsonwebtoken::jwk::Jwk::from_decoding_key(pem.find(None).expect("one").decoding(), None);
+    let mut entry = serde_json::to_value(numbers.expect("an RSA key")).expect("JSON");
+    entry["kid"] = "k".into();
+    std::fs::write(&path, json!({ "keys": [entry] }).to_string()).expect("written");
+    let set = AuthConfig {
+        jwks_file: Some(path),
+        ..Config::default().auth
+    };
+    let set = Keys::read(&set).expect("a set");
+    assert_eq!(set, pem);
+    assert_eq!(set, set);
+}
+
+#[test]
+fn an_unusable_configuration_is_named_and_the_keys_stay() {
+    let (_directory, write, verifier) = followed();
+    write(&format!(
+        "limits.edits_burst = 0\nauth.secret = '{}'",
+        SECRET.replace('0', "1")
+    ));
+    let error = again(&verifier).err().expect("it cannot be used");
+    assert!(error.contains("own.toml cannot be read again: "), "{error}");
+    assert!(
+        error.contains("key 'limits.edits_burst'") && error.contains("no key is replaced"),
+        "{error}"
+    );
+    let token = sign(jsonwebtoken::Algorithm::HS256, None, &claims());
+    assert!(verifier.admit(Some(&token), NOW_MS).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_configuration_from_a_pipe_keeps_its_keys_and_follows_their_files() {
+    use std::{io::Write, os::fd::AsRawFd};
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, SECRET).expect("written");
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let entry = format!(
+        "[[auth.keys]]\nkid = 'app'\nalg = 'HS256'\nsecret_file = '{}'",
+        secret.display()
+    );
+    writer
+        .write_all(format!("auth.secret = '{SECRET}'\n{entry}").as_bytes())
+        .expect("written");
+    drop(writer);
+    let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+    let config = Config::load(Some(&path), &std::collections::BTreeMap::new(), &[]).expect("a configuration");
+    let before = Keys::read(&config.auth).expect("keys");
+    let verifier = Verifier::new(&config).expect("keys");
+    assert_eq!(again(&verifier).expect("keys").keys, before);
+    std::fs::write(&secret, SECRET.replace('0', "1")).expect("written");
+    let after = again(&verifier).expect("keys").keys;
+    assert_eq!(after.len(), 2);
+    assert_eq!(after.find(Some("default")), before.find(Some("default")));
+    assert_ne!(after.find(Some("app")), before.find(Some("app")));
+}

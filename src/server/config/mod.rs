@@ -62,14 +62,14 @@ pub struct Config {
     pub limits: Limits,
     /// What the operator should know at the start, a line each.
     pub warnings: Vec<String>,
-    /// Where all this came from; `None` if it was given as a text.
+    /// Where all this came from; `None` if there is no file that could be read again: a pipe can be read but once.
     pub source: Option<Source>,
 }
 
 /// Where a configuration came from, to read it again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source {
-    path: Option<PathBuf>,
+    path: PathBuf,
     environment: BTreeMap<String, String>,
     flags: Vec<Flag>,
 }
@@ -190,6 +190,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let named = path.or_else(|| environment.get(PATH_VARIABLE).map(Path::new));
         let path = named.unwrap_or_else(|| Path::new(DEFAULT_PATH));
+        let lasts = is_regular(path);
         let text = match std::fs::read_to_string(path) {
             Ok(text) => Some(text),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
@@ -202,15 +203,13 @@ impl Config {
         };
         let file = text.as_deref().map(|text| (path, text));
         let config = parse::config(&Layered::stack(file, environment, flags)?)?;
-        let source = Source {
-            path: named.map(Path::to_path_buf),
+        // A file that was not there is not waited for: whoever can write to the directory would bring a key of their own.
+        let source = lasts.then(|| Source {
+            path: path.to_owned(),
             environment: environment.clone(),
             flags: flags.to_vec(),
-        };
-        Ok(Self {
-            source: Some(source),
-            ..config
-        })
+        });
+        Ok(Self { source, ..config })
     }
 
     /// Like [`Config::load`], with the text of the file given.
@@ -224,18 +223,29 @@ impl Config {
 }
 
 impl Source {
-    /// The file, whether or not it is there.
-    pub fn file(&self) -> PathBuf {
-        self.path.clone().unwrap_or_else(|| DEFAULT_PATH.into())
+    /// The file, whether or not it is still there.
+    pub fn file(&self) -> &Path {
+        &self.path
     }
 
     /// Reads the configuration as it is now, with the variables and flags of then.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// As [`Config::load`]; and if a pipe stands there now, which could be waited for without end.
     pub fn read(&self) -> Result<Config, ConfigError> {
-        Config::load(self.path.as_deref(), &self.environment, &self.flags)
+        if self.path.exists() && !is_regular(&self.path) {
+            return Err(ConfigError::Unreadable {
+                path: self.path.clone(),
+                error: std::io::Error::other("it is no regular file any more"),
+            });
+        }
+        Config::load(Some(&self.path), &self.environment, &self.flags)
     }
+}
+
+/// Whether a file can be read more than once.
+fn is_regular(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 impl std::fmt::Debug for Source {

@@ -345,13 +345,7 @@ fn a_named_file_has_to_be_there() {
         7
     );
     let nothing = Config::load(None, &none, &[]).expect("a configuration");
-    assert_eq!(
-        Config {
-            source: None,
-            ..nothing
-        },
-        Config::default()
-    );
+    assert_eq!(nothing, Config::default(), "nor is it waited for");
 }
 
 #[test]
@@ -377,4 +371,26 @@ fn what_came_from_a_file_is_read_again_with_the_same_variables_and_flags() {
     assert!(!format!("{again:?}").contains("canary"));
     std::fs::remove_file(&path).expect("removed");
     assert!(matches!(source.read(), Err(ConfigError::Unreadable { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_read_but_once() {
+    use std::{io::Write, os::fd::AsRawFd};
+    let none = BTreeMap::new();
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(b"auth.secret = 'one'").expect("written");
+    drop(writer);
+    let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+    let config = Config::load(Some(&path), &none, &[]).expect("a configuration");
+    assert_eq!((config.auth.keys.len(), config.source), (1, None));
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("own.toml");
+    std::fs::write(&path, "auth.secret = 'one'").expect("written");
+    let source = Config::load(Some(&path), &none, &[]).expect("a configuration").source;
+    std::fs::remove_file(&path).expect("removed");
+    std::os::unix::fs::symlink("/dev/null", &path).expect("a link");
+    let error = source.expect("a file").read().expect_err("nothing to read").to_string();
+    assert!(error.contains("own.toml: it is no regular file any more"), "{error}");
 }
