@@ -108,6 +108,8 @@ pub struct Room {
     census: Option<Census>,
     /// Peers that are to be asked again for changes that could not be taken.
     asking: BTreeSet<SessionId>,
+    /// Peers that are to be sent the whole document, once a snapshot is made.
+    awaiting: BTreeSet<SessionId>,
     last_part: Option<LastPart>,
     presence: Presence,
     /// While members wait for their turn to be shown what has changed.
@@ -199,6 +201,7 @@ impl Room {
             members: BTreeMap::new(),
             census: None,
             asking: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
             last_part: None,
             presence: Presence::default(),
             round: None,
@@ -261,6 +264,7 @@ impl Room {
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
+        self.answer_who_waited(now, out);
         if !self.brings_up() {
             self.last_part = None;
         }

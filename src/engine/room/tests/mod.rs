@@ -2,6 +2,7 @@
 
 mod admission;
 mod catchup;
+mod newcomers;
 mod peers;
 mod round;
 mod upkeep;
