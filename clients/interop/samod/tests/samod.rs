@@ -5,8 +5,18 @@
 
 use automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
-use samod::{BackoffConfig, DialError, Dialer, DocHandle, Repo, Transport};
-use std::{convert::Infallible, future::Future, pin::Pin, process::Stdio, sync::Arc, time::Duration};
+use samod::{BackoffConfig, DialError, Dialer, DocHandle, PeerId, Repo, Transport};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -45,13 +55,28 @@ impl Server {
 
     async fn client(&self) -> Repo {
         let repo = Repo::build_tokio().load().await;
+        self.dial(&repo).await;
+        repo
+    }
+
+    /// A client of this name, which does not come back when its connection ends.
+    async fn client_that_stays_away(&self, name: &str) -> Repo {
+        let repo = Repo::build_tokio().with_peer_id(PeerId::from_string(name.to_owned())).load().await;
+        self.dial(&repo).await.store(true, Ordering::Relaxed);
+        repo
+    }
+
+    /// Connects, again and again until what it answers with is set.
+    async fn dial(&self, repo: &Repo) -> Arc<AtomicBool> {
         let backoff = BackoffConfig {
             max_delay: Duration::from_millis(500),
             ..BackoffConfig::default()
         };
-        let dialed = repo.dial(backoff, Arc::new(WebSocket(self.url()))).expect("it is not stopped");
+        let stays_away = Arc::<AtomicBool>::default();
+        let dialer = WebSocket { url: self.url(), stays_away: stays_away.clone() };
+        let dialed = repo.dial(backoff, Arc::new(dialer)).expect("it is not stopped");
         dialed.established().await.expect("the server answers");
-        repo
+        stays_away
     }
 }
 
@@ -74,18 +99,24 @@ async fn run(binary: &str, directory: &TempDir, port: u16) -> (Child, u16) {
 }
 
 /// A way to the server. samod's own brings a TLS library along.
-struct WebSocket(Url);
+struct WebSocket {
+    url: Url,
+    stays_away: Arc<AtomicBool>,
+}
 
 impl Dialer for WebSocket {
     type Error = Infallible;
 
     fn url(&self) -> Url {
-        self.0.clone()
+        self.url.clone()
     }
 
     fn connect(&self) -> Pin<Box<dyn Future<Output = Result<Transport, DialError<Infallible>>> + Send>> {
-        let url = self.0.to_string();
+        let (url, stays_away) = (self.url.to_string(), self.stays_away.load(Ordering::Relaxed));
         Box::pin(async move {
+            if stays_away {
+                return future::pending().await;
+            }
             let (socket, _) = tokio_tungstenite::connect_async(url).await.map_err(DialError::transient)?;
             let (sink, stream) = socket.split();
             let stream = stream.try_filter_map(|message| {
@@ -230,8 +261,33 @@ async fn ephemeral_messages_reach_the_other() {
     let his = find(&bob, &mine).await;
     let mut heard = his.ephemera();
     let wave = b"\xa1\x64wave\x01".to_vec();
+    let mut echoes = mine.ephemera();
     mine.broadcast(wave.clone());
     assert_eq!(tokio::time::timeout(PATIENCE, heard.next()).await, Ok(Some(wave)));
+    let nod = b"\xa1\x63nod\x01".to_vec();
+    his.broadcast(nod.clone());
+    // The first that ada hears is bob's, not her own.
+    assert_eq!(tokio::time::timeout(PATIENCE, echoes.next()).await, Ok(Some(nod)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a6_a_second_socket_with_one_peer_id_takes_the_first_ones_place() {
+    let server = Server::start().await;
+    let first = server.client_that_stays_away("one-tab").await;
+    let mine = first.create(Automerge::new()).await.expect("it is not stopped");
+    put(&mine, "first");
+    let bob = server.client().await;
+    let his = find(&bob, &mine).await;
+    until("bob has the first one's", || has(&his, &["first"])).await;
+
+    let second = server.client_that_stays_away("one-tab").await;
+    until("the first one's connection ends", || first.connected_peers().0.is_empty()).await;
+    let place = find(&second, &mine).await;
+    put(&place, "second");
+    until("bob has the second one's", || has(&his, &["second"])).await;
+    put(&his, "bob");
+    until("the second one has bob's", || has(&place, &["first", "second", "bob"])).await;
+    assert!(!has(&mine, &["second"]) && !has(&mine, &["bob"]), "the first one is told nothing more");
 }
 
 /// The native client, of the binary, prints the document with this text in it.
