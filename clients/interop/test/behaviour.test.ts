@@ -125,6 +125,23 @@ test("an import of many changes, some of actors that the server has not seen, ar
   expect(his.heads()).toEqual(mine.heads());
 });
 
+test("edits on an old state of a long document reach the others", async () => {
+  let long = Automerge.from<Notes & Record<string, unknown>>({ items: {} });
+  let old = Automerge.getHeads(long);
+  for (let number = 0; number < 11_000; number += 1) {
+    if (number === 50) old = Automerge.getHeads(long);
+    long = Automerge.change(long, (notes) => (notes["number"] = number));
+  }
+  const mine = peers.open(server.url).import<Notes>(Automerge.save(long));
+  const his = await findSoon<Notes>(peers.open(server.url), mine.url);
+  await until(() => his.heads().join() === mine.heads().join(), "bob has all of it");
+  for (const key of ["one", "two"]) {
+    mine.update((notes) => Automerge.changeAt(notes, old, (notes) => (notes.items[key] = "late")).newDoc);
+  }
+  await until(() => his.doc().items["two"] === "late", "bob sees what ada wrote on an old state");
+  expect(his.doc().items).toEqual({ one: "late", two: "late" });
+});
+
 test("a document of 260,000 operations goes to clients of both versions, who go on writing", async () => {
   let imported = Automerge.from<Notes & Record<string, unknown>>({ items: {}, text: "" });
   for (let number = 0; number < 260; number += 1) {

@@ -9,6 +9,7 @@
 
 mod across;
 mod admission;
+mod again;
 mod catchup;
 mod census;
 mod event;
@@ -249,6 +250,7 @@ impl Room {
             Event::StoreFailed => self.store_failed(out),
             Event::Merged(merged) => self.merged(now, merged, out),
             Event::Proven { session, ticket, holds } => self.proven(now, session, ticket, holds, out),
+            Event::Reach { session, ticket } => self.reach(now, session, ticket, out),
             Event::Compacted(snapshot) => self.compacted(now, snapshot),
             Event::Quarantined => self.quarantined(out),
             Event::QuarantineFailed => self.fail(ClosedCode::Unavailable, out),

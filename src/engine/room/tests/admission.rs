@@ -1,8 +1,10 @@
 //! Edits in a room: nothing is acknowledged or shown before it is stored.
 
-use super::{Bench, kinds, typed};
+use super::{Bench, empty, kinds, typed};
 use crate::engine::{
-    document::Document,
+    document::{Document, Merge},
+    gate::{self, Subject},
+    index::RECENT_CHANGES_MAX,
     room::{Effect, Event, Merged, Tuning},
 };
 use automerge::{ActorId, Automerge, ObjType, ROOT, transaction::Transactable};
@@ -308,4 +310,47 @@ fn changes_of(document: &Automerge) -> Vec<Bytes> {
         .iter()
         .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
         .collect()
+}
+
+#[test]
+fn an_edit_that_reaches_far_back_is_looked_at_where_that_may_take_long() {
+    let history = typed(1, RECENT_CHANGES_MAX as usize + 50);
+    let mut loaded = empty();
+    for change in &history {
+        let change = gate::decode(gate::read(change.clone(), &Limits::default()).unwrap()).unwrap();
+        loaded.index.admit(&change, &Subject("ada".into()));
+    }
+    let position = loaded.index.position();
+    loaded.index.settle(position);
+    let mut bench = Bench::loading(Limits::default(), Tuning::default());
+    bench.feed(Event::Loaded(Box::new(loaded)));
+    bench.join(1);
+    let Merge::Whole(document) = Document::default().merge(&history) else {
+        panic!("they merge")
+    };
+    let old = document.automerge().get_changes(&[])[9].hash();
+    let mut late = document
+        .automerge()
+        .fork_at(&[old])
+        .unwrap()
+        .with_actor(ActorId::from([2]));
+    let mut transaction = late.transaction();
+    transaction.put(ROOT, "late", true).unwrap();
+    transaction.commit();
+    let late = Bytes::copy_from_slice(late.get_last_local_change().unwrap().raw_bytes());
+
+    bench.take();
+    bench.edit(1, 1, &[late]);
+    bench.settle();
+    assert_eq!(kinds(&bench.take()), ["merge"], "the document is loaded for it");
+    bench.feed(Event::Merged(Merged::Whole { document, position }));
+    let wanted = bench.take();
+    let [Effect::Reach { session, ticket }] = wanted[..] else {
+        panic!("{:?}", kinds(&wanted))
+    };
+    bench.feed(Event::Reach { session, ticket });
+    bench.settle();
+    assert_eq!(kinds(&bench.take()), ["append", "compact"]);
+    bench.feed(Event::Reach { session, ticket });
+    assert_eq!(kinds(&bench.take()), [""; 0], "once");
 }
