@@ -7,7 +7,7 @@ use super::{
 };
 use crate::engine::{
     document::Document,
-    index::{GlobalOpId, Index, Kind, ObjectNumber, ROOT, Slot},
+    index::{GlobalOpId, Index, Kind, ObjectNumber, ROOT, Slot, Standpoint},
 };
 use syncline_protocol::Limits;
 
@@ -24,16 +24,37 @@ pub fn check(
     change: &Decoded,
     limits: &Limits,
 ) -> Verdict {
+    weigh(index, document, subject, change, limits).0
+}
+
+/// The word of [`check`], and what the change stands on, if it passes: for taking it in right away.
+pub(in crate::engine) fn weigh(
+    index: &Index,
+    document: Option<&Document>,
+    subject: &Subject,
+    change: &Decoded,
+    limits: &Limits,
+) -> (Verdict, Option<Standpoint>) {
     let Place {
         actors,
         author_past_is_whole,
+        standpoint,
     } = match place(index, document, subject, change) {
         Ok(place) => place,
-        Err(verdict) => return verdict,
+        Err(verdict) => return (verdict, None),
     };
     if !author_past_is_whole {
-        return refuse("the change does not stand on its actor's last change");
+        return (refuse("the change does not stand on its actor's last change"), None);
     }
+    match check_ops(index, change, actors, limits) {
+        Ok(true) => (Verdict::Vouched, Some(standpoint)),
+        Ok(false) => (Verdict::Unvouched, Some(standpoint)),
+        Err(refusal) => (Verdict::Refused(refusal), None),
+    }
+}
+
+/// Checks every operation; false if only merging can tell whether all are sound.
+fn check_ops(index: &Index, change: &Decoded, actors: Vec<KnownActor>, limits: &Limits) -> Checked<bool> {
     let mut references = References {
         index,
         change,
@@ -52,19 +73,10 @@ pub fn check(
     };
     let (mut marks, mut is_vouchable) = (Marks::new(limits.mark_steps_max), !change.has_extra_bytes());
     for at in 0..change.ops.len() {
-        let sound = references
-            .check(at)
-            .and_then(|is_mark| Ok(!is_mark || marks.check(&references, at)?));
-        match sound {
-            Ok(sound) => is_vouchable &= sound,
-            Err(refusal) => return Verdict::Refused(refusal),
-        }
+        let is_mark = references.check(at)?;
+        is_vouchable &= !is_mark || marks.check(&references, at)?;
     }
-    if is_vouchable {
-        Verdict::Vouched
-    } else {
-        Verdict::Unvouched
-    }
+    Ok(is_vouchable)
 }
 
 pub(super) fn refuse(reason: &'static str) -> Verdict {

@@ -167,6 +167,11 @@ impl Decoded {
         &self.header.raw
     }
 
+    /// Its hash, what it stands on and the plain chunk, for whoever needs the rest no more.
+    pub(in crate::engine) fn into_parts(self) -> (ChangeHash, Vec<ChangeHash>, Bytes) {
+        (self.header.hash, self.header.deps, self.header.raw)
+    }
+
     /// Who made it: 1 to 64 bytes.
     pub fn actor(&self) -> &Bytes {
         &self.header.actor

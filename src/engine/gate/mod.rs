@@ -15,6 +15,7 @@ mod single;
 mod whole;
 
 pub use check::check;
+pub(in crate::engine) use check::weigh;
 pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
 pub use decoded::{Decoded, decode};
 pub(in crate::engine) use header::COUNTER_MAX;

@@ -3,9 +3,10 @@
 use super::{COUNTER_MAX, Decoded, Refusal, Subject, Verdict, check::refuse};
 use crate::engine::{
     document::Document,
-    index::{ActorNumber, Index, POSITION_MAX},
+    index::{ActorNumber, Footing, Index, POSITION_MAX, Standpoint},
 };
 use automerge::{Automerge, ChangeHash as AutomergeHash};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::ChangeHash;
 
@@ -38,6 +39,8 @@ pub(super) struct Place {
     pub(super) actors: Vec<KnownActor>,
     /// Whether every earlier change of its own actor lies in it.
     pub(super) author_past_is_whole: bool,
+    /// For taking the change in.
+    pub(super) standpoint: Standpoint,
 }
 
 /// An actor that a change names.
@@ -60,7 +63,7 @@ pub(super) fn place(
         return Err(Verdict::Known);
     }
     let author = index.actor_number(change.actor());
-    let last_seq = index.last_seq(change.actor());
+    let last_seq = author.map_or(0, |author| index.actor_last_seq(author));
     if let Some(author) = author {
         check_author(index, document, subject, change, author)?;
     }
@@ -69,10 +72,10 @@ pub(super) fn place(
         return Err(refuse("there is a gap in the actor's sequence numbers"));
     }
     let author_max_op = author.map_or(0, |author| index.actor_max_op(author));
-    if change.start_op() <= author_max_op.max(found.max_op) {
+    if change.start_op() <= author_max_op.max(found.footing.max_op) {
         return Err(refuse("the change's counters are not above those that it stands on"));
     }
-    let gap = change.start_op() - 1 - found.max_op;
+    let gap = change.start_op() - 1 - found.footing.max_op;
     if gap > 0 && change.ops.is_empty() {
         return Err(refuse("an empty change's counter is not the next one"));
     }
@@ -92,26 +95,25 @@ pub(super) fn place(
     if change.hash().0[0] == 0 && graph.landmarks() >= landmarks_max {
         return Err(Verdict::Refused(TOO_MANY_LANDMARKS));
     }
-    let numbers: Vec<_> = change.actors.iter().map(|id| index.actor_number(id)).collect();
-    let near = if found.distant {
-        None
-    } else {
-        index.bounds(change.deps(), &numbers)
+    let standpoint = index.stand(change.deps(), found.footing);
+    let known = |id: &Bytes| {
+        let number = index.actor_number(id);
+        let bound = index.bound(&standpoint, number)?;
+        Some(KnownActor { number, bound })
     };
-    let bounds = match (near, document) {
-        (Some(bounds), _) => bounds,
+    let near: Option<Vec<_>> = (!found.distant)
+        .then(|| change.actors.iter().map(known).collect())
+        .flatten();
+    let actors = match (near, document) {
+        (Some(actors), _) => actors,
         (None, None) => return Err(Verdict::Distant),
-        (None, Some(document)) => {
-            let outside = distant_bounds(index, document, change)?;
-            let bound = |number: &Option<_>| number.map_or(0, |actor| outside.get(&actor).copied().unwrap_or(u32::MAX));
-            numbers.iter().map(bound).collect()
-        }
+        (None, Some(document)) => distant_actors(index, document, change)?,
     };
-    let author_past_is_whole = author.is_none() || bounds.first() == Some(&u32::MAX);
-    let known = |(number, bound)| KnownActor { number, bound };
+    let author_past_is_whole = author.is_none() || actors.first().is_some_and(|author| author.bound == u32::MAX);
     Ok(Place {
-        actors: numbers.into_iter().zip(bounds).map(known).collect(),
+        actors,
         author_past_is_whole,
+        standpoint,
     })
 }
 
@@ -123,8 +125,8 @@ fn check_author(
     change: &Decoded,
     author: ActorNumber,
 ) -> Result<(), Verdict> {
-    let is_foreign = !index.may_write(subject, change.actor());
-    let is_taken = change.seq() <= index.last_seq(change.actor());
+    let is_foreign = !index.may_write(subject, author);
+    let is_taken = change.seq() <= index.actor_last_seq(author);
     if is_taken && !index.graph().is_whole() && index.graph().find_seq(author, change.seq()).is_none() {
         let document = document.ok_or(Verdict::Distant)?;
         if has(document, &change.hash()) {
@@ -142,30 +144,38 @@ fn check_author(
 struct FoundDeps {
     /// Whether there are some that the index does not know any more.
     distant: bool,
-    /// The highest counter of them all.
-    max_op: u32,
+    /// Where they stand, and the highest counter of them all.
+    footing: Footing,
 }
 
 fn find_deps(index: &Index, document: Option<&Automerge>, change: &Decoded) -> Result<FoundDeps, Verdict> {
-    let mut found = FoundDeps {
-        distant: false,
-        max_op: 0,
-    };
-    for dep in change.deps() {
-        if let Some(max_op) = index.graph().max_op_of(dep) {
-            found.max_op = found.max_op.max(max_op);
-        } else if index.graph().is_whole() {
+    let (mut footing, mut distant) = (index.graph().footing(change.deps()), false);
+    let mut distant_max_op = 0;
+    for dep in footing.unknown(change.deps()) {
+        if index.graph().is_whole() {
             return Err(Verdict::Missing(*dep));
-        } else {
-            let document = document.ok_or(Verdict::Distant)?;
-            let meta = document
-                .get_change_meta_by_hash(&AutomergeHash(dep.0))
-                .ok_or(Verdict::Missing(*dep))?;
-            found.distant = true;
-            found.max_op = found.max_op.max(u32::try_from(meta.max_op).unwrap_or(COUNTER_MAX));
         }
+        let document = document.ok_or(Verdict::Distant)?;
+        let meta = document
+            .get_change_meta_by_hash(&AutomergeHash(dep.0))
+            .ok_or(Verdict::Missing(*dep))?;
+        distant = true;
+        distant_max_op = distant_max_op.max(u32::try_from(meta.max_op).unwrap_or(COUNTER_MAX));
     }
-    Ok(found)
+    footing.max_op = footing.max_op.max(distant_max_op);
+    Ok(FoundDeps { distant, footing })
+}
+
+/// The actors that are named by a change that reaches beyond the recent graph.
+fn distant_actors(index: &Index, document: &Automerge, change: &Decoded) -> Result<Vec<KnownActor>, Verdict> {
+    let outside = distant_bounds(index, document, change)?;
+    let bound = |actor| outside.get(&actor).copied().unwrap_or(u32::MAX);
+    let known = |id: &Bytes| {
+        let number = index.actor_number(id);
+        let bound = number.map_or(0, bound);
+        KnownActor { number, bound }
+    };
+    Ok(change.actors.iter().map(known).collect())
 }
 
 /// The bounds of the past of a change that reaches beyond the recent graph, for all actors that have anything outside: the

@@ -1,16 +1,29 @@
 //! A map from actors to sequence numbers that shares what it has in common with the maps it was made from.
 //!
-//! Each change of the recent graph has one, and a change's is nearly its dependencies'. It is a radix tree over the bits of
-//! the keys that never changes: putting an entry in copies the path to it, and uniting two maps passes over what both share.
+//! Each change of the recent graph has one, and a change's is nearly its dependencies'. Most hold few entries and hold them themselves.
+//! The others are radix trees over the bits of the keys that never change: putting an entry in copies the path to it, and uniting two
+//! maps passes over what both share.
 
 use std::sync::Arc;
 
-/// A map that never changes. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Clock(Option<Arc<Tree>>);
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) enum Clock {
+    Few(Few),
+    Many(Arc<Tree>),
+}
+
+const FEW: usize = 4;
+
+/// Entries in no order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Few {
+    len: u8,
+    entries: [(u32, u32); FEW],
+}
 
 #[derive(Debug)]
-enum Tree {
+pub(super) enum Tree {
     Leaf {
         key: u32,
         value: u32,
@@ -24,13 +37,26 @@ enum Tree {
     },
 }
 
+impl Default for Clock {
+    fn default() -> Self {
+        Self::Few(Few::default())
+    }
+}
+
 impl Clock {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        matches!(self, Self::Few(Few { len: 0, .. }))
+    }
+
+    pub(super) fn is_tree(&self) -> bool {
+        matches!(self, Self::Many(_))
     }
 
     pub(super) fn get(&self, key: u32) -> Option<u32> {
-        let mut tree = self.0.as_ref()?;
+        let mut tree = match self {
+            Self::Few(few) => return few.get(key),
+            Self::Many(tree) => tree,
+        };
         loop {
             match &**tree {
                 Tree::Leaf { key: own, value } => return (*own == key).then_some(*value),
@@ -39,27 +65,111 @@ impl Clock {
         }
     }
 
-    /// The same with `value` for `key`, unless it holds a greater one.
-    pub(super) fn raised(&self, key: u32, value: u32) -> Self {
+    /// Puts in `value` for `key`, unless there is a greater one.
+    pub(super) fn raise(&mut self, key: u32, value: u32) {
+        let tree = match self {
+            Self::Few(few) => {
+                if few.raise(key, value) {
+                    return;
+                }
+                few.tree()
+            }
+            Self::Many(tree) => Some(tree.clone()),
+        };
         let leaf = Arc::new(Tree::Leaf { key, value });
-        match &self.0 {
-            None => Self(Some(leaf)),
-            Some(tree) => Self(Some(unite(tree, &leaf, &mut |_, _| true))),
+        *self = Self::Many(match tree {
+            Some(tree) => unite(&tree, &leaf, &mut |_, _| true),
+            None => leaf,
+        });
+    }
+
+    pub(super) fn remove(&mut self, key: u32) {
+        match self {
+            Self::Few(few) => few.retain(|own, _| own != key),
+            Self::Many(tree) => *self = Self::of(remove(tree, key)),
         }
     }
 
-    /// The same without `key`.
-    pub(super) fn without(&self, key: u32) -> Self {
-        Self(self.0.as_ref().and_then(|tree| remove(tree, key)))
+    pub(super) fn retain(&mut self, keep: &mut dyn FnMut(u32, u32) -> bool) {
+        match self {
+            Self::Few(few) => few.retain(keep),
+            Self::Many(tree) => *self = Self::of(filter(tree, keep)),
+        }
     }
 
-    /// The greater value of both for each key; of the keys that only `other` has, those that `keep` wants.
-    pub(super) fn united(&self, other: &Self, keep: &mut dyn FnMut(u32, u32) -> bool) -> Self {
-        match (&self.0, &other.0) {
-            (_, None) => self.clone(),
-            (None, Some(tree)) => Self(filter(tree, keep)),
-            (Some(a), Some(b)) => Self(Some(unite(a, b, keep))),
+    /// Takes the greater value of both for each key; of the keys that only `other` has, those that `keep` wants.
+    pub(super) fn unite(&mut self, other: &Self, keep: &mut dyn FnMut(u32, u32) -> bool) {
+        let tree = match other {
+            Self::Few(few) => {
+                for &(key, value) in few.entries() {
+                    if self.get(key).is_some() || keep(key, value) {
+                        self.raise(key, value);
+                    }
+                }
+                return;
+            }
+            Self::Many(tree) => tree,
+        };
+        let own = match &*self {
+            Self::Few(few) => few.tree(),
+            Self::Many(own) => Some(own.clone()),
+        };
+        *self = Self::of(match own {
+            Some(own) => Some(unite(&own, tree, keep)),
+            None => filter(tree, keep),
+        });
+    }
+
+    /// A tree may have a few entries more or less than what needs none, so that it is not made anew all the time.
+    fn of(tree: Option<Arc<Tree>>) -> Self {
+        let Some(tree) = tree else { return Self::default() };
+        let mut few = Few::default();
+        if tree.gather(&mut few) && usize::from(few.len) <= FEW / 2 {
+            Self::Few(few)
+        } else {
+            Self::Many(tree)
         }
+    }
+}
+
+impl Few {
+    fn entries(&self) -> &[(u32, u32)] {
+        &self.entries[..self.len.into()]
+    }
+
+    fn get(&self, key: u32) -> Option<u32> {
+        let own = self.entries().iter().find(|(own, _)| *own == key);
+        own.map(|(_, value)| *value)
+    }
+
+    /// False if it is full.
+    fn raise(&mut self, key: u32, value: u32) -> bool {
+        let len = usize::from(self.len);
+        if let Some((_, own)) = self.entries[..len].iter_mut().find(|(own, _)| *own == key) {
+            *own = value.max(*own);
+        } else if let Some(free) = self.entries.get_mut(len) {
+            *free = (key, value);
+            self.len += 1;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(u32, u32) -> bool) {
+        let mut kept = Self::default();
+        for &(key, value) in self.entries() {
+            if keep(key, value) {
+                kept.raise(key, value);
+            }
+        }
+        *self = kept;
+    }
+
+    fn tree(&self) -> Option<Arc<Tree>> {
+        let leaves = self.entries().iter();
+        let leaves = leaves.map(|&(key, value)| Arc::new(Tree::Leaf { key, value }));
+        leaves.reduce(|tree, leaf| unite(&tree, &leaf, &mut |_, _| true))
     }
 }
 
@@ -69,6 +179,14 @@ impl Tree {
         match self {
             Self::Leaf { key, .. } => (*key, 0),
             Self::Branch { prefix, bit, .. } => (*prefix, *bit),
+        }
+    }
+
+    /// Puts its entries into `few`; false if there are too many.
+    fn gather(&self, few: &mut Few) -> bool {
+        match self {
+            Self::Leaf { key, value } => few.raise(*key, *value),
+            Self::Branch { left, right, .. } => left.gather(few) && right.gather(few),
         }
     }
 }
@@ -253,19 +371,27 @@ mod tests {
             let mut next = numbers(seed);
             let mut clocks = vec![(Clock::default(), BTreeMap::new())];
             for _ in 0..60 {
-                let (clock, model) = clocks[next(clocks.len() as u32) as usize].clone();
+                let (mut clock, model) = clocks[next(clocks.len() as u32) as usize].clone();
                 let (other, of_other) = clocks[next(clocks.len() as u32) as usize].clone();
                 let (key, value) = (key(&mut next), 1 + next(9));
-                let (clock, model) = match next(4) {
+                let model: BTreeMap<u32, u32> = match next(5) {
                     0 => {
-                        let model: BTreeMap<u32, u32> = model.into_iter().filter(|(own, _)| *own != key).collect();
-                        (clock.without(key), model)
+                        clock.remove(key);
+                        model.into_iter().filter(|(own, _)| *own != key).collect()
                     }
-                    1 | 2 => {
+                    1 => {
+                        clock.retain(&mut |key, value| (key + value) % 4 != 0);
+                        model
+                            .into_iter()
+                            .filter(|(key, value)| (key + value) % 4 != 0)
+                            .collect()
+                    }
+                    2 | 3 => {
                         let mut model = model;
                         let entry = model.entry(key).or_insert(0);
                         *entry = value.max(*entry);
-                        (clock.raised(key, value), model)
+                        clock.raise(key, value);
+                        model
                     }
                     _ => {
                         let mut model = model;
@@ -276,7 +402,8 @@ mod tests {
                                 None => {}
                             }
                         }
-                        (clock.united(&other, &mut |key, value| (key + value) % 3 != 0), model)
+                        clock.unite(&other, &mut |key, value| (key + value) % 3 != 0);
+                        model
                     }
                 };
                 check(&clock, &model);
@@ -290,11 +417,14 @@ mod tests {
     fn uniting_costs_what_differs() {
         let mut clock = Clock::default();
         for key in 0..10_000 {
-            clock = clock.raised(key, 1);
+            clock.raise(key, 1);
         }
-        let more = clock.raised(20_000, 1).raised(20_001, 1);
-        let mut asked = 0;
-        let united = clock.raised(5, 7).united(&more, &mut |_, _| {
+        let mut more = clock.clone();
+        more.raise(20_000, 1);
+        more.raise(20_001, 1);
+        let (mut united, mut asked) = (clock, 0);
+        united.raise(5, 7);
+        united.unite(&more, &mut |_, _| {
             asked += 1;
             true
         });

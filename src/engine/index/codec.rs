@@ -4,7 +4,8 @@
 
 use super::{
     Actor, GlobalOpId, Index, Object, ObjectType, POSITION_MAX, Slot, Subject,
-    graph::{Dep, Deps, Graph, Node},
+    graph::Graph,
+    node::{Dep, Deps, Node},
     ops::{Run, Runs},
     seen::Seen,
 };
@@ -130,6 +131,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         }
         made.push(number as u32);
     }
+    index.sizes = index.counted_sizes();
     index.graph = input.graph(index.actors.len())?;
     if input.0.is_empty() {
         Ok(index)

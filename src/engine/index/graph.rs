@@ -3,8 +3,10 @@
 //! Positions are the order in which the room took changes in, so that a change stands after all it depends on.
 
 use super::{
+    node::{Dep, Deps, Footing, NewNode, Node, Standpoint},
     ops::ActorNumber,
-    seen::{Roots, Seen, Tip},
+    places::Places,
+    seen::{Kept, Roots, Seen, Tip},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncline_protocol::ChangeHash;
@@ -15,69 +17,13 @@ pub const RECENT_CHANGES_MAX: u32 = 10_000;
 /// How many changes a room can hold: positions share a word with a flag, and the last number says "unknown".
 pub(in crate::engine) const POSITION_MAX: u32 = (u32::MAX >> 1) - 1;
 
-/// A change in the graph.
-#[derive(Clone, Debug)]
-pub(in crate::engine) struct Node {
-    pub(in crate::engine) hash: ChangeHash,
-    pub(in crate::engine) actor: ActorNumber,
-    pub(in crate::engine) seq: u32,
-    pub(in crate::engine) start_op: u32,
-    pub(in crate::engine) max_op: u32,
-    pub(super) deps: Deps,
-    /// What lies in its past.
-    pub(super) seen: Seen,
-}
-
-/// What a change depends on. One is so common that it gets no allocation of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Deps {
-    One(Dep),
-    Not1(Box<[Dep]>),
-}
-
-impl Deps {
-    pub(super) fn new(deps: Vec<Dep>) -> Self {
-        match deps[..] {
-            [dep] => Self::One(dep),
-            _ => Self::Not1(deps.into()),
-        }
-    }
-
-    pub(super) fn as_slice(&self) -> &[Dep] {
-        match self {
-            Self::One(dep) => std::slice::from_ref(dep),
-            Self::Not1(deps) => deps,
-        }
-    }
-}
-
-/// A dependency: its position, and whether it was a head until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Dep(pub(super) u32);
-
-impl Dep {
-    const UNKNOWN: u32 = POSITION_MAX + 1;
-
-    fn new(position: Option<u32>, was_head: bool) -> Self {
-        Self(position.unwrap_or(Self::UNKNOWN) << 1 | u32::from(was_head))
-    }
-
-    pub(super) fn position(self) -> Option<u32> {
-        let position = self.0 >> 1;
-        (position != Self::UNKNOWN).then_some(position)
-    }
-
-    pub(super) fn was_head(self) -> bool {
-        self.0 & 1 != 0
-    }
-}
-
 /// A change that no other depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) position: u32,
     pub(super) max_op: u32,
-    pub(super) tip: Tip,
+    /// What is not in the graph any more, if it is not recent.
+    kept: Option<Box<Kept>>,
 }
 
 /// The heads and the recent changes.
@@ -87,18 +33,30 @@ pub(in crate::engine) struct Graph {
     /// The position of the first change in `recent`.
     pub(super) front: u32,
     pub(super) recent: VecDeque<Node>,
-    /// The recent changes by the first eight bytes of their hashes, which others may share.
-    pub(super) by_prefix: BTreeSet<(u64, u32)>,
+    places: Places,
     /// The dependencies that lay further back than [`RECENT_CHANGES_MAX`] when the change at this position came.
     pub(super) distant_deps: BTreeMap<u32, Vec<ChangeHash>>,
-    /// The positions of each actor's recent changes.
-    by_actor: BTreeMap<ActorNumber, VecDeque<u32>>,
+    by_actor: BTreeMap<ActorNumber, Recent>,
     /// The heads of the part before the recent changes.
     roots: Roots,
+    totals: Totals,
 }
 
-/// What a change adds to what others have seen: a few nodes of a tree, about.
-const SEEN_BYTES: usize = 200;
+/// An actor's recent changes: the sequence number of the first, and where each stands.
+#[derive(Clone, Debug)]
+struct Recent {
+    first_seq: u32,
+    positions: VecDeque<u32>,
+}
+
+/// Sums over the recent changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    /// Those whose hashes begin with a zero byte.
+    landmarks: usize,
+    /// Bytes of memory besides what each takes in `recent`.
+    extra_bytes: usize,
+}
 
 impl Graph {
     /// How many changes the room holds.
@@ -117,15 +75,13 @@ impl Graph {
     }
 
     pub(in crate::engine) fn find(&self, hash: &ChangeHash) -> Option<u32> {
-        let prefix = prefix(hash);
-        let mut same = self.by_prefix.range((prefix, 0)..=(prefix, u32::MAX));
-        same.find(|(_, position)| self.node(*position).is_some_and(|node| node.hash == *hash))
-            .map(|&(_, position)| position)
+        let is_it = |position| self.node(position).is_some_and(|node| node.hash == *hash);
+        self.places.find(hash, is_it)
     }
 
     /// How many of the recent changes have hashes that begin with a zero byte: one in 256, where nobody sees to it.
     pub(in crate::engine) fn landmarks(&self) -> usize {
-        self.by_prefix.range(..(1 << 56, 0)).count()
+        self.totals.landmarks
     }
 
     pub(in crate::engine) fn node(&self, position: u32) -> Option<&Node> {
@@ -138,47 +94,63 @@ impl Graph {
         (node.seq == seq).then_some(node)
     }
 
-    /// The highest counter of a head or a recent change, or of what it stands on if it has no operations.
-    pub(in crate::engine) fn max_op_of(&self, hash: &ChangeHash) -> Option<u32> {
-        if let Some(head) = self.heads.get(hash) {
-            return Some(head.max_op);
-        }
-        self.node(self.find(hash)?).map(|node| node.max_op)
+    /// Looks up what a change with these dependencies stands on.
+    pub(in crate::engine) fn footing(&self, deps: &[ChangeHash]) -> Footing {
+        let mut max_op = 0;
+        let mut look_up = |hash: &ChangeHash| {
+            let known = self.locate(hash);
+            max_op = known.map_or(max_op, |(_, own)| own.max(max_op));
+            Dep::new(known.map(|(position, _)| position), false)
+        };
+        let deps = match deps {
+            [dep] => Deps::One(look_up(dep)),
+            _ => Deps::Not1(deps.iter().map(look_up).collect()),
+        };
+        Footing { deps, max_op }
     }
 
-    /// How far `start_op` lies above these dependencies; 0 if one of them is unknown here.
-    pub(super) fn gap(&self, deps: &[ChangeHash], start_op: u32) -> u32 {
-        let max_op = deps
-            .iter()
-            .try_fold(0, |max, dep| self.max_op_of(dep).map(|max_op| max.max(max_op)));
-        max_op.map_or(0, |max_op| (start_op - 1).saturating_sub(max_op))
+    /// Where a head or a recent change stands, and its highest counter, or that of what it stands on if it has no operations.
+    fn locate(&self, hash: &ChangeHash) -> Option<(u32, u32)> {
+        match self.find(hash) {
+            Some(position) => self.node(position).map(|node| (position, node.max_op)),
+            None => self.heads.get(hash).map(|head| (head.position, head.max_op)),
+        }
     }
 
     pub(in crate::engine) fn are_heads(&self, deps: &[ChangeHash]) -> bool {
         deps.len() == self.heads.len() && deps.iter().eq(self.heads.keys())
     }
 
-    /// What lies in the past of a change with these dependencies, all of which the graph knows.
+    /// What lies in the past of a change with these dependencies.
     ///
     /// It is put together out of what is known of the dependencies, so that its cost does not grow with what they have not seen.
-    pub(super) fn past(&self, deps: &[ChangeHash]) -> Seen {
-        if self.are_heads(deps) {
-            return Seen::all_before(self.next_position());
-        }
-        let unknown = || Tip::unknown(self.front);
-        Seen::united(self, deps.iter().map(|dep| self.tip(dep).unwrap_or_else(unknown)))
+    pub(super) fn stand(&self, deps: &[ChangeHash], footing: Footing) -> Standpoint {
+        let past = if self.are_heads(deps) {
+            Seen::all_before(self.next_position())
+        } else {
+            let known = footing.deps.as_slice().iter().zip(deps);
+            let tips = known.map(|(dep, hash)| dep.position().and_then(|position| self.tip(position, hash)));
+            Seen::united(self, tips.map(|tip| tip.unwrap_or_else(|| Tip::unknown(self.front))))
+        };
+        Standpoint { footing, past }
     }
 
     /// The first counter of this actor, which has `last_seq` changes, that does not lie in the past; nothing if that reaches
     /// beyond the recent changes.
-    pub(super) fn bound(&self, past: &Seen, actor: ActorNumber, last_seq: u32) -> Option<u32> {
+    pub(super) fn bound(&self, standpoint: &Standpoint, actor: ActorNumber, last_seq: u32) -> Option<u32> {
+        let past = &standpoint.past;
+        if standpoint.footing.deps.as_slice().is_empty() {
+            return Some(0);
+        }
         let recent = self.by_actor.get(&actor);
-        let first_seq = self
-            .first_recent_seq(actor)
-            .unwrap_or_else(|| last_seq.saturating_add(1));
-        let below = recent.map_or(0, |recent| recent.partition_point(|&position| past.is_before(position)));
+        let newest = recent.and_then(|recent| recent.positions.back());
+        if past.seq(actor) >= last_seq || newest.is_some_and(|newest| past.is_before(*newest)) {
+            return Some(u32::MAX);
+        }
+        let first_seq = recent.map_or_else(|| last_seq.saturating_add(1), |recent| recent.first_seq);
         let before = if past.is_before_or_at(self.front) {
-            first_seq.saturating_sub(1) + below as u32
+            let below = |recent: &Recent| recent.positions.partition_point(|&position| past.is_before(position));
+            first_seq.saturating_sub(1) + recent.map_or(0, below) as u32
         } else {
             0
         };
@@ -187,7 +159,7 @@ impl Graph {
             return Some(u32::MAX);
         }
         let next = (seen + 1).checked_sub(first_seq)?;
-        let position = *recent?.get(next as usize)?;
+        let position = *recent?.positions.get(next as usize)?;
         if past.is_uncertain(position) {
             return None;
         }
@@ -196,14 +168,17 @@ impl Graph {
 
     /// The position of a head or a recent change.
     pub(in crate::engine) fn position(&self, hash: &ChangeHash) -> Option<u32> {
-        let head = self.heads.get(hash).map(|head| head.position);
-        head.or_else(|| self.find(hash))
+        self.locate(hash).map(|(position, _)| position)
     }
 
     /// Where the log goes on for whoever has these changes and all that they stand on: the first position that is none of
     /// those. Nothing if that lies before the recent changes; changes that the graph does not know count for nothing.
-    pub(in crate::engine) fn first_unseen<'a>(&self, known: impl Iterator<Item = &'a ChangeHash>) -> Option<u32> {
-        let seen = Seen::united(self, known.filter_map(|hash| self.tip(hash)));
+    pub(in crate::engine) fn first_unseen<'a>(
+        &self,
+        known: impl Iterator<Item = &'a ChangeHash> + Clone,
+    ) -> Option<u32> {
+        let tips = known.filter_map(|hash| self.tip(self.position(hash)?, hash));
+        let seen = Seen::united(self, tips);
         let mut rest = (self.front..).zip(&self.recent);
         if !seen.is_before_or_at(self.front) {
             return None;
@@ -214,26 +189,18 @@ impl Graph {
 
     /// Where the change of this actor with this seq stands, if that is recent.
     pub(super) fn position_of(&self, actor: ActorNumber, seq: u32) -> Option<u32> {
-        let number = seq.checked_sub(self.first_recent_seq(actor)?)?;
-        self.by_actor.get(&actor)?.get(number as usize).copied()
+        let recent = self.by_actor.get(&actor)?;
+        let number = seq.checked_sub(recent.first_seq)?;
+        recent.positions.get(number as usize).copied()
     }
 
-    fn first_recent_seq(&self, actor: ActorNumber) -> Option<u32> {
-        let first = *self.by_actor.get(&actor)?.front()?;
-        self.node(first).map(|node| node.seq)
-    }
-
-    fn tip(&self, hash: &ChangeHash) -> Option<Tip> {
-        match self.heads.get(hash) {
-            Some(head) => Some(head.tip.clone()),
-            None => self.tip_at(self.find(hash)?),
+    /// The change that stands there and has this hash as something to stand on.
+    fn tip(&self, position: u32, hash: &ChangeHash) -> Option<Tip<'_>> {
+        if let Some(node) = self.node(position) {
+            return Some(node.tip(position));
         }
-    }
-
-    /// The recent change there as something to stand on.
-    pub(super) fn tip_at(&self, position: u32) -> Option<Tip> {
-        let node = self.node(position)?;
-        Some(Tip::change(position, node.actor, node.seq, node.seen.clone()))
+        let kept = self.heads.get(hash)?.kept.as_ref()?;
+        Some(kept.tip(position))
     }
 
     pub(super) fn roots(&self) -> &Roots {
@@ -259,39 +226,59 @@ impl Graph {
         Some(deps)
     }
 
-    /// Takes a change in; returns the heads that it replaced.
-    pub(super) fn push(&mut self, node: NewNode<'_>) -> Vec<(ChangeHash, Head)> {
+    /// Takes a change in; returns those of the heads that it replaced that are not recent, or may not be when it is taken back.
+    pub(super) fn push(&mut self, node: NewNode<'_>, standpoint: Standpoint) -> Vec<(ChangeHash, Head)> {
+        debug_assert_eq!(
+            standpoint.footing.deps,
+            self.footing(node.deps).deps,
+            "nothing has come or gone since"
+        );
         let position = self.next_position();
-        let seen = self.past(node.deps);
-        let mut replaced = Vec::new();
-        let mut deps = Vec::with_capacity(node.deps.len());
-        for hash in node.deps {
+        let (mut deps, mut old_heads) = (standpoint.footing.deps, Vec::new());
+        for (dep, hash) in deps.as_mut_slice().iter_mut().zip(node.deps) {
             let head = self.heads.remove(hash);
-            let found = head.as_ref().map(|head| head.position).or_else(|| self.find(hash));
-            if found.is_none_or(|found| position - found > RECENT_CHANGES_MAX) {
+            *dep = Dep::new(dep.position(), head.is_some());
+            let is_distant = dep.is_distant_from(position);
+            if is_distant {
                 self.distant_deps.entry(position).or_default().push(*hash);
             }
-            deps.push(Dep::new(found, head.is_some()));
-            replaced.extend(head.map(|head| (*hash, head)));
+            let is_old = |head: &Head| is_distant || head.position < self.front;
+            old_heads.extend(head.filter(is_old).map(|head| (*hash, self.kept(head))));
         }
-        self.heads.insert(
-            node.hash,
-            Head {
-                position,
-                max_op: node.max_op,
-                tip: Tip::change(position, node.actor, node.seq, seen.clone()),
-            },
-        );
         self.append(Node {
             hash: node.hash,
             actor: node.actor,
             seq: node.seq,
             start_op: node.start_op,
             max_op: node.max_op,
-            deps: Deps::new(deps),
-            seen,
+            deps,
+            seen: standpoint.past,
         });
-        replaced
+        self.heads.extend(self.head(position));
+        old_heads
+    }
+
+    /// The head with all that there is to know of it, for when it is not recent any more.
+    fn kept(&self, head: Head) -> Head {
+        let kept = || {
+            self.node(head.position)
+                .map(|node| Box::new(node.tip(head.position).kept()))
+        };
+        Head {
+            kept: head.kept.or_else(kept),
+            ..head
+        }
+    }
+
+    /// The recent change there as a head.
+    fn head(&self, position: u32) -> Option<(ChangeHash, Head)> {
+        let node = self.node(position)?;
+        let head = Head {
+            position,
+            max_op: node.max_op,
+            kept: None,
+        };
+        Some((node.hash, head))
     }
 
     /// Takes in the stored changes, the first of which stands at `front`, and the stored heads. Where the changes stand tells
@@ -307,59 +294,78 @@ impl Graph {
             rest.extend(were_heads.filter_map(|dep| dep.position()));
         }
         self.roots = Roots::stored(rest.into_iter().filter(|position| *position < front));
-        // All at once: one by one each would look for its place.
-        self.by_prefix = nodes.iter().map(|node| prefix(&node.hash)).zip(front..).collect();
+        self.places = Places::with_capacity(nodes.len());
         for node in nodes {
-            let tip = |dep: &Dep| {
-                let position = dep.position()?;
-                self.tip_at(position).or_else(|| self.roots.tip(position))
-            };
-            let unknown = || Tip::unknown(front);
             let deps = node.deps.as_slice().iter();
-            let seen = Seen::united(self, deps.map(|dep| tip(dep).unwrap_or_else(unknown)));
-            self.append_known(Node { seen, ..node });
+            let tip = |position| self.stored_tip(position);
+            let tips = deps.map(|dep| dep.position().map_or_else(|| Tip::unknown(front), tip));
+            let seen = Seen::united(self, tips);
+            self.append(Node { seen, ..node });
         }
         let head = |(position, max_op): (u32, u32)| {
-            let tip = self.tip_at(position).or_else(|| self.roots.tip(position));
+            let kept = (position < front).then(|| self.stored_tip(position).kept());
             Head {
                 position,
                 max_op,
-                tip: tip.unwrap_or_else(|| Tip::unknown(front)),
+                kept: kept.map(Box::new),
             }
         };
         self.heads = heads.into_iter().map(|(hash, stored)| (hash, head(stored))).collect();
     }
 
-    fn append(&mut self, node: Node) {
-        self.by_prefix.insert((prefix(&node.hash), self.next_position()));
-        self.append_known(node);
+    /// What stands there in a stored graph as something to stand on.
+    fn stored_tip(&self, position: u32) -> Tip<'_> {
+        let recent = self.node(position).map(|node| node.tip(position));
+        let tip = recent.or_else(|| self.roots.tip(position));
+        tip.unwrap_or_else(|| Tip::unknown(self.front))
     }
 
-    /// The newest change, which can be found already.
-    fn append_known(&mut self, node: Node) {
+    fn append(&mut self, node: Node) {
         let position = self.next_position();
-        self.by_actor.entry(node.actor).or_default().push_back(position);
+        self.places.insert(&node.hash, position);
+        self.totals.add(&node);
+        let new = || Recent {
+            first_seq: node.seq,
+            positions: VecDeque::new(),
+        };
+        let recent = self.by_actor.entry(node.actor).or_insert_with(new);
+        recent.positions.push_back(position);
         self.recent.push_back(node);
     }
 
-    /// Takes the newest change back, and the heads that it replaced in.
-    pub(super) fn pop(&mut self, replaced: Vec<(ChangeHash, Head)>) -> Option<Node> {
+    /// Takes the newest change back, and the heads that it replaced in: those that are still recent, and these.
+    pub(super) fn pop(&mut self, old_heads: Vec<(ChangeHash, Head)>) -> Option<Node> {
         let node = self.recent.pop_back()?;
         let position = self.next_position();
-        self.by_prefix.remove(&(prefix(&node.hash), position));
-        self.forget_position(node.actor, VecDeque::pop_back);
-        self.distant_deps.remove(&position);
+        self.forget(position, &node);
+        if let Some(recent) = self.by_actor.get_mut(&node.actor) {
+            recent.positions.pop_back();
+        }
+        self.forget_absent(node.actor);
         self.heads.remove(&node.hash);
-        self.heads.extend(replaced);
+        for dep in node.deps.as_slice().iter().filter(|dep| dep.was_head()) {
+            self.heads
+                .extend(dep.position().and_then(|position| self.head(position)));
+        }
+        self.heads.extend(old_heads);
         Some(node)
     }
 
-    fn forget_position(&mut self, actor: ActorNumber, which: fn(&mut VecDeque<u32>) -> Option<u32>) {
-        if let Some(recent) = self.by_actor.get_mut(&actor) {
-            which(recent);
-            if recent.is_empty() {
-                self.by_actor.remove(&actor);
-            }
+    /// Forgets what is noted of a change that stood there.
+    fn forget(&mut self, position: u32, node: &Node) {
+        self.places.remove(&node.hash, position);
+        self.totals.subtract(node);
+        self.distant_deps.remove(&position);
+    }
+
+    /// Forgets the actor if it has no recent changes any more.
+    fn forget_absent(&mut self, actor: ActorNumber) {
+        if self
+            .by_actor
+            .get(&actor)
+            .is_some_and(|recent| recent.positions.is_empty())
+        {
+            self.by_actor.remove(&actor);
         }
     }
 
@@ -371,53 +377,48 @@ impl Graph {
     fn trim_to(&mut self, front: u32) {
         while self.front < front {
             let Some(node) = self.recent.pop_front() else { return };
+            let position = self.front;
             let deps = node.deps.as_slice().iter().filter_map(|dep| dep.position());
-            self.roots.replace(deps, self.front, node.actor, node.seq);
-            self.by_prefix.remove(&(prefix(&node.hash), self.front));
-            self.forget_position(node.actor, VecDeque::pop_front);
-            self.distant_deps.remove(&self.front);
+            self.roots.replace(deps, position, node.actor, node.seq);
+            self.forget(position, &node);
+            if let Some(recent) = self.by_actor.get_mut(&node.actor) {
+                recent.positions.pop_front();
+                recent.first_seq = recent.first_seq.saturating_add(1);
+            }
+            self.forget_absent(node.actor);
+            if let Some(head) = self.heads.get_mut(&node.hash) {
+                head.kept = Some(Box::new(node.tip(position).kept()));
+            }
             self.front += 1;
         }
     }
 
+    /// Bytes of memory it takes, about. It is asked for all the time, so it walks over nothing.
     pub(super) fn memory_bytes(&self) -> usize {
-        let deps: usize = self
-            .recent
-            .iter()
-            .map(|node| match &node.deps {
-                Deps::One(_) => 0,
-                Deps::Not1(deps) => size_of_val(&**deps),
-            })
-            .sum();
-        let seen = self.recent.iter().filter(|node| !node.seen.is_plain()).count() * SEEN_BYTES;
-        let by_actor: usize = self.by_actor.values().map(|recent| 64 + recent.capacity() * 4).sum();
         self.recent.capacity() * size_of::<Node>()
-            + deps
-            + seen
-            + by_actor
-            + self.by_prefix.len() * 2 * size_of::<(u64, u32)>()
+            + self.totals.extra_bytes
+            + self.by_actor.len() * 2 * size_of::<(ActorNumber, Recent)>()
+            + self.recent.len() * 2 * size_of::<u32>()
+            + self.places.memory_bytes()
             + self.heads.len() * 2 * size_of::<(ChangeHash, Head)>()
-            + self
-                .distant_deps
-                .values()
-                .map(|deps| 64 + deps.len() * 32)
-                .sum::<usize>()
+            + self.distant_deps.len() * (64 + size_of::<ChangeHash>())
     }
 }
 
-/// A change about to become a [`Node`].
-pub(super) struct NewNode<'a> {
-    pub(super) hash: ChangeHash,
-    pub(super) actor: ActorNumber,
-    pub(super) seq: u32,
-    pub(super) start_op: u32,
-    pub(super) max_op: u32,
-    pub(super) deps: &'a [ChangeHash],
+impl Totals {
+    fn add(&mut self, node: &Node) {
+        self.landmarks += usize::from(is_landmark(node));
+        self.extra_bytes += node.extra_bytes();
+    }
+
+    fn subtract(&mut self, node: &Node) {
+        self.landmarks -= usize::from(is_landmark(node));
+        self.extra_bytes -= node.extra_bytes();
+    }
 }
 
-fn prefix(hash: &ChangeHash) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = hash.0;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+fn is_landmark(node: &Node) -> bool {
+    node.hash.0[0] == 0
 }
 
 #[cfg(test)]

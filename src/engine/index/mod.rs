@@ -4,16 +4,20 @@
 mod clock;
 mod codec;
 mod graph;
+mod node;
 mod ops;
+mod places;
 mod seen;
 
 pub use codec::IndexError;
 pub use graph::RECENT_CHANGES_MAX;
 pub(in crate::engine) use graph::{Graph, POSITION_MAX};
+pub(in crate::engine) use node::{Footing, Standpoint};
 pub(in crate::engine) use ops::{ActorNumber, GlobalOpId, Kind, KnownOp, Object, ObjectNumber, ROOT, Slot};
 
 use crate::engine::gate::{Action, Decoded, Key, ObjectType, OpId, Subject};
-use graph::{Head, NewNode};
+use graph::Head;
+use node::NewNode;
 use ops::Runs;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -43,6 +47,14 @@ pub struct Index {
     welcomes_foreign: bool,
     /// How to take back each of the newest changes.
     undo: VecDeque<Undo>,
+    sizes: Sizes,
+}
+
+/// What the tables of all actors hold together, and what their names, the keys and the subjects are long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sizes {
+    runs: usize,
+    name_bytes: usize,
 }
 
 /// One actor of the document.
@@ -68,7 +80,8 @@ struct Undo {
     max_op: u32,
     gap_ops: u64,
     actor_max_op: u32,
-    replaced_heads: Vec<(ChangeHash, Head)>,
+    /// Those of the heads that it replaced that the graph does not remember.
+    old_heads: Vec<(ChangeHash, Head)>,
 }
 
 impl Default for Index {
@@ -93,6 +106,7 @@ impl Default for Index {
             gap_ops: 0,
             welcomes_foreign: false,
             undo: VecDeque::new(),
+            sizes: Sizes::default(),
         }
     }
 }
@@ -121,14 +135,18 @@ impl Index {
     }
 
     /// Whether this subject may write with this actor.
-    pub(in crate::engine) fn may_write(&self, subject: &Subject, actor: &[u8]) -> bool {
-        self.welcomes_foreign || self.owner(actor).is_none_or(|owner| owner == subject)
+    pub(in crate::engine) fn may_write(&self, subject: &Subject, actor: ActorNumber) -> bool {
+        let owner = self.subjects.get(self.actors[actor as usize].owner as usize);
+        self.welcomes_foreign || owner.is_none_or(|owner| owner == subject)
     }
 
     /// The sequence number of the actor's newest change; 0 if it has none.
     pub fn last_seq(&self, actor: &[u8]) -> u32 {
-        self.actor_number(actor)
-            .map_or(0, |actor| self.actors[actor as usize].last_seq)
+        self.actor_number(actor).map_or(0, |actor| self.actor_last_seq(actor))
+    }
+
+    pub(in crate::engine) fn actor_last_seq(&self, actor: ActorNumber) -> u32 {
+        self.actors[actor as usize].last_seq
     }
 
     /// The highest counter of any operation.
@@ -143,13 +161,20 @@ impl Index {
 
     /// Whether it is one of the changes that the room holds and still has in its recent graph.
     pub fn contains_recent(&self, hash: &ChangeHash) -> bool {
-        self.graph.max_op_of(hash).is_some()
+        self.graph.position(hash).is_some()
     }
 
     /// Takes a change in: one that passed the gate, or one from our own log. It can be taken back with [`Index::rollback`].
     ///
     /// Operations whose object or element the index does not know are left out: only a log that is not the room's has any.
     pub fn admit(&mut self, change: &Decoded, subject: &Subject) {
+        let footing = self.graph.footing(change.deps());
+        let standpoint = self.graph.stand(change.deps(), footing);
+        self.admit_on(change, subject, standpoint);
+    }
+
+    /// As [`Index::admit`], for whom the gate has just said what the change stands on.
+    pub(in crate::engine) fn admit_on(&mut self, change: &Decoded, subject: &Subject, standpoint: Standpoint) {
         let (actors, subjects) = (self.actors.len() as u32, self.subjects.len() as u32);
         let actor = self.admit_actor(change.actor(), subject);
         let author = &mut self.actors[actor as usize];
@@ -162,49 +187,58 @@ impl Index {
             max_op: self.max_op,
             gap_ops: self.gap_ops,
             actor_max_op: author.max_op,
-            replaced_heads: Vec::new(),
+            old_heads: Vec::new(),
         };
         author.last_seq = change.seq();
         author.max_op = author.max_op.max(change.max_op());
         self.max_op = self.max_op.max(change.max_op());
         self.admitted_ops += change.ops.len() as u64;
-        let gap = self.graph.gap(change.deps(), change.start_op());
+        let gap = standpoint.gap(change.start_op());
         self.gap_ops = self.gap_ops.saturating_add(gap.into());
-        let replaced_heads = self.graph.push(NewNode {
+        let node = NewNode {
             hash: change.hash(),
             actor,
             seq: change.seq(),
             start_op: change.start_op(),
             max_op: change.max_op(),
             deps: change.deps(),
-        });
-        self.undo.push_back(Undo { replaced_heads, ..undo });
+        };
+        let old_heads = self.graph.push(node, standpoint);
+        self.undo.push_back(Undo { old_heads, ..undo });
+        let runs = self.actors[actor as usize].runs.0.len();
         self.admit_ops(actor, change);
+        self.sizes.runs += self.actors[actor as usize].runs.0.len() - runs;
     }
 
     /// Takes back every change admitted after `position`, which is not before the last [`Index::settle`].
     pub fn rollback(&mut self, position: Position) {
+        debug_assert_eq!(self.sizes, self.counted_sizes());
         while self.position() > position {
             let Some(undo) = self.undo.pop_back() else { return };
-            let Some(node) = self.graph.pop(undo.replaced_heads) else {
+            let Some(node) = self.graph.pop(undo.old_heads) else {
                 return;
             };
             let author = &mut self.actors[node.actor as usize];
             author.last_seq = node.seq - 1;
             author.max_op = undo.actor_max_op;
+            self.sizes.runs -= author.runs.0.len();
             author.runs.truncate(node.start_op);
+            self.sizes.runs += author.runs.0.len();
             author.objects.retain(|&object| object < undo.objects);
             self.max_op = undo.max_op;
             self.gap_ops = undo.gap_ops;
             self.objects.truncate(undo.objects as usize);
             self.elements.truncate(undo.elements as usize);
             for key in self.keys.drain(undo.keys as usize..) {
+                self.sizes.name_bytes -= key.len();
                 self.key_numbers.remove(&key);
             }
             for actor in self.actors.drain(undo.actors as usize..) {
+                self.sizes.name_bytes -= actor.id.len();
                 self.actor_numbers.remove(&actor.id);
             }
             for subject in self.subjects.drain(undo.subjects as usize..) {
+                self.sizes.name_bytes -= subject.0.len();
                 self.subject_numbers.remove(&subject);
             }
         }
@@ -218,6 +252,9 @@ impl Index {
         let keep = self.position().number() - position.number();
         while self.undo.len() as u64 > keep {
             self.undo.pop_front();
+        }
+        if self.undo.is_empty() {
+            self.undo = VecDeque::new();
         }
         self.graph.trim(position.number() as u32);
     }
@@ -235,37 +272,51 @@ impl Index {
         codec::decode(bytes)
     }
 
-    /// Bytes of memory it takes, about.
+    /// Bytes of memory it takes, about. It is asked for all the time, so it walks over nothing.
     pub fn memory_bytes(&self) -> usize {
-        let actors: usize = self.actors.iter().map(Actor::memory_bytes).sum();
-        let keys: usize = self.keys.iter().map(|key| NAME_BYTES + key.len()).sum();
-        let subjects: usize = self.subjects.iter().map(|subject| NAME_BYTES + subject.0.len()).sum();
-        let undo = self.undo.capacity() * size_of::<Undo>() + self.undo.len() * size_of::<(ChangeHash, Head)>();
+        let names = self.actors.len() + self.keys.len() + self.subjects.len();
+        // Half as much again for space that is set aside.
+        let runs = self.sizes.runs * size_of::<ops::Run>() * 3 / 2;
+        let objects = self.objects.len() * (size_of::<Object>() + size_of::<ObjectNumber>()) * 3 / 2;
         self.graph.memory_bytes()
-            + actors
-            + keys
-            + subjects
-            + self.objects.capacity() * size_of::<Object>()
+            + self.sizes.name_bytes
+            + names * NAME_BYTES
+            + self.actors.capacity() * size_of::<Actor>()
+            + runs
+            + objects
             + self.elements.capacity() * size_of::<GlobalOpId>()
-            + undo
+            + self.undo.capacity() * size_of::<Undo>()
+    }
+
+    /// What [`Sizes`] keeps count of, counted anew.
+    fn counted_sizes(&self) -> Sizes {
+        let actors = self.actors.iter().map(|actor| actor.id.len());
+        let keys = self.keys.iter().map(|key| key.len());
+        let subjects = self.subjects.iter().map(|subject| subject.0.len());
+        Sizes {
+            runs: self.actors.iter().map(|actor| actor.runs.0.len()).sum(),
+            name_bytes: actors.chain(keys).chain(subjects).sum(),
+        }
     }
 
     pub(in crate::engine) fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// For each of these actors the first counter that lies outside the past of a change with these dependencies: 0 for one
-    /// that the room does not know. Nothing if finding out takes the document.
-    pub(in crate::engine) fn bounds(&self, deps: &[ChangeHash], actors: &[Option<ActorNumber>]) -> Option<Vec<u32>> {
-        if deps.is_empty() {
-            return Some(vec![0; actors.len()]);
-        }
-        let past = self.graph.past(deps);
-        let bound = |actor: &Option<ActorNumber>| match *actor {
-            Some(actor) => self.graph.bound(&past, actor, self.actors[actor as usize].last_seq),
+    /// What a change with these dependencies has in its past.
+    pub(in crate::engine) fn stand(&self, deps: &[ChangeHash], footing: Footing) -> Standpoint {
+        self.graph.stand(deps, footing)
+    }
+
+    /// The first counter of this actor that lies outside the past of a change that stands there: 0 for one that the room does not
+    /// know. Nothing if finding out takes the document.
+    pub(in crate::engine) fn bound(&self, standpoint: &Standpoint, actor: Option<ActorNumber>) -> Option<u32> {
+        match actor {
+            Some(actor) => self
+                .graph
+                .bound(standpoint, actor, self.actors[actor as usize].last_seq),
             None => Some(0),
-        };
-        actors.iter().map(bound).collect()
+        }
     }
 
     pub(in crate::engine) fn actor_number(&self, id: &[u8]) -> Option<ActorNumber> {
@@ -334,12 +385,14 @@ impl Index {
             Some(&owner) => owner,
             None => {
                 let owner = self.subjects.len() as u32;
+                self.sizes.name_bytes += subject.0.len();
                 self.subjects.push(subject.clone());
                 self.subject_numbers.insert(subject.clone(), owner);
                 owner
             }
         };
         let (number, id) = (self.actors.len() as ActorNumber, Arc::<[u8]>::from(id));
+        self.sizes.name_bytes += id.len();
         self.actor_numbers.insert(id.clone(), number);
         self.actors.push(Actor {
             id,
@@ -353,7 +406,8 @@ impl Index {
     }
 
     fn admit_ops(&mut self, author: ActorNumber, change: &Decoded) {
-        let numbers: Vec<_> = change.actors.iter().map(|id| self.actor_number(id)).collect();
+        let others = change.actors.iter().skip(1).map(|id| self.actor_number(id));
+        let numbers: Vec<_> = std::iter::once(Some(author)).chain(others).collect();
         let global = |id: OpId| {
             Some(GlobalOpId {
                 counter: id.counter,
@@ -423,6 +477,7 @@ impl Index {
             return number;
         }
         let (number, key) = (self.keys.len() as u32, Arc::<str>::from(key));
+        self.sizes.name_bytes += key.len();
         self.keys.push(key.clone());
         self.key_numbers.insert(key, number);
         number
@@ -434,13 +489,3 @@ const HEAD: GlobalOpId = GlobalOpId { counter: 0, actor: 0 };
 
 /// A name in a list and in an ordered map beside it: two counted pointers, a number, the counts, and what a tree node wastes.
 const NAME_BYTES: usize = 2 * 16 + 4 + 16 + 16;
-
-impl Actor {
-    fn memory_bytes(&self) -> usize {
-        size_of::<Self>()
-            + NAME_BYTES
-            + self.id.len()
-            + self.runs.0.capacity() * size_of::<ops::Run>()
-            + self.objects.capacity() * size_of::<ObjectNumber>()
-    }
-}

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// How far a change may move the position before which everything is in its past; the next one moves on.
 const STEPS_MAX: u32 = 1_000;
+/// What a tree adds to those that it shares nodes with: a few nodes, about.
+const TREE_BYTES: usize = 200;
 /// Heads whose actor is not known any more have keys of their own in a [`Clock`], far above all actors.
 const NAMELESS: u32 = 1 << 31;
 
@@ -22,11 +24,21 @@ pub(in crate::engine) struct Seen {
     beyond: Clock,
 }
 
-/// A change that another stands on.
-#[derive(Clone, Debug)]
-pub(super) struct Tip {
+/// What a change adds to the past of those that stand on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tip<'a> {
     position: u32,
     /// Its actor, or a key of its own, and its sequence number; nothing if it is not known.
+    own: Option<(u32, u32)>,
+    before: u32,
+    uncertain_before: u32,
+    /// Nothing if that is empty or not known.
+    beyond: Option<&'a Clock>,
+}
+
+/// What there is to know of a change, kept when the change itself is not recent any more.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
     own: Option<(u32, u32)>,
     seen: Seen,
 }
@@ -44,20 +56,22 @@ impl Seen {
     }
 
     /// The past of a change that stands on all of `tips`.
-    pub(super) fn united(graph: &Graph, tips: impl Iterator<Item = Tip>) -> Self {
-        let mut tips: Vec<Tip> = tips.collect();
-        tips.sort_by_key(|tip| std::cmp::Reverse(tip.seen.before));
-        let mut all = tips.first().map_or_else(Self::default, |tip| tip.seen.clone());
-        for tip in &tips {
-            let before = all.before;
-            let is_beyond = |key: u32, seq: u32| match graph.position_of(key, seq) {
-                Some(position) => position >= before,
-                None => before < graph.front,
-            };
-            all.beyond = all.beyond.united(&tip.seen.beyond, &mut |key, seq| is_beyond(key, seq));
-            all.uncertain_before = all.uncertain_before.max(tip.seen.uncertain_before);
+    pub(super) fn united<'a>(graph: &Graph, tips: impl Iterator<Item = Tip<'a>> + Clone) -> Self {
+        let Some(most) = tips.clone().max_by_key(|tip| tip.before) else {
+            return Self::default();
+        };
+        let (mut all, before) = (most.seen(), most.before);
+        let mut is_beyond = |key: u32, seq: u32| match graph.position_of(key, seq) {
+            Some(position) => position >= before,
+            None => before < graph.front,
+        };
+        for tip in tips {
+            if let Some(beyond) = tip.beyond {
+                all.beyond.unite(beyond, &mut is_beyond);
+            }
+            all.uncertain_before = all.uncertain_before.max(tip.uncertain_before);
             match tip.own {
-                Some((key, seq)) if tip.position >= before => all.beyond = all.beyond.raised(key, seq),
+                Some((key, seq)) if tip.position >= before => all.beyond.raise(key, seq),
                 Some(_) => {}
                 None => all.uncertain_before = all.uncertain_before.max(tip.position),
             }
@@ -71,10 +85,8 @@ impl Seen {
         if self.before < graph.front && graph.roots().are_seen(self) {
             self.before = graph.front;
             let front = graph.front;
-            let kept = Clock::default().united(&self.beyond, &mut |key, seq| {
-                graph.position_of(key, seq).is_some_and(|position| position >= front)
-            });
-            self.beyond = kept;
+            self.beyond
+                .retain(&mut |key, seq| graph.position_of(key, seq).is_some_and(|position| position >= front));
         }
         for _ in 0..STEPS_MAX {
             let Some(node) = graph.node(self.before) else { break };
@@ -83,7 +95,7 @@ impl Seen {
                 break;
             }
             if seq == node.seq {
-                self.beyond = self.beyond.without(node.actor);
+                self.beyond.remove(node.actor);
             }
             self.before += 1;
         }
@@ -112,18 +124,20 @@ impl Seen {
         self.beyond.get(actor).unwrap_or(0)
     }
 
-    /// Whether nothing is beyond.
-    pub(super) fn is_plain(&self) -> bool {
-        self.beyond.is_empty()
+    /// Bytes of memory besides itself, about.
+    pub(super) fn extra_bytes(&self) -> usize {
+        if self.beyond.is_tree() { TREE_BYTES } else { 0 }
     }
 }
 
-impl Tip {
-    pub(super) fn change(position: u32, actor: ActorNumber, seq: u32, seen: Seen) -> Self {
+impl<'a> Tip<'a> {
+    pub(super) fn change(position: u32, own: Option<(u32, u32)>, seen: &'a Seen) -> Self {
         Self {
             position,
-            own: Some((actor, seq)),
-            seen,
+            own,
+            before: seen.before,
+            uncertain_before: seen.uncertain_before,
+            beyond: Some(&seen.beyond).filter(|beyond| !beyond.is_empty()),
         }
     }
 
@@ -132,8 +146,31 @@ impl Tip {
         Self {
             position: front,
             own: None,
-            seen: Seen::default(),
+            before: 0,
+            uncertain_before: 0,
+            beyond: None,
         }
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            before: self.before,
+            uncertain_before: self.uncertain_before,
+            beyond: self.beyond.cloned().unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn kept(&self) -> Kept {
+        Kept {
+            own: self.own,
+            seen: self.seen(),
+        }
+    }
+}
+
+impl Kept {
+    pub(super) fn tip(&self, position: u32) -> Tip<'_> {
+        Tip::change(position, self.own, &self.seen)
     }
 }
 
@@ -153,14 +190,13 @@ impl Roots {
     }
 
     /// The head there as something to stand on.
-    pub(super) fn tip(&self, position: u32) -> Option<Tip> {
+    pub(super) fn tip(&self, position: u32) -> Option<Tip<'_>> {
         self.0.get(&position).map(|own| Tip {
             position,
             own: Some(*own),
-            seen: Seen {
-                uncertain_before: position,
-                ..Seen::default()
-            },
+            before: 0,
+            uncertain_before: position,
+            beyond: None,
         })
     }
 

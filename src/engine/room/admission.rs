@@ -133,7 +133,7 @@ impl Pipeline {
         let mut unproven = false;
         let mut stop = None;
         for (number, change) in edit.changes.iter().enumerate() {
-            let verdict = gate::check(&self.index, document, &edit.subject, change, limits);
+            let (verdict, standpoint) = gate::weigh(&self.index, document, &edit.subject, change, limits);
             stop = match verdict {
                 Verdict::Known => continue,
                 _ if upkeep.document_is_full(limits.document_bytes_max) => {
@@ -167,7 +167,11 @@ impl Pipeline {
             if stop.is_some() {
                 break;
             }
-            self.index.admit(change, &edit.subject);
+            match standpoint {
+                // Whatever passes has one.
+                Some(standpoint) => self.index.admit_on(change, &edit.subject, standpoint),
+                None => self.index.admit(change, &edit.subject),
+            }
             fresh.push(number);
         }
         if stop.is_some() || unproven {
@@ -181,22 +185,24 @@ impl Pipeline {
     }
 
     /// Puts the admitted changes of an edit into the batch that gathers.
-    fn gather(&mut self, session: SessionId, edit: &Candidate, fresh: &[usize]) {
+    fn gather(&mut self, session: SessionId, edit: Candidate, fresh: &[usize]) {
         let batch = match &mut self.in_flight {
             // A repeated edit whose first copy is in flight is acknowledged with it.
             Some(in_flight) if fresh.is_empty() && self.gathering.entries.is_empty() => in_flight,
             Some(_) | None => &mut self.gathering,
         };
-        for change in fresh.iter().map(|number| &edit.changes[*number]) {
-            batch.bytes += change.bytes().len();
-            batch.links.push(Link {
-                hash: change.hash(),
-                deps: change.deps().to_vec(),
-            });
+        let mut fresh = fresh.iter().peekable();
+        for (number, change) in edit.changes.into_iter().enumerate() {
+            if fresh.next_if_eq(&&number).is_none() {
+                continue;
+            }
+            let (hash, deps, change) = change.into_parts();
+            batch.bytes += change.len();
+            batch.links.push(Link { hash, deps });
             batch.entries.push(Entry {
                 session,
                 subject: edit.subject.clone(),
-                change: change.bytes().clone(),
+                change,
             });
         }
         batch.acks.push((session, edit.id));
@@ -343,9 +349,11 @@ impl Room {
         live.pipeline.index.welcome_foreign(welcomes);
         match live.pipeline.weigh(member, &edit, &live.upkeep, limits, looked) {
             Weighed::Admitted { fresh } => {
-                live.pipeline.gather(session, &edit, &fresh);
                 live.upkeep.edited(now);
                 self.release_waiting(&edit, &fresh);
+                if let Phase::Live(live) = &mut self.phase {
+                    live.pipeline.gather(session, edit, &fresh);
+                }
             }
             Weighed::Unproven { fresh } => match live.upkeep.base() {
                 Some(base) => {

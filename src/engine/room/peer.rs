@@ -430,11 +430,11 @@ impl Live {
             Source::Snapshot { .. } if has_all && !told.reads_whole => Source::log(self.log_start),
             source => source,
         };
-        let mut known = told.heads.iter().chain(&told.shared);
+        let known = told.heads.iter().chain(&told.shared);
         if !known.clone().any(|hash| graph.position(hash).is_some()) {
             return from_nothing();
         }
-        let Some(position) = graph.first_unseen(&mut known) else {
+        let Some(position) = graph.first_unseen(known) else {
             return from_nothing();
         };
         let position = Position::new(position.into());

@@ -5,6 +5,8 @@
 //! changes no metadata and needs no space, and each record begins in a sector of its own, so that no later write touches one
 //! that was synced.
 //!
+//! Records go past the system's cache, straight to the disk, where that can be done: nobody reads them before the next start.
+//!
 //! A record counts if its checksum is right, it carries the lap of the file's head, and its number follows. The lap is drawn at random
 //! whenever the journal starts over: nothing from before, and nothing that somebody put into a value, passes for a record.
 //! One flipped bit is put right. What breaks off at the end was never acknowledged; if a later record lies behind it, or the tally or
@@ -21,10 +23,14 @@ use std::{
     path::Path,
 };
 
+mod direct;
 mod note;
 mod record;
 
-use self::record::{RECORD_HEAD_BYTES, record, write_record};
+use self::{
+    direct::Direct,
+    record::{RECORD_HEAD_BYTES, record, write_record},
+};
 
 pub(super) use self::note::{Given, Note};
 
@@ -50,6 +56,8 @@ pub(super) struct Journal {
     end: u64,
     /// How far the file is filled.
     length: u64,
+    /// The same file, for records.
+    direct: Direct,
     encoded: Vec<u8>,
 }
 
@@ -175,11 +183,13 @@ impl Journal {
             .write(true)
             .open(directory.join(Self::FILE))?;
         let length = file.metadata()?.len();
+        let direct = Direct::open(&directory.join(Self::FILE));
         let mut journal = Self {
             file,
             lap: 0,
             end: RECORDS_AT,
             length,
+            direct,
             encoded: Vec::new(),
         };
         if length < STEP_BYTES {
@@ -250,7 +260,9 @@ impl Journal {
     pub(super) fn append(&mut self, batch: &Batch, number: u64) -> io::Result<()> {
         self.encoded.clear();
         write_record(&mut self.encoded, batch, self.lap, number);
-        self.file.write_all_at(&self.encoded, self.end)?;
+        if !self.direct.write(&self.encoded, self.end)? {
+            self.file.write_all_at(&self.encoded, self.end)?;
+        }
         self.end += sectors(self.encoded.len()) as u64;
         // A large one is rare, and not to be kept in memory.
         self.encoded.shrink_to(STEP_BYTES as usize);

@@ -120,14 +120,14 @@ impl Writer {
     /// # Errors
     /// `Busy` or `Closed`, with the work; `done` has then not been called.
     pub fn try_submit(&self, work: Work) -> Result<(), Refused> {
-        let mut queue = self.shared.queue();
+        let queue = self.shared.queue();
         if queue.closed {
             return Err(Refused::Closed(work));
         }
         if !queue.has_room(&work) {
             return Err(Refused::Busy(work));
         }
-        self.shared.push(&mut queue, work);
+        self.shared.push(queue, work);
         Ok(())
     }
 
@@ -138,12 +138,13 @@ impl Writer {
     pub fn submit(&self, work: Work) -> Result<(), Refused> {
         let mut queue = self.shared.queue();
         while !queue.closed && !queue.has_room(&work) {
+            queue.submitters_wait = true;
             queue = self.shared.taken.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         if queue.closed {
             return Err(Refused::Closed(work));
         }
-        self.shared.push(&mut queue, work);
+        self.shared.push(queue, work);
         Ok(())
     }
 
@@ -224,6 +225,9 @@ struct Queue {
     work: VecDeque<Work>,
     bytes: usize,
     closed: bool,
+    /// Who waits, for work and for room: a call into the system wakes them, which nobody needs who is awake.
+    writer_waits: bool,
+    submitters_wait: bool,
 }
 
 impl Queue {
@@ -254,11 +258,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, queue: &mut Queue, work: Work) {
+    fn push(&self, mut queue: MutexGuard<'_, Queue>, work: Work) {
         queue.bytes += work.batch.bytes();
         queue.work.push_back(work);
-        self.count(queue);
-        self.given.notify_one();
+        self.count(&queue);
+        let waits = std::mem::take(&mut queue.writer_waits);
+        // Who is woken before would only wait for the lock.
+        drop(queue);
+        if waits {
+            self.given.notify_one();
+        }
     }
 
     fn count(&self, queue: &Queue) {
@@ -305,14 +314,20 @@ impl Commit {
         }
         let mut queue = shared.queue();
         while queue.work.is_empty() && !queue.closed && !matches!(self.state, State::Full) {
+            queue.writer_waits = true;
             queue = shared.given.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        queue.writer_waits = false;
         if queue.work.is_empty() && queue.closed {
             return None;
         }
         let group = queue.take();
         shared.count(&queue);
-        shared.taken.notify_all();
+        let wait = std::mem::take(&mut queue.submitters_wait);
+        drop(queue);
+        if wait {
+            shared.taken.notify_all();
+        }
         Some(group)
     }
 

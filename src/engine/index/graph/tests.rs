@@ -1,6 +1,7 @@
 //! What the graph says of the past of a change is what a walk over all changes finds out.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// The same numbers in every run.
 struct Numbers(u64);
@@ -23,6 +24,10 @@ struct Case {
     changes: Vec<(ChangeHash, ActorNumber, u32, u32)>,
     /// Of each change the positions of all that it stands on, at whatever remove.
     pasts: Vec<BTreeSet<u32>>,
+    /// Of each change the positions that it names.
+    deps: Vec<Vec<u32>>,
+    /// How many of the first bytes are zero in all hashes.
+    same_bytes: usize,
     undo: Vec<Vec<(ChangeHash, Head)>>,
     last_seqs: BTreeMap<ActorNumber, u32>,
 }
@@ -34,6 +39,8 @@ impl Case {
             numbers: Numbers(seed),
             changes: Vec::new(),
             pasts: Vec::new(),
+            deps: Vec::new(),
+            same_bytes: seed as usize % 3 * 4,
             undo: Vec::new(),
             last_seqs: BTreeMap::new(),
         }
@@ -83,43 +90,84 @@ impl Case {
 
     fn push(&mut self, actor: ActorNumber) {
         let deps = self.deps(Some(actor));
+        self.pasts.push(self.union(&deps));
+        self.push_on(actor, deps);
+    }
+
+    fn push_on(&mut self, actor: ActorNumber, deps: Vec<u32>) {
         let position = self.changes.len() as u32;
         let number = self.undo.len() as u64 + self.changes.len() as u64 * 1_000 + self.numbers.below(1 << 30) as u64;
         let mut hash = [0; 32];
         hash[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        hash[..self.same_bytes].fill(0);
         hash[8..12].copy_from_slice(&position.to_be_bytes());
         let (hash, start_op) = (ChangeHash(hash), 1 + position * 3);
         let seq = self.last_seqs.entry(actor).or_insert(0);
         *seq += 1;
         let hashes: Vec<_> = deps.iter().map(|dep| self.hash(*dep)).collect();
-        self.pasts.push(self.union(&deps));
-        self.undo.push(self.graph.push(NewNode {
+        self.deps.push(deps);
+        let node = NewNode {
             hash,
             actor,
             seq: self.last_seqs[&actor],
             start_op,
             max_op: start_op + 2,
             deps: &hashes,
-        }));
+        };
+        let standpoint = self.graph.stand(&hashes, self.graph.footing(&hashes));
+        self.undo.push(self.graph.push(node, standpoint));
         self.changes.push((hash, actor, self.last_seqs[&actor], start_op));
     }
 
     fn pop(&mut self) {
         if let (Some(replaced), Some((_, actor, seq, _))) = (self.undo.pop(), self.changes.pop()) {
             self.pasts.pop();
+            self.deps.pop();
             self.graph.pop(replaced);
             self.last_seqs.insert(actor, seq - 1);
         }
+    }
+
+    /// Holds all that can be looked up against what there ever was.
+    fn check_tables(&self, seed: u64) {
+        let graph = &self.graph;
+        let named: BTreeSet<u32> = self.deps.iter().flatten().copied().collect();
+        let mut totals = Totals::default();
+        for (position, (hash, actor, seq, start_op)) in (0..).zip(&self.changes) {
+            let is_recent = position >= graph.front;
+            let is_head = !named.contains(&position);
+            let known = (is_recent || is_head).then_some((position, start_op + 2));
+            assert_eq!(graph.locate(hash), known, "seed {seed}, {position}");
+            assert_eq!(graph.find(hash), is_recent.then_some(position), "seed {seed}");
+            assert_eq!(graph.heads.contains_key(hash), is_head, "seed {seed}, {position}");
+            let of_actor = graph.position_of(*actor, *seq);
+            assert_eq!(of_actor, is_recent.then_some(position), "seed {seed}");
+            if let Some(node) = graph.node(position) {
+                let deps: Vec<u32> = node.deps.as_slice().iter().filter_map(|dep| dep.position()).collect();
+                let mut named = self.deps[position as usize].clone();
+                // What was not recent any more when it came is not known.
+                named.retain(|dep| *dep >= graph.front || deps.contains(dep));
+                assert_eq!(deps, named, "seed {seed}, {position}");
+                totals.add(node);
+            }
+        }
+        assert_eq!(graph.heads.len(), self.changes.len() - named.len(), "seed {seed}");
+        assert_eq!(graph.totals, totals, "seed {seed}");
+        assert_eq!(
+            graph.landmarks(),
+            graph.recent().filter(|node| node.hash.0[0] == 0).count()
+        );
     }
 
     /// Asks for a past, and holds it against the walk and against the truth. Whether it was known.
     fn check(&mut self, seed: u64) -> bool {
         let deps = self.deps(None);
         let hashes: Vec<_> = deps.iter().map(|dep| self.hash(*dep)).collect();
-        if deps.is_empty() || hashes.iter().any(|hash| self.graph.max_op_of(hash).is_none()) {
+        if deps.is_empty() || hashes.iter().any(|hash| self.graph.position(hash).is_none()) {
             return false;
         }
-        let (past, truth) = (self.graph.past(&hashes), self.union(&deps));
+        let past = self.graph.stand(&hashes, self.graph.footing(&hashes));
+        let truth = self.union(&deps);
         let walked = walk(&self.graph, &deps);
         let mut known = true;
         for (&actor, &last_seq) in &self.last_seqs {
@@ -174,6 +222,7 @@ fn pasts_are_what_a_walk_finds() {
         let trims = seed % 3 > 0;
         let mut can_pop = 0;
         for _ in 0..steps {
+            case.check_tables(seed);
             match case.numbers.below(40) {
                 0 if can_pop > 0 => (0..=case.numbers.below(can_pop)).for_each(|_| case.pop()),
                 1 if trims => {
@@ -194,6 +243,43 @@ fn pasts_are_what_a_walk_finds() {
         }
     }
     assert!(known > asked / 2 && asked > 5_000, "{known} of {asked} pasts are known");
+}
+
+/// A head may go out of the recent changes, be replaced, and come back when what replaced it is taken back.
+#[test]
+fn a_head_that_is_not_recent_comes_back() {
+    for is_trimmed_first in [false, true] {
+        let mut case = Case::new(1);
+        let push = |case: &mut Case, actor: ActorNumber, deps: &[u32]| {
+            case.push_on(actor, deps.to_vec());
+            case.changes.len() as u32 - 1
+        };
+        let old = push(&mut case, 0, &[]);
+        let mut newest = push(&mut case, 1, &[]);
+        for _ in 0..RECENT_CHANGES_MAX + 20 {
+            newest = push(&mut case, 1, &[newest]);
+        }
+        let before: Vec<_> = case.graph.heads.keys().copied().collect();
+        for deps in [vec![old], vec![old, newest]] {
+            if is_trimmed_first {
+                case.graph.trim(newest - 5);
+            }
+            push(&mut case, 2, &deps);
+            case.graph.trim(newest - 5);
+            assert!(case.graph.front > old);
+            case.pop();
+            case.check_tables(1);
+            assert!(case.graph.heads.keys().eq(&before));
+            let past = case
+                .graph
+                .stand(&[case.hash(old)], case.graph.footing(&[case.hash(old)]));
+            assert_eq!(
+                case.graph.bound(&past, 0, 1),
+                Some(u32::MAX),
+                "the past is known as before"
+            );
+        }
+    }
 }
 
 /// Walks from the newest change down, until every head of what is left is known to lie in the past: of each actor the first
