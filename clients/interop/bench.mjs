@@ -9,7 +9,7 @@ import { Repo } from "@automerge/automerge-repo";
 import { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket";
 import * as Automerge from "@automerge/automerge";
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { createRequire } from "node:module";
 import { loadavg, tmpdir } from "node:os";
@@ -22,7 +22,7 @@ const RUNS = Number(process.env.RUNS ?? 3);
 /** No run begins later, and nothing is waited for longer. */
 const MINUTES = Number(process.env.MINUTES ?? 20);
 const PATIENCE_MS = Number(process.env.PATIENCE_S ?? 120) * 1_000;
-/** How long the server is looked at after the edits. */
+/** How long the server is looked at before the edits, and after them. */
 const QUIET_MS = 5_000;
 /**
  * It has nothing more to do when it has taken no more processor time than this in each of so many seconds: Syncline gives a document
@@ -67,6 +67,12 @@ async function freePort() {
 function processorMs(pid) {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
   return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+/** The same of the threads that it has now, exact to less than a microsecond. */
+function threadsMs(pid) {
+  const threads = readdirSync(`/proc/${pid}/task`);
+  return threads.reduce((sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0]) / 1e6, 0);
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -175,6 +181,9 @@ async function measure(name, saved) {
     const all = () => readers.every((reader) => reader.heads().join() === mine.heads().join());
     const type = () => mine.change((draft) => Automerge.splice(draft, ["text"], 0, 0, "y"));
     await settled(child.pid);
+    const resting = threadsMs(child.pid);
+    await pause(QUIET_MS);
+    const restPerMs = (threadsMs(child.pid) - resting) / QUIET_MS;
     const apart = await during(async () => {
       for (let edit = 0; edit < EDITS; edit += 1) {
         type();
@@ -187,6 +196,7 @@ async function measure(name, saved) {
     }, EDITS);
     const later = await during(() => pause(QUIET_MS), 1);
     figures["one by one: CPU µs per edit and reader"] = (apart.cpu * 1_000) / READERS;
+    figures["of it what it takes at rest in that time"] = (restPerMs * apart.time * 1_000) / READERS;
     figures["one by one: ms until all have it"] = apart.time;
     figures["at once: CPU µs per edit and reader"] = (together.cpu * 1_000) / READERS;
     figures["at once: ms until all have all"] = together.time * EDITS;

@@ -25,7 +25,8 @@ use syncline::server::config::{Config, ConfigError, Flag};
 /// `syncline key --alg HS256 >> syncline.toml`, then `syncline serve`, and `syncline token` makes tokens for clients.
 ///
 /// Every setting can be given as a flag, as an environment variable (`SYNCLINE_LISTEN`, `SYNCLINE_LIMITS_FRAME_BYTES_MAX`,
-/// ...) or in syncline.toml; a flag wins over a variable, a variable over the file. syncline.example.toml lists them all.
+/// ...) or in syncline.toml; a flag wins over a variable, a variable over the file. syncline.example.toml lists them all. A variable
+/// that looks like one of these and is none is refused.
 #[derive(Debug, Parser)]
 #[command(name = "syncline", version, verbatim_doc_comment, arg_required_else_help = true)]
 struct Arguments {

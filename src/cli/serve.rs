@@ -12,7 +12,7 @@ use syncline::server::{
 /// Serve documents, until Ctrl-C or SIGTERM
 ///
 /// Prints one line, `listening on http://ADDRESS`, when it is ready. Logs go to standard error. Replaced key and certificate
-/// files are taken over within seconds, or at once on SIGHUP.
+/// files, and keys changed in the configuration file, are taken over within seconds, or at once on SIGHUP.
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
     /// The IP address and port to listen on; port 0 picks a free one [env: SYNCLINE_LISTEN] [default: 127.0.0.1:4400]

@@ -26,6 +26,8 @@ pub enum Switch {
     AckBeforeWrite,
     /// Edits are acknowledged when they are written, without the fsync.
     AckBeforeSync,
+    /// The store's journal is cut while the log that holds its batches is not durable yet.
+    JournalCutEarly,
     /// Edits that are refused are acknowledged.
     AckRefused,
     /// A snapshot lies in the store with its last byte changed.
@@ -72,6 +74,7 @@ impl Switch {
         match self {
             Self::AckBeforeWrite => "ack_before_write",
             Self::AckBeforeSync => "ack_before_sync",
+            Self::JournalCutEarly => "journal_cut_early",
             Self::AckRefused => "ack_refused",
             Self::BadSnapshot => "bad_snapshot",
             Self::SnapshotUnread => "snapshot_unread",

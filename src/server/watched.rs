@@ -1,4 +1,4 @@
-//! Files that are taken over when they are replaced, without a restart: the certificate, the keys.
+//! Files that are taken over when they are replaced, without a restart: the certificate, the keys, the configuration that names these.
 //!
 //! Whoever follows looks at them every few seconds, and at once when the operator asks for it.
 
@@ -31,6 +31,15 @@ impl Watched {
             found: taken.clone(),
             taken,
         }
+    }
+
+    /// These files, too, as they are now.
+    pub fn and(mut self, paths: Vec<PathBuf>) -> Self {
+        let found = fingerprint(&paths);
+        self.taken.extend(found.iter().copied());
+        self.found.extend(found);
+        self.paths.extend(paths);
+        self
     }
 
     /// Waits until the files have changed, or somebody asks for them to be read.

@@ -6,8 +6,8 @@ use crate::{
 };
 use bytes::Bytes;
 use jsonwebtoken::{EncodingKey, Header};
-use std::{thread::sleep, time::Duration};
-use syncline::server::clock::Clock;
+use std::{collections::BTreeMap, thread::sleep, time::Duration};
+use syncline::server::{clock::Clock, config::Config};
 use syncline_protocol::native::{Capability, ClientMessage, ClosedCode, ServerMessage};
 
 pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
@@ -302,6 +302,29 @@ fn h7_a_rotated_key_is_taken_over_and_a_broken_one_is_not() {
         "[[auth.keys]]\nkid = 'app'\nalg = 'HS256'\nsecret_file = '{}'\n",
         file.display()
     ));
+    check_rotation(&server, write);
+}
+
+#[test]
+fn h7_a_key_in_the_configuration_is_rotated_like_one_in_a_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("syncline.toml");
+    let data = directory.path().join("data").display().to_string();
+    let write = |secret: &str| {
+        let text = format!("listen = '127.0.0.1:0'\ndata = '{data}'\nauth.secret = '{secret}'\n");
+        // At once, as an editor does: half of it would be another error.
+        let written = directory.path().join("written");
+        std::fs::write(&written, text).expect("a file");
+        std::fs::rename(&written, &file).expect("a file");
+    };
+    write(SECRET);
+    let config = Config::load(Some(&file), &BTreeMap::new(), &[]).expect("a configuration");
+    let place = tempfile::tempdir().expect("a directory");
+    check_rotation(&TestServer::start_as(config, place), write);
+}
+
+/// Has `write` give another secret, a bad one first.
+fn check_rotation(server: &TestServer, write: impl Fn(&str)) {
     let code = |secret: &str| {
         let mut peer = Peer::silent(server.address);
         peer.hello(Some(&signed(secret, "anna", &[("**", "write")], LONG_S)), Vec::new());
@@ -318,7 +341,7 @@ fn h7_a_rotated_key_is_taken_over_and_a_broken_one_is_not() {
         }
     };
     const NEXT: &str = "the next secret, which has more than 32 bytes";
-    let mut anna = writer(&server, "anna");
+    let mut anna = writer(server, "anna");
     assert_eq!((code(SECRET), code(NEXT)), (None, Some(4401)));
 
     write("too short");

@@ -38,6 +38,11 @@ impl TestServer {
         let data = directory.path().display();
         let text = format!("listen = '127.0.0.1:0'\ndata = '{data}'\n{text}");
         let config = Config::from_text(&text, &BTreeMap::new(), &[]).expect("a configuration");
+        Self::start_as(config, directory)
+    }
+
+    /// Starts with `config`, whose data lie in `directory`.
+    pub(crate) fn start_as(config: Config, directory: TempDir) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .enable_all()

@@ -46,6 +46,7 @@ const ROWS: &[&Row] = &[
     &durability::kill::ROW,
     &durability::syscalls::ROW,
     &durability::power::ROW,
+    &durability::churn::ROW,
     &durability::disk::FULL,
     &durability::disk::SYNC,
     &durability::flips::ROW,
@@ -114,6 +115,8 @@ fn main() -> ExitCode {
                 plan.soak = Some(Duration::from_secs(60 * minutes));
             }
             "--bite" => biting = true,
+            // A row starts this program itself.
+            durability::churn::ARGUMENT => return durability::churn::churn(&value()),
             "--binary" => plan.program.path = PathBuf::from(value()),
             other => panic!("unknown argument {other}"),
         }

@@ -1,4 +1,4 @@
-//! What a synced append costs on this disk: the least that a durable edit can take.
+//! What a synced append costs on this disk, made as anybody would: through the system's cache.
 
 use crate::{
     clock::{ms_since, now},

@@ -1,6 +1,6 @@
 //! The keys that tokens are checked with, by `kid`; each for exactly one algorithm.
 
-use crate::server::config::{Algorithm, AuthConfig, KeyConfig, KeyMaterial};
+use crate::server::config::{Algorithm, AuthConfig, ConfigError, KeyConfig, KeyMaterial};
 use jsonwebtoken::{
     DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
@@ -23,6 +23,9 @@ pub enum KeyError {
          to try things out without tokens, `syncline serve --dev`"
     )]
     None,
+    /// The configuration that names them cannot be read again.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file cannot be read.
     #[error("key '{kid}': {path}: {error}")]
     Unreadable {

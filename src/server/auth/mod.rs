@@ -9,7 +9,7 @@ pub use keys::{KeyError, read_material};
 use crate::{
     engine::grant::Grant,
     server::{
-        config::{AuthConfig, Config},
+        config::{AuthConfig, Config, Source},
         metrics::{Metrics, Reloaded},
         watched::Watched,
     },
@@ -18,7 +18,10 @@ use claims::Claims;
 use jsonwebtoken::errors::ErrorKind;
 use keys::{Key, Keys};
 use prometheus_client::encoding::EncodeLabelValue;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
 use tokio::sync::watch;
 
 /// How far an issuer's clock may run ahead of ours before its `nbf` counts as the future. `exp` has no leeway: the instant
@@ -41,6 +44,8 @@ pub enum Verifier {
 #[derive(Debug)]
 pub struct TokenVerifier {
     config: AuthConfig,
+    /// Where the keys stand, or are named.
+    source: Option<Source>,
     /// Replaced when the files are.
     keys: RwLock<Arc<Keys>>,
     watched: Mutex<Option<Watched>>,
@@ -94,18 +99,20 @@ impl Verifier {
         if config.dev {
             return Ok(Self::Development);
         }
-        let files = config.auth.files();
+        let source = config.source.clone();
+        let files: Vec<PathBuf> = source.iter().map(Source::file).chain(config.auth.files()).collect();
         let watched = (!files.is_empty()).then(|| Watched::new(files));
         Ok(Self::Tokens(Box::new(TokenVerifier {
             config: config.auth.clone(),
+            source,
             keys: RwLock::new(Arc::new(Keys::read(&config.auth)?)),
             watched: Mutex::new(watched),
             token_bytes_max: usize::try_from(config.limits.token_bytes_max).unwrap_or(usize::MAX),
         })))
     }
 
-    /// Takes over new key files as they come, for ever. Files that cannot be used are logged once and the old keys kept.
-    /// Sessions that are in stay until their tokens expire.
+    /// Takes over new keys as they come, for ever: in their files, and in the one of the configuration, of which nothing else is
+    /// taken over. Files that cannot be used are logged once and the old keys kept. Sessions that are in stay until their tokens expire.
     pub async fn follow(&self, mut asked: watch::Receiver<u64>, metrics: &Metrics) {
         let Self::Tokens(verifier) = self else { return };
         let watched = verifier.watched.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -113,12 +120,12 @@ impl Verifier {
         let mut last_error = None;
         loop {
             watched.changed(&mut asked).await;
-            match Keys::read(&verifier.config) {
-                Ok(keys) => {
+            match verifier.read_again() {
+                Ok((keys, files)) => {
                     tracing::info!(keys = keys.len(), "keys replaced");
                     metrics.reloaded(Reloaded::Keys, true);
                     *verifier.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-                    watched.taken();
+                    watched = files;
                     last_error = None;
                 }
                 // A file may be half written: looked at again, whether or not it changes.
@@ -145,6 +152,17 @@ impl Verifier {
 }
 
 impl TokenVerifier {
+    /// The keys as they are configured now, and the files to follow from here on. These are looked at before they are read.
+    fn read_again(&self) -> Result<(Keys, Watched), KeyError> {
+        let watched = Watched::new(self.source.iter().map(Source::file).collect());
+        let config = match &self.source {
+            Some(source) => source.read()?.auth,
+            None => self.config.clone(),
+        };
+        let watched = watched.and(config.files());
+        Ok((Keys::read(&config)?, watched))
+    }
+
     /// The grant in `token`, at `now_ms` in unix milliseconds.
     pub fn verify(&self, token: &str, now_ms: u64) -> Result<Grant, AuthError> {
         if token.len() > self.token_bytes_max {

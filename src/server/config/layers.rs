@@ -3,9 +3,16 @@
 //! Every key has a variable: `SYNCLINE_`, the key in capitals, `_` for `.`; lists are separated by commas. Only
 //! `[[auth.keys]]`, a list of tables, can stand in the file alone.
 
-use super::{ConfigError, settings::Settings};
+use super::{
+    ConfigError,
+    settings::Settings,
+    variables::{meant, variable},
+};
 use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value};
+
+/// As if the variable that names the file set a key, too.
+const PATH_KEY: &str = "config";
 
 /// A value given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +59,9 @@ impl Layered {
                 &mut sources,
             );
         }
-        for key in keys(&table, "") {
+        let keys = keys(&table, "");
+        refuse_misspelt(environment, &keys)?;
+        for key in keys {
             let variable = variable(&key);
             if let Some(text) = environment.get(&variable) {
                 set(&mut table, &key, text, Source::Variable(variable), &mut sources)?;
@@ -72,9 +81,17 @@ impl Layered {
     }
 }
 
-/// The variable that sets `key`.
-pub(super) fn variable(key: &str) -> String {
-    format!("SYNCLINE_{}", key.replace('.', "_").to_uppercase())
+/// A limit that was to be set and is not would be noticed when it is too late.
+fn refuse_misspelt(environment: &BTreeMap<String, String>, keys: &[String]) -> Result<(), ConfigError> {
+    let of_the_file = PATH_KEY.to_owned();
+    let known: Vec<String> = keys.iter().cloned().chain([of_the_file]).collect();
+    let misspelt = environment.keys().find_map(|name| Some((name, meant(name, &known)?)));
+    misspelt.map_or(Ok(()), |(name, meant)| {
+        Err(ConfigError::Value {
+            place: name.clone(),
+            text: format!("no key has this variable; {meant} is the one most like it"),
+        })
+    })
 }
 
 /// Parses a file; the error names the line.

@@ -1,4 +1,4 @@
-//! The configuration, checked once at the start: from here on every value is of a type that cannot be wrong.
+//! The configuration, checked once at the start: from here on every value is of a type that cannot be wrong. Only the keys are read again.
 //!
 //! Precedence: flag, then environment variable, then file, then default. `syncline.example.toml` lists every key.
 
@@ -6,6 +6,7 @@ mod layers;
 mod network;
 mod parse;
 mod settings;
+mod variables;
 
 pub use layers::Flag;
 pub use network::Network;
@@ -59,6 +60,16 @@ pub struct Config {
     pub drain_timeout_ms: u64,
     /// The limits of the protocol.
     pub limits: Limits,
+    /// Where all this came from; `None` if it was given as a text.
+    pub source: Option<Source>,
+}
+
+/// Where a configuration came from, to read it again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Source {
+    path: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+    flags: Vec<Flag>,
 }
 
 /// A certificate chain and its key, both PEM.
@@ -188,7 +199,16 @@ impl Config {
             }
         };
         let file = text.as_deref().map(|text| (path, text));
-        parse::config(&Layered::stack(file, environment, flags)?)
+        let config = parse::config(&Layered::stack(file, environment, flags)?)?;
+        let source = Source {
+            path: named.map(Path::to_path_buf),
+            environment: environment.clone(),
+            flags: flags.to_vec(),
+        };
+        Ok(Self {
+            source: Some(source),
+            ..config
+        })
     }
 
     /// Like [`Config::load`], with the text of the file given.
@@ -198,6 +218,28 @@ impl Config {
             environment,
             flags,
         )?)
+    }
+}
+
+impl Source {
+    /// The file, whether or not it is there.
+    pub fn file(&self) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| DEFAULT_PATH.into())
+    }
+
+    /// Reads the configuration as it is now, with the variables and flags of then.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn read(&self) -> Result<Config, ConfigError> {
+        Config::load(self.path.as_deref(), &self.environment, &self.flags)
+    }
+}
+
+impl std::fmt::Debug for Source {
+    /// Names the file; never shows a secret, which may be in the environment.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({})", self.file().display())
     }
 }
 

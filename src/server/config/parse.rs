@@ -54,6 +54,7 @@ pub(super) fn config(layered: &Layered) -> Result<Config, ConfigError> {
         )?,
         drain_timeout_ms: settings.gateway.drain_timeout_ms,
         limits: settings.limits.clone(),
+        source: None,
     })
 }
 

@@ -84,11 +84,48 @@ fn every_kind_of_value_can_come_from_a_variable() {
 
 #[test]
 fn every_key_has_a_variable() {
-    assert_eq!(layers::variable("listen"), "SYNCLINE_LISTEN");
+    assert_eq!(variables::variable("listen"), "SYNCLINE_LISTEN");
     assert_eq!(
-        layers::variable("limits.frame_bytes_max"),
+        variables::variable("limits.frame_bytes_max"),
         "SYNCLINE_LIMITS_FRAME_BYTES_MAX"
     );
+}
+
+#[test]
+fn a_variable_that_was_to_be_another_is_refused() {
+    for (name, meant) in [
+        ("SYNCLINE_LIMITS_FRAME_BYTES_MX", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
+        ("SYNCLINE_LIMIT_FRAME_BYTES_MAX", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
+        ("SYNCLINE_FRAME_BYTES_MAX", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
+        ("SYNCLINE_LIMITS_FRAMES", "SYNCLINE_LIMITS_FRAME_BYTES_MAX"),
+        ("SYNCLINE_CERT", "SYNCLINE_TLS_CERT"),
+        ("SYNCLINE_LISTENS", "SYNCLINE_LISTEN"),
+        ("SYNCLINE_CONFIGS", "SYNCLINE_CONFIG"),
+        ("SYNCLINE_AUTH_SECRETS", "SYNCLINE_AUTH_SECRET"),
+    ] {
+        let error = load("", &[(name, "1")], &[]).expect_err("it is refused");
+        assert!(error.starts_with(&format!("{name}: ")), "{error}");
+        if name != "SYNCLINE_LIMITS_FRAMES" {
+            assert!(error.contains(&format!("{meant} ")), "{error}");
+        }
+    }
+    for name in [
+        "SYNCLINE_CONFIG",
+        "SYNCLINE_TOKEN",
+        "SYNCLINE_BIN",
+        "SYNCLINE_TRACES",
+        "SYNCLINE_FAILPOINTS",
+        "SYNCLINE_SHOW_LOG",
+        "SYNCLINE_GATE_CASES",
+        "SYNCLINE_PORT",
+        "SYNCLINE_PORT_4400_TCP_ADDR",
+        "SYNCLINE_GATEWAY_SERVICE_HOST",
+        "SYNCLINE_GATEWAY_SERVICE_PORT_HTTP",
+        "SYNCLINE_GATEWAY_PORT_4400_TCP",
+        "OTHER_LIMITS_FRAME_BYTES_MX",
+    ] {
+        assert_eq!(load("", &[(name, "1")], &[]), Ok(Config::default()), "{name}");
+    }
 }
 
 #[test]
@@ -258,8 +295,37 @@ fn a_named_file_has_to_be_there() {
             .port(),
         7
     );
+    let nothing = Config::load(None, &none, &[]).expect("a configuration");
     assert_eq!(
-        Config::load(None, &none, &[]).expect("a configuration"),
+        Config {
+            source: None,
+            ..nothing
+        },
         Config::default()
     );
+}
+
+#[test]
+fn what_came_from_a_file_is_read_again_with_the_same_variables_and_flags() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("own.toml");
+    let write = |secret: &str| std::fs::write(&path, format!("auth.secret = '{secret}'")).expect("written");
+    write("one");
+    let variables = environment(&[
+        (PATH_VARIABLE, path.to_str().expect("text")),
+        ("SYNCLINE_AUTH_AUDIENCE", "us"),
+    ]);
+    let flags = [flag("--listen", "listen", "127.0.0.1:7")];
+    let config = Config::load(None, &variables, &flags).expect("a configuration");
+    let source = config.source.clone().expect("it came from a file");
+    assert_eq!(source.read().ok(), Some(config));
+    assert_eq!(source.file(), path);
+    write("canary");
+    let again = source.read().expect("a configuration");
+    let secret = KeyMaterial::Inline("canary".into());
+    assert_eq!(again.auth.keys[0].material, secret);
+    assert_eq!((again.auth.audience.as_deref(), again.listen.port()), (Some("us"), 7));
+    assert!(!format!("{again:?}").contains("canary"));
+    std::fs::remove_file(&path).expect("removed");
+    assert!(matches!(source.read(), Err(ConfigError::Unreadable { .. })));
 }

@@ -3,6 +3,7 @@
 
 use super::{
     Store, StoreError,
+    compaction::deletes,
     key::{self, DOCUMENT_KINDS},
     kv::{Batch, Kv},
     layout::COMPACTION_BATCH_BYTES,
@@ -75,7 +76,7 @@ impl Store {
             if is_read && before.is_ok() && before == self.meta(document) && copy.is_whole(document) {
                 return Ok(true);
             }
-            clear(document, &*copy.kv)?;
+            clear(document, copy)?;
         }
         // What could not be read must not pass for a shorter document.
         self.copy_keys(document, &*copy.kv)?;
@@ -128,15 +129,11 @@ impl Store {
     }
 }
 
-fn clear(document: &DocumentId, kv: &dyn Kv) -> Result<(), StoreError> {
-    for kind in DOCUMENT_KINDS {
-        let Range { start, end } = kind.all(document);
-        let mut batch = Batch::default();
-        kv.scan(&start..&end, &mut |key, _| {
-            batch.delete(key.to_vec());
-            ControlFlow::Continue(())
-        })?;
-        kv.commit(&batch)?;
-    }
-    Ok(())
+/// Removes what was copied of `document`.
+fn clear(document: &DocumentId, copy: &Store) -> Result<(), StoreError> {
+    let mut keys = Vec::new();
+    DOCUMENT_KINDS
+        .into_iter()
+        .try_for_each(|kind| copy.keys(kind.all(document), &mut keys))?;
+    deletes(keys).iter().try_for_each(|batch| Ok(copy.kv.commit(batch)?))
 }

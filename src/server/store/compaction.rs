@@ -1,4 +1,4 @@
-//! What removes or replaces: compaction, pruning, quarantine, deletion. Each answers with batches for the writer.
+//! What removes or replaces: compaction, pruning, quarantine. Each answers with batches for the writer.
 //!
 //! A compaction goes: [`layout::snapshot`] writes the next generation; sync; [`Store::read_back`] and the caller loads it and
 //! compares its heads; [`layout::flip`] makes it current; sync; [`Store::drop_generation`] when no reader pins the former
@@ -12,7 +12,7 @@ use syncline_protocol::{DocumentId, Epoch, Position};
 
 use super::{
     Store, StoreError,
-    key::{self, DOCUMENT_KINDS, Key, Kind},
+    key::{self, Key, Kind},
     kv::Batch,
     layout::{put_culprit, put_meta, put_record},
     log::{self, Culprit, LogEntry, LogRecord},
@@ -234,23 +234,8 @@ impl Store {
         Ok((meta, batch))
     }
 
-    /// Removes all that is known of `document`, in one batch, its quarantine included. No other batch of this document may
-    /// be in flight.
-    ///
-    /// # Errors
-    /// What the floor says.
-    pub fn delete(&self, document: &DocumentId) -> Result<Batch, StoreError> {
-        let mut keys = Vec::new();
-        for kind in DOCUMENT_KINDS {
-            self.keys(kind.all(document), &mut keys)?;
-        }
-        let mut batch = Batch::default();
-        keys.into_iter().for_each(|key| batch.delete(key));
-        Ok(batch)
-    }
-
     /// Appends all keys in `range` to `keys`, whatever their values are.
-    fn keys(&self, range: Range<Vec<u8>>, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
+    pub(super) fn keys(&self, range: Range<Vec<u8>>, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
         self.kv.scan(&range.start..&range.end, &mut |key, _| {
             keys.push(key.to_vec());
             ControlFlow::Continue(())
@@ -291,7 +276,8 @@ fn deletes_of_records(first: Batch, keys: Vec<Vec<u8>>) -> Vec<Batch> {
     batches
 }
 
-fn deletes(keys: Vec<Vec<u8>>) -> Vec<Batch> {
+/// Batches that remove these keys.
+pub(super) fn deletes(keys: Vec<Vec<u8>>) -> Vec<Batch> {
     let batch = |keys: &[Vec<u8>]| {
         let mut batch = Batch::default();
         keys.iter().for_each(|key| batch.delete(key.clone()));

@@ -32,6 +32,8 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// What is there before the log when a store is made.
 const CONF_FILE: &str = "conf";
 const BLOBS: &str = "blobs";
+/// There while the log is being opened.
+const OPENING_FILE: &str = "opening";
 /// All that has to be durable.
 const FILES: [&str; 3] = [LOG_FILE, CONF_FILE, Journal::FILE];
 
@@ -142,7 +144,8 @@ fn check_log(directory: &Path, synced: Option<Synced>, given: Option<Given>) -> 
             start = start.max(place.and_then(|place| u64::from_str_radix(place, 16).ok()).unwrap_or(0));
         }
         let path = directory.join(LOG_FILE);
-        let findings = LogFile::open(&path, given)?.look(start, synced)?;
+        let was_opening = directory.join(OPENING_FILE).exists();
+        let findings = LogFile::open(&path, given)?.look(start, synced, was_opening)?;
         if findings.damage.is_none() && !findings.fixes.is_empty() {
             let log = File::options().write(true).open(&path)?;
             for (place, byte) in &findings.fixes {
@@ -166,6 +169,23 @@ fn check_log(directory: &Path, synced: Option<Synced>, given: Option<Given>) -> 
             "its log cannot be read at {place}, and edits that were synced lie behind that; nothing was changed"
         ))),
     }
+}
+
+/// Says durably that the log is being opened: sled wipes the segments that it does not need, and does not sync that. If the power
+/// goes meanwhile, they read like damaged ones.
+pub(super) fn begin_opening(directory: &Path) -> io::Result<()> {
+    if !directory.join(LOG_FILE).exists() {
+        return Ok(());
+    }
+    File::create(directory.join(OPENING_FILE))?;
+    File::open(directory)?.sync_all()
+}
+
+/// The log is open, and what that has written is durable.
+pub(super) fn end_opening(directory: &Path) -> Result<(), KvError> {
+    remove(&directory.join(OPENING_FILE))?;
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| io_error(&error))
 }
 
 /// Marks the place where the store lies, and answers with what [`place`] says from now on.

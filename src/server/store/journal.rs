@@ -51,7 +51,8 @@ const HEAD_BYTES: usize = 36;
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
-    lap: u64,
+    /// Drawn when it first started over: until then it takes no record, and whoever knows no journal may serve the store.
+    lap: Option<u64>,
     /// Where the next record goes.
     end: u64,
     /// How far the file is filled.
@@ -59,6 +60,8 @@ pub(super) struct Journal {
     /// The same file, for records.
     direct: Direct,
     encoded: Vec<u8>,
+    #[cfg(test)]
+    are_syncs_broken: bool,
 }
 
 /// What a journal was found to be.
@@ -186,11 +189,13 @@ impl Journal {
         let direct = Direct::open(&directory.join(Self::FILE));
         let mut journal = Self {
             file,
-            lap: 0,
+            lap: None,
             end: RECORDS_AT,
             length,
             direct,
             encoded: Vec::new(),
+            #[cfg(test)]
+            are_syncs_broken: false,
         };
         if length < STEP_BYTES {
             journal.fill(STEP_BYTES)?;
@@ -208,8 +213,9 @@ impl Journal {
     pub(super) fn start_over(&mut self, base: u64, log_end: u64) -> io::Result<()> {
         let mut lap = [0; 8];
         getrandom::fill(&mut lap).map_err(io::Error::other)?;
-        self.lap = u64::from_le_bytes(lap);
-        self.file.write_all_at(&head(self.lap, [base, log_end]), 0)?;
+        let lap = u64::from_le_bytes(lap);
+        self.lap = Some(lap);
+        self.file.write_all_at(&head(lap, [base, log_end]), 0)?;
         self.file.sync_all()?;
         self.end = RECORDS_AT;
         if self.length > BYTES_MAX {
@@ -219,10 +225,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Cuts all records off, whatever they are needed for.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        self.file.set_len(RECORDS_AT)
+    }
+
     /// Forgets that there was a journal: all is durable elsewhere, and whoever knows none may serve the store.
     pub(super) fn retire(&self) -> io::Result<()> {
         self.file.write_all_at(&[0; RECORDS_AT as usize], 0)?;
         self.file.sync_data()
+    }
+
+    /// Whether it has started over since it was opened.
+    pub(super) fn is_begun(&self) -> bool {
+        self.lap.is_some()
     }
 
     /// Whether it is time to start over: there might be no room for the next batch.
@@ -235,9 +251,9 @@ impl Journal {
         self.end == RECORDS_AT
     }
 
-    /// Whether there is room for `batch` before the journal has to start over. There always is for the first one.
+    /// Whether there is room for `batch` before the journal has to start over. There always is for the first one then.
     pub(super) fn has_room(&self, batch: &Batch) -> bool {
-        self.is_empty() || self.end + record_bytes(batch) <= BYTES_MAX
+        self.is_begun() && (self.is_empty() || self.end + record_bytes(batch) <= BYTES_MAX)
     }
 
     /// Takes the space for `batch`, so that writing it cannot fail for want of it.
@@ -258,8 +274,9 @@ impl Journal {
 
     /// Writes `batch`, the `number`-th of the store. It is durable after [`Journal::sync`].
     pub(super) fn append(&mut self, batch: &Batch, number: u64) -> io::Result<()> {
+        let lap = self.lap.expect("a journal has room for a batch only once it is begun");
         self.encoded.clear();
-        write_record(&mut self.encoded, batch, self.lap, number);
+        write_record(&mut self.encoded, batch, lap, number);
         if !self.direct.write(&self.encoded, self.end)? {
             self.file.write_all_at(&self.encoded, self.end)?;
         }
@@ -271,7 +288,17 @@ impl Journal {
 
     /// Makes all records durable.
     pub(super) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.are_syncs_broken {
+            return Err(io::Error::other("broken on purpose"));
+        }
         self.file.sync_data()
+    }
+
+    /// Has the next sync fail: what was written is in the file, and nobody knows whether it is on the disk.
+    #[cfg(test)]
+    pub(super) fn break_syncs(&mut self) {
+        self.are_syncs_broken = true;
     }
 
     fn lengthen(&mut self, needed: u64) -> io::Result<()> {

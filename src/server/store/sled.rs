@@ -254,6 +254,9 @@ impl SledKv {
 
     /// Makes the pages durable, after which the journal starts over.
     fn settle_pages(&self, writing: &mut Writing) -> Result<(), KvError> {
+        if Switch::JournalCutEarly.is_on() {
+            writing.journal.cut().map_err(|error| failed(&error))?;
+        }
         let log_end = self.change(|pages| pages.flush().map_err(finally))?;
         writing
             .journal
@@ -291,6 +294,9 @@ impl SledKv {
     /// All is durable in the pages: whoever knows of no journal may serve the store.
     fn retire(&self) -> Result<(), KvError> {
         let mut writing = self.writing();
+        if !writing.journal.is_begun() {
+            return Ok(());
+        }
         self.settle_pages(&mut writing)?;
         let retired = writing.tally.sync().and_then(|()| writing.journal.retire());
         retired.map_err(|error| failed(&error))
@@ -413,8 +419,12 @@ fn open(
 ) -> Result<(Pages, Writing), KvError> {
     let io = |error: io::Error| io_error(&error);
     directory::remove_unfinished(directory).map_err(io)?;
+    directory::begin_opening(directory).map_err(io)?;
     let journal = Journal::open(directory).map_err(io)?;
     let mut pages = Pages::open(directory, options.cache_bytes, journal.note().map_err(io)?)?;
+    if let Err(error) = directory::end_opening(directory) {
+        return Err(let_go(pages, error));
+    }
     match catch_up(&mut pages, journal, directory, records, insists) {
         Ok(writing) => Ok((pages, writing)),
         Err(error) => Err(let_go(pages, error)),
@@ -455,7 +465,9 @@ fn catch_up(
         held => held?,
     }
     let log_end = pages.flush()?;
-    journal.start_over(written, log_end).map_err(io)?;
+    if records.is_some() {
+        journal.start_over(written, log_end).map_err(io)?;
+    }
     Ok(Writing {
         journal,
         written,

@@ -166,6 +166,45 @@ fn a_place_in_the_log_that_is_being_given_away_is_no_damage() {
 }
 
 #[test]
+fn a_segment_that_was_wiped_in_part_while_the_store_opened_is_no_damage() {
+    let directory = TempDir::new().unwrap();
+    let (kv, mut map) = (open(directory.path()).unwrap(), Map::new());
+    let mut tried = 0;
+    for number in 0..400 {
+        change(&kv, &mut map, number, 3_000);
+        if number % 20 != 19 {
+            continue;
+        }
+        let (killed, opened) = (copy(directory.path()), copy(directory.path()));
+        drop(open(opened.path()).unwrap());
+        let [before, after] = [&killed, &opened].map(|store| fs::read(store.path().join("db")).unwrap());
+        let mut torn = before.clone();
+        let places = (0..before.len().min(after.len())).step_by(SEGMENT_BYTES);
+        let wiped = places.filter(|place| {
+            let [before, after] =
+                [&before, &after].map(|bytes| &bytes[*place..(place + SEGMENT_BYTES).min(bytes.len())]);
+            before.iter().any(|byte| *byte != 0) && after.iter().all(|byte| *byte == 0)
+        });
+        for place in wiped {
+            // Its head is there, and every second sector behind it is not.
+            let sectors = torn[place..place + SEGMENT_BYTES].chunks_mut(512);
+            sectors.skip(1).step_by(2).for_each(|sector| sector.fill(0));
+            tried += 1;
+        }
+        if torn == before {
+            continue;
+        }
+        fs::write(killed.path().join("db"), torn).unwrap();
+        let unsaid = copy(killed.path());
+        assert!(matches!(open(unsaid.path()).err(), Some(StoreError::StoreDamaged(_))));
+        fs::write(killed.path().join("opening"), "").unwrap();
+        assert!(pairs(&open(killed.path()).unwrap()) == map, "after {number}");
+        assert!(!killed.path().join("opening").exists());
+    }
+    assert!(tried > 0, "nothing was wiped");
+}
+
+#[test]
 fn damage_of_the_journal_is_put_right_or_told() {
     let directory = TempDir::new().unwrap();
     let kv = Arc::new(open(directory.path()).unwrap());
@@ -250,6 +289,36 @@ fn a_store_without_a_journal_opens_and_is_marked_when_it_is_served() {
     let store = Store::begin(kv.clone(), Life::default()).unwrap();
     author.check(&store);
     assert_eq!(version(&*kv), Ok(Version::Is(2)));
+}
+
+#[test]
+fn a_store_of_the_former_format_that_was_looked_at_is_not_tied_to_a_journal() {
+    let directory = TempDir::new().unwrap();
+    let mut author = Author::new("a");
+    let mut serve = |looked_at: &Path| {
+        let kv = Arc::new(open(looked_at).unwrap());
+        let mut older = Batch::default();
+        older.put(b"v".to_vec(), super::super::record::seal(b"v", &1u64.to_be_bytes()));
+        write(&*kv, &older);
+        author.append_some(&*kv, 5);
+        author.check(&Store::open(kv).unwrap());
+        // What a build leaves that knows no journal.
+        fs::remove_file(looked_at.join("journal")).unwrap();
+        fs::remove_file(looked_at.join("tally")).unwrap();
+    };
+    serve(directory.path());
+    let looking = Arc::new(open(directory.path()).unwrap());
+    let killed = copy(directory.path());
+    drop(looking);
+    let left: Vec<_> = ["journal", "tally"]
+        .map(|file| (killed.path().join(file), fs::read(killed.path().join(file)).unwrap()))
+        .into();
+    serve(killed.path());
+    left.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let kv = Arc::new(open(killed.path()).unwrap());
+    author.check(&Store::open(kv.clone()).unwrap());
+    author.append_some(&*kv, 5);
+    author.check(&Store::open(Arc::new(open(copy(killed.path()).path()).unwrap())).unwrap());
 }
 
 /// Where the journal's `number`-th record begins, if each takes so many sectors.

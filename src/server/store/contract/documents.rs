@@ -426,27 +426,6 @@ fn quarantine_is_one_batch() {
 }
 
 #[test]
-fn a_deleted_document_is_gone_and_may_begin_anew() {
-    on_every_store(|floor| {
-        let (mut gone, mut other) = (Author::new("a"), Author::new("a/b"));
-        for author in [&mut gone, &mut other] {
-            author.append_some(&*floor.kv(), 30);
-            (0..4).for_each(|step| compaction_step(author, &floor.store(), &*floor.kv(), step));
-            author.append_some(&*floor.kv(), 3);
-        }
-        let batch = floor.store().delete(&gone.document).unwrap();
-        write(&*floor.kv(), &batch);
-        floor.reopen();
-        assert_eq!(floor.store().load(&gone.document), Ok(None));
-        assert_eq!(floor.store().documents(None, 9).unwrap(), [other.document.clone()]);
-        other.check(&floor.store());
-        let mut anew = Author::new("a");
-        anew.append_some(&*floor.kv(), 2);
-        anew.check(&floor.store());
-    });
-}
-
-#[test]
 fn many_heads_take_several_chunks() {
     on_every_store(|floor| {
         let mut author = Author::new("heads");

@@ -14,7 +14,7 @@ pub(super) use self::{
 };
 use self::{
     node::{Link, leaf, link},
-    segment::{Ending, Fix, HEAD_BYTES, Kind, Message, Piece, is_overwritten, pieces},
+    segment::{Ending, Fix, HEAD_BYTES, Kind, Message, Piece, is_overwritten, is_wiped, pieces},
 };
 use super::journal::Given;
 use super::sled::COUNT_KEY;
@@ -110,8 +110,8 @@ impl LogFile {
     }
 
     /// What is wrong with the log behind `start`, as far as it was synced. A log that ends torn is none of our business: what
-    /// was not synced may be gone.
-    pub(super) fn look(&self, start: u64, synced: Synced) -> io::Result<Findings> {
+    /// was not synced may be gone. If it `was_opening`, segments that are not needed may have been wiped in part.
+    pub(super) fn look(&self, start: u64, synced: Synced, was_opening: bool) -> io::Result<Findings> {
         let first = start / SEGMENT_BYTES as u64;
         let (end, last) = match synced {
             Synced::Batch(count) => (u64::MAX, count),
@@ -154,8 +154,9 @@ impl LogFile {
             {
                 *damage = damage.or(Some(begin + at as u64));
             }
-            if findings.damage != before.0 && is_overwritten(&bytes, HEAD_BYTES, *number) {
-                // The power went while it was written anew, in any order: what was here is not needed any more.
+            let is_left = || is_overwritten(&bytes, HEAD_BYTES, *number) || was_opening && is_wiped(&bytes);
+            if findings.damage != before.0 && is_left() {
+                // The power went while it was written anew, or wiped, in any order: what was here is not needed any more.
                 findings.damage = before.0;
                 findings.fixes.truncate(before.1);
             }

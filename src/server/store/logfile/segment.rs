@@ -13,6 +13,8 @@ pub(super) const HEAD_BYTES: usize = 20;
 /// No message begins so near to the end.
 const MESSAGE_HEAD_BYTES_MAX: usize = 32;
 const CRC_BYTES: usize = 4;
+/// A disk writes so much whole, or not at all.
+const WIPED_BYTES: usize = 512;
 const CRC_POLYNOMIAL: u32 = 0xedb8_8320;
 
 /// What a message says.
@@ -163,6 +165,12 @@ pub(super) fn is_overwritten(bytes: &[u8], at: usize, number: u64) -> bool {
         let head = Head::read(&bytes[at..]).filter(|head| head.number > number);
         head.is_some_and(|head| is_sound(&bytes[at..], head.number))
     })
+}
+
+/// Whether a part of the segment was filled with zeros, as sled wipes one that it does not need.
+pub(super) fn is_wiped(bytes: &[u8]) -> bool {
+    let mut parts = bytes.chunks_exact(WIPED_BYTES);
+    parts.any(|part| part.iter().all(|byte| *byte == 0))
 }
 
 /// What `rest` begins with; `None` if that does not look like a message.

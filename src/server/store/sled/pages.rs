@@ -11,7 +11,8 @@
 //! before anything else is written, while nobody reads. Before that the journal notes which place in the file the segment was given:
 //! until it is durable, what lies there may read like a damaged older one. Reading writes, too, but little: it splits and merges
 //! pages that a write has left too large or too small. So whoever reads looks first whether a segment was filled meanwhile, and then the
-//! same is done.
+//! same is done. (While a segment is still being handed to the system, many readers may fill another one behind it, in a place that
+//! nobody has noted. After a power cut only a message of it that is whole tells there that what it was written over is not needed.)
 //!
 //! After a power cut sled therefore comes back with all up to some place behind what was synced last, and a number of batches
 //! that all are in it. The journal has those behind that.
