@@ -144,6 +144,10 @@ impl Pipeline {
                     })
                 }
                 _ if member.has_refused(change.actor()) => Some(Weighed::AfterReject),
+                // It need not stand on a refused change to be numbered after it.
+                Verdict::Refused(_) if member.has_refused_any() && change.start_op() > self.index.max_op() + 1 => {
+                    Some(Weighed::AfterReject)
+                }
                 Verdict::Vouched => None,
                 Verdict::Unvouched => {
                     unproven = !looked.proven;

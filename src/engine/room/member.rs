@@ -289,6 +289,11 @@ impl Member {
     pub(super) fn has_refused(&self, actor: &Bytes) -> bool {
         self.refused_actors.contains(actor)
     }
+
+    /// Whether any change was refused.
+    pub(super) fn has_refused_any(&self) -> bool {
+        !self.refused_actors.is_empty()
+    }
 }
 
 /// The actors of changes whose headers are read.

@@ -7,7 +7,7 @@ use crate::engine::{
     index::RECENT_CHANGES_MAX,
     room::{Effect, Event, Merged, Tuning},
 };
-use automerge::{ActorId, Automerge, ObjType, ROOT, transaction::Transactable};
+use automerge::{ActorId, AutoCommit, Automerge, ObjType, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use syncline_protocol::{CloseCode, Limits, Position};
@@ -353,4 +353,44 @@ fn an_edit_that_reaches_far_back_is_looked_at_where_that_may_take_long() {
     assert_eq!(kinds(&bench.take()), ["append", "compact"]);
     bench.feed(Event::Reach { session, ticket });
     assert_eq!(kinds(&bench.take()), [""; 0], "once");
+}
+
+/// Two changes that were made beside each other, in one replica: the second one's counters lie above the first one's.
+fn beside_each_other(texts: [&str; 2]) -> Vec<Bytes> {
+    let mut document = AutoCommit::new().with_actor(ActorId::from([3]));
+    for text in texts {
+        document.isolate(&[]);
+        document.put(ROOT, "last", text.len() as i64).unwrap();
+        let object = document.put_object(ROOT, "text", ObjType::Text).unwrap();
+        document.splice_text(&object, 0, 0, text).unwrap();
+        document.commit();
+        document.integrate();
+    }
+    let changes = document.get_changes(&[]);
+    changes
+        .iter()
+        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+        .collect()
+}
+
+#[test]
+fn e15_a_change_that_is_numbered_after_a_refused_one_is_no_fault() {
+    let limits = Limits {
+        ops_per_change_max: 20,
+        ..Limits::default()
+    };
+    let changes = beside_each_other(["more than the limit is", "short"]);
+    let mut bench = Bench::open_with(limits, Tuning::default());
+    (1..=2).for_each(|member| bench.join(member));
+    (1..=2).for_each(|member| drop(bench.told(member)));
+    bench.edit(1, 1, &changes[..1]);
+    bench.edit(1, 2, &changes[1..]);
+    assert_eq!(bench.told(1), ["reject 1 limit", "reject 2 after_reject"]);
+    bench.take();
+    bench.edit(2, 1, &changes[1..]);
+    assert_eq!(
+        kinds(&bench.take()),
+        ["disconnect"],
+        "for whom nothing was refused it is one"
+    );
 }
