@@ -125,11 +125,12 @@ test("an import of many changes, some of actors that the server has not seen, ar
   expect(his.heads()).toEqual(mine.heads());
 });
 
-test("edits on an old state of a long document reach the others", async () => {
+test("edits on an old state of a long document, and those of a replica that was away for long, reach the others", async () => {
   let long = Automerge.from<Notes & Record<string, unknown>>({ items: {} });
-  let old = Automerge.getHeads(long);
+  let [old, away] = [Automerge.getHeads(long), long];
   for (let number = 0; number < 11_000; number += 1) {
-    if (number === 50) old = Automerge.getHeads(long);
+    if (number === 50) away = Automerge.clone(long);
+    if (number === 5_000) old = Automerge.getHeads(long);
     long = Automerge.change(long, (notes) => (notes["number"] = number));
   }
   const mine = peers.open(server.url).import<Notes>(Automerge.save(long));
@@ -138,8 +139,10 @@ test("edits on an old state of a long document reach the others", async () => {
   for (const key of ["one", "two"]) {
     mine.update((notes) => Automerge.changeAt(notes, old, (notes) => (notes.items[key] = "late")).newDoc);
   }
-  await until(() => his.doc().items["two"] === "late", "bob sees what ada wrote on an old state");
-  expect(his.doc().items).toEqual({ one: "late", two: "late" });
+  away = Automerge.change(away, (notes) => (notes.items["away"] = "late"));
+  mine.update((notes) => Automerge.merge(notes, away));
+  await until(() => Object.keys(his.doc().items).length === 3, "bob sees what ada wrote on old states");
+  expect(his.doc().items).toEqual({ one: "late", two: "late", away: "late" });
 });
 
 test("a document of 260,000 operations goes to clients of both versions, who go on writing", async () => {
