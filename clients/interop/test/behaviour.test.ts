@@ -133,7 +133,9 @@ test("edits on an old state of a long document, and those of a replica that was 
     if (number === 5_000) old = Automerge.getHeads(long);
     long = Automerge.change(long, (notes) => (notes["number"] = number));
   }
-  const mine = peers.open(server.url).import<Notes>(Automerge.save(long));
+  const ada = peers.open(server.url);
+  const mine = ada.import<Notes>(Automerge.save(long));
+  await isKept(ada, mine);
   const his = await findSoon<Notes>(peers.open(server.url), mine.url);
   await until(() => his.heads().join() === mine.heads().join(), "bob has all of it");
   for (const key of ["one", "two"]) {

@@ -438,6 +438,7 @@ impl Room {
         };
         self.census = None;
         self.asking.remove(&session);
+        self.awaiting.remove(&session);
         self.presence.hide(session);
         if let Phase::Live(live) = &mut self.phase {
             live.pipeline.forget_waiting(session, &member);
