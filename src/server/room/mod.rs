@@ -276,9 +276,10 @@ impl Task {
             self.mail.extend(received.drain(..));
             self.take_in(now);
             // Whoever shares the thread comes in between, and what they are about to send goes into the same batch: it is stored,
-            // synced and shown at once. Where nothing is to be stored, that would only wake another thread.
+            // synced and shown at once. Where nothing is to be stored, and nothing waits for another turn, that would only wake another
+            // thread.
             for _ in 0..TURNS_MAX {
-                if !self.room.gathers() {
+                if !self.room.gathers() && self.mail.is_empty() {
                     break;
                 }
                 tokio::task::yield_now().await;

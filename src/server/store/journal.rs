@@ -5,7 +5,8 @@
 //! changes no metadata and needs no space, and each record begins in a sector of its own, so that no later write touches one
 //! that was synced.
 //!
-//! Records go past the system's cache, straight to the disk, where that can be done: nobody reads them before the next start.
+//! All this goes past the system's cache, straight to the disk, where that can be done (`journal/sectors.rs`): nobody reads it before the
+//! next start.
 //!
 //! A record counts if its checksum is right, it carries the lap of the file's head, and its number follows. The lap is drawn at random
 //! whenever the journal starts over: nothing from before, and nothing that somebody put into a value, passes for a record.
@@ -23,13 +24,13 @@ use std::{
     path::Path,
 };
 
-mod direct;
 mod note;
 mod record;
+mod sectors;
 
 use self::{
-    direct::Direct,
     record::{RECORD_HEAD_BYTES, record, write_record},
+    sectors::Sectors,
 };
 
 pub(super) use self::note::{Given, Note};
@@ -50,15 +51,13 @@ const HEAD_BYTES: usize = 36;
 /// The file, open for writing.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: File,
+    file: Sectors,
     /// Drawn when it first started over: until then it takes no record, and whoever knows no journal may serve the store.
     lap: Option<u64>,
     /// Where the next record goes.
     end: u64,
     /// How far the file is filled.
     length: u64,
-    /// The same file, for records.
-    direct: Direct,
     encoded: Vec<u8>,
     #[cfg(test)]
     are_syncs_broken: bool,
@@ -179,20 +178,19 @@ impl Journal {
 
     /// Opens the file in `directory`, which is made if it is not there. What is in it stays until it starts over.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(Self::FILE);
         let file = File::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            .open(directory.join(Self::FILE))?;
+            .open(&path)?;
         let length = file.metadata()?.len();
-        let direct = Direct::open(&directory.join(Self::FILE));
         let mut journal = Self {
-            file,
+            file: Sectors::new(file, &path),
             lap: None,
             end: RECORDS_AT,
             length,
-            direct,
             encoded: Vec::new(),
             #[cfg(test)]
             are_syncs_broken: false,
@@ -215,11 +213,11 @@ impl Journal {
         getrandom::fill(&mut lap).map_err(io::Error::other)?;
         let lap = u64::from_le_bytes(lap);
         self.lap = Some(lap);
-        self.file.write_all_at(&head(lap, [base, log_end]), 0)?;
-        self.file.sync_all()?;
+        self.file.write(&head(lap, [base, log_end]), 0)?;
+        self.file.sync()?;
         self.end = RECORDS_AT;
         if self.length > BYTES_MAX {
-            self.file.set_len(BYTES_MAX)?;
+            self.file.file().set_len(BYTES_MAX)?;
             self.length = BYTES_MAX;
         }
         Ok(())
@@ -227,13 +225,13 @@ impl Journal {
 
     /// Cuts all records off, whatever they are needed for.
     pub(super) fn cut(&self) -> io::Result<()> {
-        self.file.set_len(RECORDS_AT)
+        self.file.file().set_len(RECORDS_AT)
     }
 
     /// Forgets that there was a journal: all is durable elsewhere, and whoever knows none may serve the store.
-    pub(super) fn retire(&self) -> io::Result<()> {
-        self.file.write_all_at(&[0; RECORDS_AT as usize], 0)?;
-        self.file.sync_data()
+    pub(super) fn retire(&mut self) -> io::Result<()> {
+        self.file.write(&[0; RECORDS_AT as usize], 0)?;
+        self.file.sync()
     }
 
     /// Whether it has started over since it was opened.
@@ -277,9 +275,7 @@ impl Journal {
         let lap = self.lap.expect("a journal has room for a batch only once it is begun");
         self.encoded.clear();
         write_record(&mut self.encoded, batch, lap, number);
-        if !self.direct.write(&self.encoded, self.end)? {
-            self.file.write_all_at(&self.encoded, self.end)?;
-        }
+        self.file.write(&self.encoded, self.end)?;
         self.end += sectors(self.encoded.len()) as u64;
         // A large one is rare, and not to be kept in memory.
         self.encoded.shrink_to(STEP_BYTES as usize);
@@ -292,7 +288,7 @@ impl Journal {
         if self.are_syncs_broken {
             return Err(io::Error::other("broken on purpose"));
         }
-        self.file.sync_data()
+        self.file.sync()
     }
 
     /// Has the next sync fail: what was written is in the file, and nobody knows whether it is on the disk.
@@ -307,7 +303,7 @@ impl Journal {
         }
         self.fill(needed.next_multiple_of(STEP_BYTES)).inspect_err(|_| {
             // What is left of the attempt does no harm; the next one writes over it.
-            let _ = self.file.set_len(self.length);
+            let _ = self.file.file().set_len(self.length);
         })
     }
 
@@ -316,10 +312,10 @@ impl Journal {
         let mut at = self.length;
         while at < length {
             let part = (length - at).min(STEP_BYTES);
-            self.file.write_all_at(&zeros[..part as usize], at)?;
+            self.file.file().write_all_at(&zeros[..part as usize], at)?;
             at += part;
         }
-        self.file.sync_all()?;
+        self.file.file().sync_all()?;
         self.length = length;
         Ok(())
     }

@@ -295,7 +295,8 @@ impl SledKv {
     fn retire(&self) -> Result<(), KvError> {
         let mut writing = self.writing();
         if !writing.journal.is_begun() {
-            return Ok(());
+            // Nothing was written, but readers may have filled segments.
+            return self.change(|pages| pages.flush().map(drop).map_err(finally));
         }
         self.settle_pages(&mut writing)?;
         let retired = writing.tally.sync().and_then(|()| writing.journal.retire());

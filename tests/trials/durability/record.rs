@@ -35,7 +35,7 @@ pub(crate) fn recorder(data: &Path, record: &Path) -> Vec<String> {
         command.extend(["-P".to_owned(), data.join(file).display().to_string()]);
     }
     command.extend(["-P".to_owned(), data.join(OPENING).display().to_string()]);
-    command.extend(["-e", "trace=pwrite64,fdatasync,fsync,ftruncate,unlink"].map(str::to_owned));
+    command.extend(["-e", "trace=pwrite64,fdatasync,fsync,ftruncate,?unlink,unlinkat"].map(str::to_owned));
     command
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn mark_opening(record: &Path, data: &Path, moment: f64) -> Result<()
     let name = escaped(OPENING);
     let removed = text
         .lines()
-        .find(|line| line.contains("unlink(") && line.contains(&name));
+        .find(|line| line.contains("unlink") && line.contains(&name));
     let removed = removed.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
     if removed.is_some_and(|removed| removed < moment) {
         return Ok(());

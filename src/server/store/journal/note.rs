@@ -1,15 +1,15 @@
 //! What place in the log was given to a segment last, before that is written there. The segment that was there is not needed any
 //! more, but until the new one is durable, what lies there may read like a damaged old one. When it is noted, `sled/pages.rs` says.
 
-use super::SECTOR_BYTES;
-use std::{fs::File, io, os::unix::fs::FileExt};
+use super::{SECTOR_BYTES, sectors::Sectors};
+use std::io;
 
 /// The segment, the place, a checksum.
 const BYTES: usize = 20;
 
 /// The note in the journal's file, open for writing.
 #[derive(Debug)]
-pub(in super::super) struct Note(File);
+pub(in super::super) struct Note(Sectors);
 
 /// A place in the log's file that was given to a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +21,14 @@ pub(in super::super) struct Given {
 }
 
 impl Note {
-    pub(super) fn in_file(file: File) -> Self {
+    pub(super) fn in_file(file: Sectors) -> Self {
         Self(file)
     }
 
     /// Notes it durably.
-    pub(in super::super) fn write(&self, given: Given) -> io::Result<()> {
-        self.0.write_all_at(&encode(given), SECTOR_BYTES)?;
-        self.0.sync_data()
+    pub(in super::super) fn write(&mut self, given: Given) -> io::Result<()> {
+        self.0.write(&encode(given), SECTOR_BYTES)?;
+        self.0.sync()
     }
 }
 
