@@ -54,7 +54,8 @@ struct Recent {
 struct Totals {
     /// Those whose hashes begin with a zero byte.
     landmarks: usize,
-    /// Bytes of memory besides what each takes in `recent`.
+    /// Bytes of memory besides what each takes in `recent`, and what is kept of changes that are not recent any more shares with
+    /// none of these.
     extra_bytes: usize,
 }
 
@@ -337,12 +338,12 @@ impl Graph {
     pub(super) fn pop(&mut self, old_heads: Vec<(ChangeHash, Head)>) -> Option<Node> {
         let node = self.recent.pop_back()?;
         let position = self.next_position();
+        self.heads.remove(&node.hash);
         self.forget(position, &node);
         if let Some(recent) = self.by_actor.get_mut(&node.actor) {
             recent.positions.pop_back();
         }
         self.forget_absent(node.actor);
-        self.heads.remove(&node.hash);
         for dep in node.deps.as_slice().iter().filter(|dep| dep.was_head()) {
             self.heads
                 .extend(dep.position().and_then(|position| self.head(position)));
@@ -351,7 +352,15 @@ impl Graph {
         Some(node)
     }
 
-    /// Forgets what is noted of a change that stood there.
+    /// Lets go of what [`Graph::push`] returned, when that is not to be taken back any more.
+    pub(super) fn let_go(&mut self, old_heads: Vec<(ChangeHash, Head)>) {
+        for (_, head) in old_heads {
+            let seen = head.kept.as_ref().map(|kept| kept.seen());
+            self.totals.extra_bytes -= seen.map_or(0, Seen::extra_bytes);
+        }
+    }
+
+    /// Forgets what is noted of a change that stood there: before it goes itself, and after what was kept of it has come.
     fn forget(&mut self, position: u32, node: &Node) {
         self.places.remove(&node.hash, position);
         self.totals.subtract(node);
@@ -380,15 +389,15 @@ impl Graph {
             let position = self.front;
             let deps = node.deps.as_slice().iter().filter_map(|dep| dep.position());
             self.roots.replace(deps, position, node.actor, node.seq);
+            if let Some(head) = self.heads.get_mut(&node.hash) {
+                head.kept = Some(Box::new(node.tip(position).kept()));
+            }
             self.forget(position, &node);
             if let Some(recent) = self.by_actor.get_mut(&node.actor) {
                 recent.positions.pop_front();
                 recent.first_seq = recent.first_seq.saturating_add(1);
             }
             self.forget_absent(node.actor);
-            if let Some(head) = self.heads.get_mut(&node.hash) {
-                head.kept = Some(Box::new(node.tip(position).kept()));
-            }
             self.front += 1;
         }
     }

@@ -269,7 +269,9 @@ impl Index {
         let position = position.min(self.position());
         let keep = self.position().number() - position.number();
         while self.undo.len() as u64 > keep {
-            self.undo.pop_front();
+            if let Some(undo) = self.undo.pop_front() {
+                self.graph.let_go(undo.old_heads);
+            }
         }
         if self.undo.is_empty() {
             self.undo = VecDeque::new();
