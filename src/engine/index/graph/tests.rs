@@ -154,6 +154,12 @@ impl Case {
         }
         assert_eq!(graph.heads.len(), self.changes.len() - named.len(), "seed {seed}");
         assert_eq!(graph.totals.extra_bytes, self.extra_bytes(), "seed {seed}");
+        let distant = graph.distant_deps.values().map(Vec::len);
+        assert_eq!(graph.totals.distant_deps, distant.sum::<usize>(), "seed {seed}");
+        for recent in graph.by_actor.values() {
+            let (capacity, needed) = (recent.positions.capacity(), recent.positions.len());
+            assert!(capacity <= 8 + 2 * needed, "{capacity} places for {needed}");
+        }
         assert_eq!(
             graph.landmarks(),
             graph.recent().filter(|node| node.hash.0[0] == 0).count()
@@ -250,7 +256,9 @@ impl Case {
             ..node
         });
         graph.restore(self.graph.front, nodes.collect(), heads.collect());
-        graph.distant_deps = self.graph.distant_deps.clone();
+        for (&position, deps) in &self.graph.distant_deps {
+            graph.note_distant(position, deps.clone());
+        }
         self.graph = graph;
         self.undo = vec![Vec::new(); self.changes.len()];
     }
@@ -357,6 +365,27 @@ fn what_lies_beyond_is_limited() {
     case.reload();
     case.check_tables(2);
     (0..50).for_each(|_| case.pop());
+    case.check_tables(2);
+}
+
+/// One change can name many others that are not recent any more.
+#[test]
+fn distant_dependencies_are_counted_each() {
+    let mut case = Case::new(2);
+    let old: Vec<u32> = (0..100).map(|actor| case.put(actor, &[])).collect();
+    case.graph.trim_to(100);
+    case.put(100, &[]);
+    case.put(101, &old);
+    assert_eq!(case.graph.totals.distant_deps, 0, "heads are known");
+    case.graph.trim_to(102);
+    let before = case.graph.memory_bytes();
+    case.put(102, &old);
+    assert_eq!(case.graph.totals.distant_deps, 100);
+    let more = case.graph.memory_bytes() - before;
+    assert!(more > 100 * size_of::<ChangeHash>(), "{more} bytes more");
+    case.reload();
+    case.check_tables(2);
+    case.pop();
     case.check_tables(2);
 }
 
