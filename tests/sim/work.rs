@@ -138,13 +138,10 @@ impl Work {
                 headers,
             } => {
                 context.coverage.decodes += 1;
-                self.read(context, move |_, _| {
-                    let result = headers.into_iter().map(gate::decode).collect();
-                    Event::Decoded {
-                        session,
-                        ticket,
-                        result,
-                    }
+                self.read(context, move |_, _| Event::Decoded {
+                    session,
+                    ticket,
+                    result: headers.into_iter().map(gate::decode).collect(),
                 });
             }
             Effect::Merge { base, to } => {
@@ -159,6 +156,7 @@ impl Work {
                     self.read(context, move |storage, _| Event::Merged(storage.merge(base, to)));
                 }
             }
+            Effect::Reach { session, ticket } => self.read(context, move |_, _| Event::Reach { session, ticket }),
             Effect::Prove {
                 session,
                 ticket,

@@ -1,10 +1,10 @@
 /** What apps rely on besides convergence: ephemeral messages, presence, remote heads, many documents, imports. */
-import { Presence, type StorageId } from "@automerge/automerge-repo";
+import { Presence, type DocHandle, type Repo, type StorageId } from "@automerge/automerge-repo";
 import * as Automerge from "@automerge/automerge";
 import { execFile, spawn } from "node:child_process";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { BINARY, TestServer } from "./server.js";
-import { Peers, VERSIONS, findSoon, until, type Notes } from "./peers.js";
+import { CountingAdapter, Peers, VERSIONS, findSoon, until, type Notes } from "./peers.js";
 import { memory } from "./storage.js";
 
 let server: TestServer;
@@ -75,12 +75,17 @@ test("a peer that follows another's storage hears how far it is", async () => {
 test("a client knows when the server has what it wrote", async () => {
   const ada = peers.open(server.url);
   const mine = ada.create<Notes>({ items: {} });
-  await until(() => Object.keys(ada.peerMetadataByPeerId).length === 1, "ada knows the server");
-  const storage = Object.values(ada.peerMetadataByPeerId)[0]?.storageId;
-  if (storage === undefined) throw new Error("the server names its storage");
   mine.change((notes) => (notes.title = "kept"));
-  await until(() => mine.getSyncInfo(storage)?.lastHeads.join() === mine.heads().join(), "the server has it");
+  await isKept(ada, mine);
 });
+
+/** Waits until the server has said that it has all that this client has. */
+async function isKept(repo: Repo, handle: DocHandle<Notes>): Promise<void> {
+  await until(() => Object.keys(repo.peerMetadataByPeerId).length === 1, "the client knows the server");
+  const storage = Object.values(repo.peerMetadataByPeerId)[0]?.storageId;
+  if (storage === undefined) throw new Error("the server names its storage");
+  await until(() => handle.getSyncInfo(storage)?.lastHeads.join() === handle.heads().join(), "the server has it");
+}
 
 test("fifty documents at once", async () => {
   const [ada, bob] = [peers.open(server.url), peers.open(server.url)];
@@ -90,17 +95,62 @@ test("fifty documents at once", async () => {
   await until(() => mine.every((handle, number) => handle.doc().items["bob"] === String(number)), "all come back");
 });
 
-test("an import of many changes, some of actors that the server has not seen, arrives whole", async () => {
-  let imported = Automerge.from<Notes & Record<string, unknown>>({ items: {}, text: "" });
-  for (let number = 0; number < 3_000; number += 1) {
-    if (number % 500 === 0) imported = Automerge.clone(imported);
-    imported = Automerge.change(imported, (notes) => Automerge.splice(notes, ["text"], 0, 0, "x"));
+/** Changes of a few actors, one for each letter. */
+function typed(changes: number): Automerge.Doc<Notes> {
+  let document = Automerge.from<Notes & Record<string, unknown>>({ items: {}, text: "" });
+  for (let number = 0; number < changes; number += 1) {
+    if (number % 500 === 0) document = Automerge.clone(document);
+    document = Automerge.change(document, (notes) => Automerge.splice(notes, ["text"], 0, 0, "x"));
   }
+  return document;
+}
+
+test("a12 who joins right after an import gets the document in about as many bytes as it has saved", async () => {
+  const saved = Automerge.save(typed(3_000));
+  const ada = peers.open(server.url);
+  const mine = ada.import<Notes>(saved);
+  await isKept(ada, mine);
+  const few = 2 * saved.byteLength + 2_000;
+  let bytes = Infinity;
+  // A machine that takes longer than anybody waits has it for the next one.
+  for (let newcomer = 0; newcomer < 3 && bytes >= few; newcomer += 1) {
+    const counting = new CountingAdapter(server.url);
+    const his = await findSoon<Notes>(peers.openOn(counting), mine.url);
+    await until(() => his.doc().text?.length === 3_000, "the newcomer has all of it");
+    bytes = counting.bytesIn;
+  }
+  expect(bytes).toBeLessThan(few);
+});
+
+test("an import of many changes, some of actors that the server has not seen, arrives whole", async () => {
+  const imported = typed(3_000);
   const ada = peers.open(server.url);
   const mine = ada.import<Notes>(Automerge.save(imported));
   const his = await findSoon<Notes>(peers.open(server.url), mine.url);
   await until(() => his.doc().text?.length === 3_000, "bob has all of it");
   expect(his.heads()).toEqual(mine.heads());
+});
+
+test("edits on an old state of a long document, and those of a replica that was away for long, reach the others", async () => {
+  let long = Automerge.from<Notes & Record<string, unknown>>({ items: {} });
+  let [old, away] = [Automerge.getHeads(long), long];
+  for (let number = 0; number < 11_000; number += 1) {
+    if (number === 50) away = Automerge.clone(long);
+    if (number === 5_000) old = Automerge.getHeads(long);
+    long = Automerge.change(long, (notes) => (notes["number"] = number));
+  }
+  const ada = peers.open(server.url);
+  const mine = ada.import<Notes>(Automerge.save(long));
+  await isKept(ada, mine);
+  const his = await findSoon<Notes>(peers.open(server.url), mine.url);
+  await until(() => his.heads().join() === mine.heads().join(), "bob has all of it");
+  for (const key of ["one", "two"]) {
+    mine.update((notes) => Automerge.changeAt(notes, old, (notes) => (notes.items[key] = "late")).newDoc);
+  }
+  away = Automerge.change(away, (notes) => (notes.items["away"] = "late"));
+  mine.update((notes) => Automerge.merge(notes, away));
+  await until(() => Object.keys(his.doc().items).length === 3, "bob sees what ada wrote on old states");
+  expect(his.doc().items).toEqual({ one: "late", two: "late", away: "late" });
 });
 
 test("a document of 260,000 operations goes to clients of both versions, who go on writing", async () => {

@@ -20,12 +20,29 @@ const PATIENCE_MS = 200_000;
 export const VERSIONS = ["2.5.6", "2.0.8"] as const;
 export type Version = (typeof VERSIONS)[number];
 
+/** Counts what comes from the server. */
+export class CountingAdapter extends WebSocketClientAdapter {
+  bytesIn = 0;
+
+  override receiveMessage(bytes: Uint8Array): void {
+    this.bytesIn += bytes.byteLength;
+    super.receiveMessage(bytes);
+  }
+}
+
 export class Peers {
   #repos: Repo[] = [];
 
   /** A client of the current version. */
   open(url: string, config: RepoConfig = {}, retryMs = RETRY_MS): Repo {
     const repo = new Repo({ network: [new WebSocketClientAdapter(url, retryMs)], ...config });
+    this.#repos.push(repo);
+    return repo;
+  }
+
+  /** A client of the current version, over this adapter. */
+  openOn(adapter: WebSocketClientAdapter): Repo {
+    const repo = new Repo({ network: [adapter] });
     this.#repos.push(repo);
     return repo;
   }

@@ -3,11 +3,12 @@
 //! Nothing is acknowledged or shown before it is on disk. An edit is all or nothing.
 
 use super::{
-    Append, Effect, Entry, Phase, Room, Ticket,
+    Append, Effect, Entry, Phase, Room,
+    again::Looked,
     member::{Busy, Candidate, Member, RawEdit, actors, decode_all},
 };
 use crate::engine::{
-    gate::{self, Decoded, Header, Refusal, Verdict},
+    gate::{self, Header, Refusal, Verdict},
     index::Index,
     room::{peer::Settled, upkeep::Upkeep},
     session::AuthorisedEdit,
@@ -57,11 +58,20 @@ struct Link {
 
 /// What became of an edit at the gate.
 enum Weighed {
-    Admitted { fresh: Vec<usize> },
-    Unproven { fresh: Vec<usize> },
+    Admitted {
+        fresh: Vec<usize>,
+    },
+    Unproven {
+        fresh: Vec<usize>,
+    },
     Waits(ChangeHash),
     NeedsDocument,
-    Refused { actor: Bytes, refusal: Refusal },
+    /// The document is there, and looking at it takes long.
+    Distant,
+    Refused {
+        actor: Bytes,
+        refusal: Refusal,
+    },
     AfterReject,
 }
 
@@ -109,13 +119,20 @@ impl Pipeline {
     }
 
     /// The gate's word on each change in order, on top of everything admitted. Unless all pass, nothing is.
-    fn weigh(&mut self, member: &Member, edit: &Candidate, upkeep: &Upkeep, limits: &Limits, proven: bool) -> Weighed {
+    fn weigh(
+        &mut self,
+        member: &Member,
+        edit: &Candidate,
+        upkeep: &Upkeep,
+        limits: &Limits,
+        looked: Looked,
+    ) -> Weighed {
+        let document = upkeep.document().filter(|_| looked.reaches);
         let before = self.index.position();
         let mut fresh = Vec::with_capacity(edit.changes.len());
         let mut unproven = false;
         let mut stop = None;
         for (number, change) in edit.changes.iter().enumerate() {
-            let document = upkeep.document();
             let is_full = upkeep.document_is_full(limits.document_bytes_max);
             let verdict = if is_full || member.has_refused(change.actor()) {
                 gate::check(&self.index, document, &edit.subject, change, limits)
@@ -132,13 +149,18 @@ impl Pipeline {
                     })
                 }
                 _ if member.has_refused(change.actor()) => Some(Weighed::AfterReject),
+                // It need not stand on a refused change to be numbered after it.
+                Verdict::Refused(_) if member.has_refused_any() && change.start_op() > self.index.max_op() + 1 => {
+                    Some(Weighed::AfterReject)
+                }
                 Verdict::Vouched => None,
                 Verdict::Unvouched => {
-                    unproven = !proven;
+                    unproven = !looked.proven;
                     None
                 }
                 Verdict::Missing(hash) => Some(Weighed::Waits(hash)),
                 Verdict::Distant if upkeep.document().is_none() => Some(Weighed::NeedsDocument),
+                Verdict::Distant if !looked.reaches => Some(Weighed::Distant),
                 Verdict::Distant => {
                     let refusal = Refusal::Limit("the change stands on a part of the history that is too old");
                     Some(Weighed::Refused {
@@ -309,94 +331,27 @@ impl Room {
             return;
         }
         match decode_all(headers) {
-            Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, false, out),
+            Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, Looked::default(), out),
             Err((actors, refusal)) => self.refuse(session, id, actors, &refusal, out),
         }
     }
 
-    pub(super) fn decoded(
+    /// Looks at an edit, of which this is known already.
+    pub(super) fn weigh(
         &mut self,
         now: Time,
         session: SessionId,
-        ticket: Ticket,
-        result: Result<Vec<Decoded>, Refusal>,
+        edit: Candidate,
+        looked: Looked,
         out: &mut Vec<Effect>,
     ) {
-        let Some(member) = self.members.get_mut(&session) else {
-            return;
-        };
-        let (id, subject) = match member.busy.take() {
-            Some(Busy::Decoding {
-                ticket: asked,
-                id,
-                subject,
-                ..
-            }) if asked == ticket => (id, subject),
-            busy => return member.busy = busy,
-        };
-        match result {
-            Ok(changes) => self.weigh(now, session, Candidate { id, subject, changes }, false, out),
-            Err(refusal) => self.refuse(session, id, Vec::new(), &refusal, out),
-        }
-        self.admit_queued(now, session, out);
-    }
-
-    pub(super) fn proven(
-        &mut self,
-        now: Time,
-        session: SessionId,
-        ticket: Ticket,
-        holds: Option<bool>,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(member) = self.members.get_mut(&session) else {
-            return;
-        };
-        let edit = match member.busy.take() {
-            Some(Busy::Proving(asked, edit)) if asked == ticket => edit,
-            busy => return member.busy = busy,
-        };
-        match holds {
-            Some(true) => self.weigh(now, session, edit, true, out),
-            Some(false) => {
-                let refusal = Refusal::Dishonest("the change does not merge");
-                self.refuse(session, edit.id, Vec::new(), &refusal, out);
-            }
-            None => self.reject(session, edit.id, RejectCode::Unavailable, TRY_AGAIN, out),
-        }
-        self.admit_queued(now, session, out);
-    }
-
-    /// The document is there, or cannot be had: looks again at the edits that asked for it.
-    pub(super) fn document_settled(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let sessions: Vec<SessionId> = self.members.keys().copied().collect();
-        for session in sessions {
-            let Some(member) = self.members.get_mut(&session) else {
-                continue;
-            };
-            match member.busy.take() {
-                Some(Busy::Loading(edit)) if matches!(&self.phase, Phase::Live(live) if live.upkeep.document().is_some()) =>
-                {
-                    self.weigh(now, session, edit, false, out);
-                }
-                Some(Busy::Loading(edit)) => self.reject(session, edit.id, RejectCode::Unavailable, TRY_AGAIN, out),
-                busy => {
-                    member.busy = busy;
-                    continue;
-                }
-            }
-            self.admit_queued(now, session, out);
-        }
-    }
-
-    fn weigh(&mut self, now: Time, session: SessionId, edit: Candidate, proven: bool, out: &mut Vec<Effect>) {
         let (Phase::Live(live), Some(member)) = (&mut self.phase, self.members.get_mut(&session)) else {
             return;
         };
         let (id, limits) = (edit.id, &self.limits);
         let welcomes = live.foreign_until.is_some_and(|until| now < until);
         live.pipeline.index.welcome_foreign(welcomes);
-        match live.pipeline.weigh(member, &edit, &live.upkeep, limits, proven) {
+        match live.pipeline.weigh(member, &edit, &live.upkeep, limits, looked) {
             Weighed::Admitted { fresh } => {
                 live.upkeep.edited(now);
                 self.release_waiting(&edit, &fresh);
@@ -428,6 +383,7 @@ impl Room {
                 live.upkeep.want_document();
                 member.busy = Some(Busy::Loading(edit));
             }
+            Weighed::Distant => self.weigh_elsewhere(session, edit, looked, out),
             Weighed::Waits(missing) => {
                 let changes_max = usize::try_from(limits.waiting_changes_max).unwrap_or(usize::MAX);
                 match member.wait_for(missing, edit, changes_max) {
@@ -470,7 +426,14 @@ impl Room {
         }
     }
 
-    fn refuse(&mut self, session: SessionId, id: EditId, actors: Vec<Bytes>, refusal: &Refusal, out: &mut Vec<Effect>) {
+    pub(super) fn refuse(
+        &mut self,
+        session: SessionId,
+        id: EditId,
+        actors: Vec<Bytes>,
+        refusal: &Refusal,
+        out: &mut Vec<Effect>,
+    ) {
         self.refuse_actors(session, actors);
         let text = refusal.to_string();
         let code = match refusal {
@@ -605,5 +568,3 @@ impl Room {
         }
     }
 }
-
-const TRY_AGAIN: &str = "the document cannot be loaded now; send the edit again later";

@@ -143,6 +143,13 @@ pub enum Event {
         /// Whether the document carries it; `None` when that could not be found out now.
         holds: Option<bool>,
     },
+    /// Answers [`Effect::Reach`]; to be handled where that may take long.
+    Reach {
+        /// Whose edit.
+        session: SessionId,
+        /// As in the effect.
+        ticket: Ticket,
+    },
     /// Answers [`Effect::Compact`].
     Compacted(Option<Snapshot>),
     /// Answers [`Effect::Quarantine`]: the stored log is free of the culprits, under a new epoch.
@@ -205,6 +212,13 @@ pub enum Effect {
         to: Position,
         /// Admitted changes after `to`, then the changes to prove.
         changes: Vec<Bytes>,
+    },
+    /// Come back with [`Event::Reach`]: an edit has not seen so much of the document that looking at it takes long.
+    Reach {
+        /// Whose edit.
+        session: SessionId,
+        /// To be named in the event.
+        ticket: Ticket,
     },
     /// Make a snapshot of the document, prove it, put it in the place of the former one; answered by `Compacted`.
     Compact {

@@ -1,5 +1,6 @@
 //! A member: a session in a room, how far it is, and what it has sent that is not settled yet.
 
+use super::again::Looked;
 use crate::engine::{
     gate::{self, Decoded, Header, Refusal, Subject},
     presence::Person,
@@ -93,6 +94,8 @@ pub(super) enum Busy {
     Loading(Candidate),
     /// Whether it merges is being found out.
     Proving(Ticket, Candidate),
+    /// It reaches beyond the recent graph, and is about to be held against the document.
+    Reaching(Ticket, Candidate, Looked),
 }
 
 /// An edit as it came.
@@ -215,7 +218,7 @@ impl Member {
     /// About how much memory all edits take that are not settled.
     pub(super) fn memory_bytes(&self) -> usize {
         let busy = match &self.busy {
-            Some(Busy::Loading(edit) | Busy::Proving(_, edit)) => edit.bytes(),
+            Some(Busy::Loading(edit) | Busy::Proving(_, edit) | Busy::Reaching(_, edit, _)) => edit.bytes(),
             Some(Busy::Decoding { bytes, .. }) => *bytes,
             None => 0,
         };
@@ -285,6 +288,11 @@ impl Member {
     /// Whether a change of this actor was refused.
     pub(super) fn has_refused(&self, actor: &Bytes) -> bool {
         self.refused_actors.contains(actor)
+    }
+
+    /// Whether any change was refused.
+    pub(super) fn has_refused_any(&self) -> bool {
+        !self.refused_actors.is_empty()
     }
 }
 

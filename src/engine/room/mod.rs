@@ -9,6 +9,7 @@
 
 mod across;
 mod admission;
+mod again;
 mod catchup;
 mod census;
 mod event;
@@ -108,6 +109,8 @@ pub struct Room {
     census: Option<Census>,
     /// Peers that are to be asked again for changes that could not be taken.
     asking: BTreeSet<SessionId>,
+    /// Peers that are to be sent the whole document, once a snapshot is made.
+    awaiting: BTreeSet<SessionId>,
     last_part: Option<LastPart>,
     presence: Presence,
     /// While members wait for their turn to be shown what has changed.
@@ -199,6 +202,7 @@ impl Room {
             members: BTreeMap::new(),
             census: None,
             asking: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
             last_part: None,
             presence: Presence::default(),
             round: None,
@@ -246,6 +250,7 @@ impl Room {
             Event::StoreFailed => self.store_failed(out),
             Event::Merged(merged) => self.merged(now, merged, out),
             Event::Proven { session, ticket, holds } => self.proven(now, session, ticket, holds, out),
+            Event::Reach { session, ticket } => self.reach(now, session, ticket, out),
             Event::Compacted(snapshot) => self.compacted(now, snapshot),
             Event::Quarantined => self.quarantined(out),
             Event::QuarantineFailed => self.fail(ClosedCode::Unavailable, out),
@@ -261,6 +266,7 @@ impl Room {
         self.append(out);
         self.show_presence(now, out);
         self.keep_up(now, out);
+        self.answer_who_waited(now, out);
         if !self.brings_up() {
             self.last_part = None;
         }
@@ -432,6 +438,7 @@ impl Room {
         };
         self.census = None;
         self.asking.remove(&session);
+        self.awaiting.remove(&session);
         self.presence.hide(session);
         if let Phase::Live(live) = &mut self.phase {
             live.pipeline.forget_waiting(session, &member);

@@ -46,6 +46,8 @@ pub(super) struct Peer {
     /// Whether it is owed a message even if nothing is new to it.
     owes_answer: bool,
     answered: bool,
+    /// Whether it has waited for a snapshot: once is enough.
+    has_waited: bool,
     told_unavailable: bool,
     /// Edits that are announced and not settled.
     edits: u64,
@@ -97,6 +99,7 @@ impl Peer {
             is_due: false,
             owes_answer: false,
             answered: false,
+            has_waited: false,
             told_unavailable: false,
             edits: 0,
             ask_again: None,
@@ -220,12 +223,20 @@ impl Room {
 
     /// Says what is due to a peer, unless it is being brought up to date.
     fn answer(&mut self, session: SessionId, out: &mut Vec<Effect>) {
-        let (Phase::Live(live), Some(member)) = (&self.phase, self.members.get_mut(&session)) else {
+        let (Phase::Live(live), Some(member)) = (&mut self.phase, self.members.get_mut(&session)) else {
             return;
         };
         let Some(peer) = member.peer.as_mut() else { return };
         let listens = matches!(member.standing, Standing::Untold | Standing::Live);
-        if !peer.is_due || peer.edits > 0 || !listens || live.upkeep.is_resetting() {
+        if !peer.is_due || peer.edits > 0 || !listens || live.upkeep.is_resetting() || self.awaiting.contains(&session)
+        {
+            return;
+        }
+        if !std::mem::replace(&mut peer.has_waited, true)
+            && live.gives_whole(&peer.told)
+            && live.upkeep.await_snapshot(self.now, live.log_bytes, &self.tuning)
+        {
+            self.awaiting.insert(session);
             return;
         }
         peer.is_due = false;
@@ -256,6 +267,17 @@ impl Room {
                 .any(|head| !live.pipeline.index.contains_recent(head));
         if is_first || is_lost || news || peer.owes_answer {
             self.peer_arrived(session, out);
+        }
+    }
+
+    /// Once the snapshot is made, or does not come, answers the peers that waited for it.
+    pub(super) fn answer_who_waited(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Live(live) = &mut self.phase else { return };
+        if live.upkeep.is_awaited(now) {
+            return;
+        }
+        for session in std::mem::take(&mut self.awaiting) {
+            self.answer(session, out);
         }
     }
 
@@ -424,5 +446,14 @@ impl Live {
             position: needed.fold(position, Position::min).min(self.durable),
         };
         self.way_from(Some(cursor), &[]).0
+    }
+
+    /// Whether a replica is to get the whole document, and may get it as one.
+    fn gives_whole(&self, told: &Told) -> bool {
+        told.reads_whole
+            && match self.way_for(told) {
+                Source::Snapshot { .. } => true,
+                Source::Log { from, .. } => from == Position::new(0),
+            }
     }
 }

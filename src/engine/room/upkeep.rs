@@ -21,6 +21,10 @@ const MERGE_RESTS_MS_MAX: u64 = 120_000;
 const COMPACTION_RESTS: u64 = 10;
 /// What a compaction that failed waits for before the next one: full disks get space again.
 const COMPACT_AGAIN_MS: u64 = 300_000;
+/// Who begins with nothing waits no longer for a snapshot that is being made.
+const AWAITED_MS_MAX: u64 = 5_000;
+/// It is worth the wait when the log after the last one has at least one in so many of its bytes.
+const AWAITED_PART: u64 = 4;
 /// What Automerge takes for a change of one keystroke: measured, about.
 const DOCUMENT_BYTES_PER_CHANGE: u64 = 160;
 /// With more operations, changes or bytes of changes it takes long to merge a document.
@@ -60,6 +64,8 @@ pub(super) struct Upkeep {
     compaction_failed: Option<Time>,
     /// While edits keep coming, no snapshot is made before.
     compaction_rests_until: Time,
+    /// Until when somebody waits for a snapshot.
+    awaited: Option<Time>,
     last_edit: Time,
     reset: Option<Reset>,
 }
@@ -108,6 +114,7 @@ impl Upkeep {
             former: None,
             compaction_failed: None,
             compaction_rests_until: now,
+            awaited: None,
             last_edit: now,
             reset: None,
         }
@@ -152,6 +159,28 @@ impl Upkeep {
     /// Asks for the document to be loaded and merged.
     pub(super) fn want_document(&mut self) {
         self.wanted = true;
+    }
+
+    /// Whether who begins with nothing had better wait for a snapshot. If so, one is due at once.
+    pub(super) fn await_snapshot(&mut self, now: Time, log_bytes: u64, tuning: &Tuning) -> bool {
+        let rests = now < self.compaction_rests_until || self.compaction_failed_lately(now) || now < self.retry_at();
+        if self.awaited.is_none() && !rests && self.is_worth_the_wait(log_bytes, tuning) {
+            self.awaited = Some(now.plus_ms(AWAITED_MS_MAX));
+        }
+        self.awaited.is_some()
+    }
+
+    /// Whether a snapshot made now would hold the same as the last one and the log in far fewer bytes.
+    fn is_worth_the_wait(&self, log_bytes: u64, tuning: &Tuning) -> bool {
+        let (changes, bytes) = self.after_snapshot(log_bytes);
+        let snapshot_bytes = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
+        changes >= tuning.compact_changes_at_rest && bytes >= snapshot_bytes / AWAITED_PART
+    }
+
+    /// Whether the snapshot may still come in time for who waits for it.
+    pub(super) fn is_awaited(&mut self, now: Time) -> bool {
+        self.awaited = self.awaited.filter(|until| now < *until);
+        self.awaited.is_some()
     }
 
     pub(super) fn edited(&mut self, now: Time) {
@@ -247,7 +276,16 @@ impl Upkeep {
 
     fn merge_is_due(&self, now: Time, tuning: &Tuning) -> bool {
         let due = self.merge_is_due_at(tuning).is_some_and(|at| at <= now);
-        (self.wanted && self.document.is_none()) || (self.unmerged() > 0 && due)
+        let is_behind = |(_, position): &(Document, Position)| position.plus(WORTH_CHANGES) <= self.durable;
+        let is_awaited = self.awaited.is_some() && self.document.as_ref().is_none_or(is_behind);
+        (self.wanted && self.document.is_none())
+            || (is_awaited && self.retry_at() <= now)
+            || (self.unmerged() > 0 && due)
+    }
+
+    fn compaction_failed_lately(&self, now: Time) -> bool {
+        self.compaction_failed
+            .is_some_and(|failed| now < failed.plus_ms(COMPACT_AGAIN_MS))
     }
 
     /// Changes and bytes that the log holds after the snapshot.
@@ -316,11 +354,9 @@ impl Room {
             && live.pipeline.bytes() == 0;
         let worth_a_snapshot = upkeep.after_snapshot(live.log_bytes).0 >= tuning.compact_changes_at_rest;
         let at_rest = upkeep.compaction_at_rest_at(tuning).is_some_and(|at| at <= now);
-        let rests = upkeep
-            .compaction_failed
-            .is_some_and(|failed| now < failed.plus_ms(COMPACT_AGAIN_MS));
+        let rests = upkeep.compaction_failed_lately(now);
         let due = upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_may_begin_at(tuning) <= now;
-        let compacting = !rests && (due || at_rest || (closing && worth_a_snapshot));
+        let compacting = !rests && (due || at_rest || upkeep.awaited.is_some() || (closing && worth_a_snapshot));
         let current = upkeep
             .document
             .as_ref()
@@ -371,7 +407,7 @@ impl Room {
         let Phase::Live(live) = &self.phase else { return None };
         let (upkeep, tuning) = (&live.upkeep, &self.tuning);
         if upkeep.work != Work::Nothing || upkeep.is_resetting() {
-            return None;
+            return upkeep.awaited;
         }
         let merge = upkeep.merge_is_due_at(tuning);
         let close = self.empty_since.map(|since| since.plus_ms(tuning.room_idle_ms));
@@ -387,6 +423,7 @@ impl Room {
             .chain(let_go)
             .chain(compact)
             .chain(at_rest)
+            .chain(upkeep.awaited)
             .min()
     }
 
@@ -460,9 +497,13 @@ impl Room {
                 upkeep.former = upkeep.snapshot.take().map(|former| former.generation);
                 upkeep.snapshot = Some(snapshot);
                 upkeep.compaction_failed = None;
+                // One that had begun before it was waited for may leave a long log behind it.
+                if !upkeep.is_worth_the_wait(live.log_bytes, &self.tuning) {
+                    upkeep.awaited = None;
+                }
             }
             // The log is untouched, so nothing is lost.
-            None => upkeep.compaction_failed = Some(now),
+            None => (upkeep.compaction_failed, upkeep.awaited) = (Some(now), None),
         }
     }
 

@@ -41,7 +41,7 @@ use syncline_protocol::{
     CloseCode, DocumentId, Position, RoomNumber, SessionId,
     native::{ClosedCode, ServerMessage},
 };
-use tokio::sync::mpsc;
+use tokio::{runtime::RuntimeFlavor, sync::mpsc};
 use turns::Turns;
 use work::Work;
 
@@ -223,6 +223,14 @@ pub(super) fn ended(document: &DocumentId, room: Option<RoomNumber>) -> Bytes {
     closed.encode()
 }
 
+/// Does what takes long: another thread goes on with the tasks of this one meanwhile. Where there is one thread alone, they wait.
+fn lend_thread<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 impl Mail {
     /// About what it takes in memory.
     pub fn bytes(&self) -> usize {
@@ -263,13 +271,7 @@ impl Task {
             };
             let now = self.hub.now();
             if let Some(event) = event {
-                let answered = turns::answered(&event);
-                if matches!(event, Event::Loaded(_) | Event::Merged(_) | Event::Proven { .. }) {
-                    self.grown_bytes += ACCOUNT_BYTES;
-                }
-                self.handle(now, event);
-                let next = answered.and_then(|turn| self.turns.answered(turn, self.number));
-                self.perform(next.into_iter().collect());
+                self.go_on(now, event);
             }
             self.mail.extend(received.drain(..));
             self.take_in(now);
@@ -297,6 +299,22 @@ impl Task {
             }
             self.report(now);
         }
+    }
+
+    /// Work has come to an end, or it is time for something.
+    fn go_on(&mut self, now: Time, event: Event) {
+        let answered = turns::answered(&event);
+        if matches!(event, Event::Loaded(_) | Event::Merged(_) | Event::Proven { .. }) {
+            self.grown_bytes += ACCOUNT_BYTES;
+        }
+        match event {
+            Event::Reach { .. } => lend_thread(|| self.handle(now, event)),
+            // The former document, which may be large, is freed.
+            Event::Merged(_) if self.room.is_large() => lend_thread(|| self.handle(now, event)),
+            event => self.handle(now, event),
+        }
+        let next = answered.and_then(|turn| self.turns.answered(turn, self.number));
+        self.perform(next.into_iter().collect());
     }
 
     /// Whether the room has enough for now. When the server stops, nothing is merged any more, so merges are not waited for.

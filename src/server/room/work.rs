@@ -163,6 +163,7 @@ impl Work {
                     Event::Merged(merged)
                 });
             }
+            Effect::Reach { session, ticket } => self.answers.push_back(Event::Reach { session, ticket }),
             Effect::Compact { .. } | Effect::Discard { .. } | Effect::Quarantine { .. } => self.rewrite(effect),
             Effect::Reply { .. }
             | Effect::Part { .. }

@@ -1,11 +1,13 @@
 //! Edits in a room: nothing is acknowledged or shown before it is stored.
 
-use super::{Bench, kinds, typed};
+use super::{Bench, empty, kinds, typed};
 use crate::engine::{
-    document::Document,
+    document::{Document, Merge},
+    gate::{self, Subject},
+    index::RECENT_CHANGES_MAX,
     room::{Effect, Event, Merged, Tuning},
 };
-use automerge::{ActorId, Automerge, ObjType, ROOT, transaction::Transactable};
+use automerge::{ActorId, AutoCommit, Automerge, ObjType, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use syncline_protocol::{CloseCode, Limits, Position};
@@ -308,4 +310,87 @@ fn changes_of(document: &Automerge) -> Vec<Bytes> {
         .iter()
         .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
         .collect()
+}
+
+#[test]
+fn an_edit_that_reaches_far_back_is_looked_at_where_that_may_take_long() {
+    let history = typed(1, RECENT_CHANGES_MAX as usize + 50);
+    let mut loaded = empty();
+    for change in &history {
+        let change = gate::decode(gate::read(change.clone(), &Limits::default()).unwrap()).unwrap();
+        loaded.index.admit(&change, &Subject("ada".into()));
+    }
+    let position = loaded.index.position();
+    loaded.index.settle(position);
+    let mut bench = Bench::loading(Limits::default(), Tuning::default());
+    bench.feed(Event::Loaded(Box::new(loaded)));
+    bench.join(1);
+    let Merge::Whole(document) = Document::default().merge(&history) else {
+        panic!("they merge")
+    };
+    let old = document.automerge().get_changes(&[])[9].hash();
+    let mut late = document
+        .automerge()
+        .fork_at(&[old])
+        .unwrap()
+        .with_actor(ActorId::from([2]));
+    let mut transaction = late.transaction();
+    transaction.put(ROOT, "late", true).unwrap();
+    transaction.commit();
+    let late = Bytes::copy_from_slice(late.get_last_local_change().unwrap().raw_bytes());
+
+    bench.take();
+    bench.edit(1, 1, &[late]);
+    bench.settle();
+    assert_eq!(kinds(&bench.take()), ["merge"], "the document is loaded for it");
+    bench.feed(Event::Merged(Merged::Whole { document, position }));
+    let wanted = bench.take();
+    let [Effect::Reach { session, ticket }] = wanted[..] else {
+        panic!("{:?}", kinds(&wanted))
+    };
+    bench.feed(Event::Reach { session, ticket });
+    bench.settle();
+    assert_eq!(kinds(&bench.take()), ["append", "compact"]);
+    bench.feed(Event::Reach { session, ticket });
+    assert_eq!(kinds(&bench.take()), [""; 0], "once");
+}
+
+/// Two changes that were made beside each other, in one replica: the second one's counters lie above the first one's.
+fn beside_each_other(texts: [&str; 2]) -> Vec<Bytes> {
+    let mut document = AutoCommit::new().with_actor(ActorId::from([3]));
+    for text in texts {
+        document.isolate(&[]);
+        document.put(ROOT, "last", text.len() as i64).unwrap();
+        let object = document.put_object(ROOT, "text", ObjType::Text).unwrap();
+        document.splice_text(&object, 0, 0, text).unwrap();
+        document.commit();
+        document.integrate();
+    }
+    let changes = document.get_changes(&[]);
+    changes
+        .iter()
+        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+        .collect()
+}
+
+#[test]
+fn e15_a_change_that_is_numbered_after_a_refused_one_is_no_fault() {
+    let limits = Limits {
+        ops_per_change_max: 20,
+        ..Limits::default()
+    };
+    let changes = beside_each_other(["more than the limit is", "short"]);
+    let mut bench = Bench::open_with(limits, Tuning::default());
+    (1..=2).for_each(|member| bench.join(member));
+    (1..=2).for_each(|member| drop(bench.told(member)));
+    bench.edit(1, 1, &changes[..1]);
+    bench.edit(1, 2, &changes[1..]);
+    assert_eq!(bench.told(1), ["reject 1 limit", "reject 2 after_reject"]);
+    bench.take();
+    bench.edit(2, 1, &changes[1..]);
+    assert_eq!(
+        kinds(&bench.take()),
+        ["disconnect"],
+        "for whom nothing was refused it is one"
+    );
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod catchup;
+mod newcomers;
 mod peers;
 mod round;
 mod upkeep;
@@ -277,6 +278,7 @@ fn kinds(effects: &[Effect]) -> Vec<&'static str> {
             Effect::Decode { .. } => "decode",
             Effect::Merge { .. } => "merge",
             Effect::Prove { .. } => "prove",
+            Effect::Reach { .. } => "reach",
             Effect::Compact { .. } => "compact",
             Effect::Discard { .. } => "discard",
             Effect::Quarantine { .. } => "quarantine",

@@ -33,7 +33,7 @@ const ROUNDS_MAX: usize = 400;
 
 /// A fault in the server, to prove that the test sees one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mutation {
+pub(super) enum Mutation {
     None,
     /// A batch does not reach a peer, and the room is not told.
     LoseBatch,
@@ -41,17 +41,19 @@ enum Mutation {
     SkipFirstRead,
 }
 
-struct World {
-    room: Room,
+pub(super) struct World {
+    pub(super) room: Room,
     now: Time,
-    limits: Arc<Limits>,
+    pub(super) limits: Arc<Limits>,
     host: Arc<RepoServer>,
-    links: BTreeMap<u64, Link>,
-    clients: Vec<Client>,
-    log: Vec<Bytes>,
+    pub(super) links: BTreeMap<u64, Link>,
+    pub(super) clients: Vec<Client>,
+    pub(super) log: Vec<Bytes>,
     in_flight: Option<Vec<Bytes>>,
     /// What the shell has to tell the room.
-    due: VecDeque<Event>,
+    pub(super) due: VecDeque<Event>,
+    /// What the room wants done besides.
+    pub(super) wanted: Vec<Effect>,
     random: u64,
     mutation: Mutation,
     calm: bool,
@@ -59,22 +61,22 @@ struct World {
     unpacked: usize,
 }
 
-struct Link {
+pub(super) struct Link {
     session: Session,
-    to_client: VecDeque<Bytes>,
+    pub(super) to_client: VecDeque<Bytes>,
     to_server: VecDeque<Bytes>,
 }
 
-struct Client {
+pub(super) struct Client {
     document: Automerge,
     state: State,
-    link: Option<u64>,
+    pub(super) link: Option<u64>,
     /// It takes the server for one that reads whole documents, and sends them.
     is_bold: bool,
 }
 
 impl World {
-    fn new(seed: u64, mutation: Mutation) -> Self {
+    pub(super) fn new(seed: u64, mutation: Mutation) -> Self {
         let (limits, now, mut out) = (Arc::new(Limits::default()), Time::from_ms(1_000), Vec::new());
         let room = Room::new(
             RoomNumber::new(1),
@@ -105,6 +107,7 @@ impl World {
             log: Vec::new(),
             in_flight: None,
             due: [Event::Loaded(Box::new(empty()))].into(),
+            wanted: Vec::new(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             mutation,
             calm: false,
@@ -148,7 +151,7 @@ impl World {
         self.offer(client);
     }
 
-    fn connect(&mut self, client: usize) {
+    pub(super) fn connect(&mut self, client: usize) {
         if self.clients[client].link.is_some() {
             return;
         }
@@ -178,7 +181,7 @@ impl World {
         self.offer(client);
     }
 
-    fn disconnect(&mut self, client: usize) {
+    pub(super) fn disconnect(&mut self, client: usize) {
         if let Some(id) = self.clients[client].link.take() {
             self.links.remove(&id);
             self.tell(Event::Left {
@@ -211,7 +214,7 @@ impl World {
         link.to_server.push_back(message.encode());
     }
 
-    fn deliver_to_server(&mut self, client: usize) {
+    pub(super) fn deliver_to_server(&mut self, client: usize) {
         let Some(id) = self.clients[client].link else { return };
         let frame = self.links.get_mut(&id).and_then(|link| link.to_server.pop_front());
         if let Some(frame) = frame {
@@ -248,13 +251,13 @@ impl World {
         self.tell(event);
     }
 
-    fn tell_room(&mut self) {
+    pub(super) fn tell_room(&mut self) {
         if let Some(event) = self.due.pop_front() {
             self.tell(event);
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         let mut out = Vec::new();
         self.room.handle(self.now, event, &mut out);
         self.perform(out);
@@ -267,7 +270,7 @@ impl World {
         self.perform(out);
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         self.now = self.now.plus_ms(ms);
         let ids: Vec<u64> = self.links.keys().copied().collect();
         ids.into_iter().for_each(|id| self.feed(id, session::Event::Woke));
@@ -361,7 +364,7 @@ impl World {
                 }
                 Effect::Dismiss { session, frame } => self.send(session, frame),
                 Effect::Disconnect { .. } | Effect::Close => panic!("nobody is sent away"),
-                _ => {}
+                work => self.wanted.push(work),
             }
         }
     }
