@@ -357,15 +357,22 @@ fn what_lies_beyond_is_limited() {
     let each = (case.graph.memory_bytes() - before) / 300;
     assert!(each < 1_000, "{each} bytes for each change");
     case.check_tables(2);
+    case.graph.trim_to(100);
+    case.check_tables(2);
+    assert!(
+        !case.check_past(2, &deps),
+        "nor are they known when some are not recent"
+    );
     let mut heads: Vec<u32> = (case.changes.len() as u32 - 300..case.changes.len() as u32).collect();
     heads.push(0);
     heads.sort_by_key(|head| case.hash(*head));
     let whole = case.put(0, &heads);
     assert!(case.check_past(2, &[whole]), "who has seen all is known to have");
-    case.reload();
-    case.check_tables(2);
     (0..50).for_each(|_| case.pop());
     case.check_tables(2);
+    case.reload();
+    case.check_tables(2);
+    case.check_past(2, &deps);
 }
 
 /// One change can name many others that are not recent any more.
