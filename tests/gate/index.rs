@@ -68,6 +68,25 @@ fn an_index_comes_back_as_it_was_stored() {
     }
 }
 
+/// The room takes changes in on what the gate has just looked up.
+#[test]
+fn taking_in_is_checking_and_admitting() {
+    let limits = Limits::default();
+    for seed in 0..10 {
+        let (mut taken, mut admitted) = (Index::default(), Index::default());
+        for change in &log(seed) {
+            let change = &decoded(change.raw_bytes()).unwrap();
+            let verdict = gate::take_in(&mut taken, None, &somebody(), change, &limits);
+            assert_eq!(verdict, gate::check(&admitted, None, &somebody(), change, &limits));
+            admitted.admit(change, &somebody());
+            let stored = taken.encode();
+            assert_eq!(stored, admitted.encode(), "seed {seed}");
+            let verdict = gate::take_in(&mut taken, None, &somebody(), change, &limits);
+            assert_eq!((verdict, taken.encode()), (Verdict::Known, stored), "seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn heads_are_those_of_the_document() {
     for seed in 0..20 {

@@ -161,12 +161,11 @@ impl Course {
 
     fn pass(&self, index: &mut Index, change: &Bytes) -> anyhow::Result<()> {
         let decoded = self.decoded(change)?;
-        let verdict = gate::check(index, None, &self.subject, &decoded, &self.limits);
+        let verdict = gate::take_in(index, None, &self.subject, &decoded, &self.limits);
         ensure!(
             verdict == Verdict::Vouched,
             "the gate does not vouch for an honest edit: {verdict:?}"
         );
-        index.admit(&decoded, &self.subject);
         Ok(())
     }
 

@@ -27,8 +27,23 @@ pub fn check(
     weigh(index, document, subject, change, limits).0
 }
 
-/// The word of [`check`], and what the change stands on, if it passes: for taking it in right away.
-pub(in crate::engine) fn weigh(
+/// As [`check`], and takes the change into the index if it passes, vouched for or not; without looking up twice what it stands on.
+pub fn take_in(
+    index: &mut Index,
+    document: Option<&Document>,
+    subject: &Subject,
+    change: &Decoded,
+    limits: &Limits,
+) -> Verdict {
+    let (verdict, standpoint) = weigh(index, document, subject, change, limits);
+    if let Some(standpoint) = standpoint {
+        index.admit_on(change, subject, standpoint);
+    }
+    verdict
+}
+
+/// The word of [`check`], and what the change stands on, if it passes.
+fn weigh(
     index: &Index,
     document: Option<&Document>,
     subject: &Subject,

@@ -2,7 +2,8 @@
 //!
 //! In three steps, cheapest first: [`read`] looks at the bytes without expanding anything, [`decode`] expands them and proves
 //! the encoding canonical, [`check`] holds every reference against the room's index and the causal past of the change.
-//! No step changes anything. What a peer sends as a whole document is taken apart first ([`Whole`]).
+//! No step changes anything; [`take_in`] is the third and, if the change passes, takes it into the index. What a peer sends as a
+//! whole document is taken apart first ([`Whole`]).
 
 mod check;
 mod columns;
@@ -14,8 +15,7 @@ mod reader;
 mod single;
 mod whole;
 
-pub use check::check;
-pub(in crate::engine) use check::weigh;
+pub use check::{check, take_in};
 pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
 pub use decoded::{Decoded, decode};
 pub(in crate::engine) use header::COUNTER_MAX;

@@ -14,6 +14,8 @@ pub(super) enum Clock {
 }
 
 const FEW: usize = 4;
+/// What a node takes: itself, its two counts, and what the allocator wastes.
+const NODE_BYTES: usize = size_of::<Tree>() + 24;
 
 /// Entries in no order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,8 +50,20 @@ impl Clock {
         matches!(self, Self::Few(Few { len: 0, .. }))
     }
 
-    pub(super) fn is_tree(&self) -> bool {
-        matches!(self, Self::Many(_))
+    /// Whether it has more than so many entries.
+    pub(super) fn is_longer_than(&self, count: usize) -> bool {
+        match self {
+            Self::Few(few) => usize::from(few.len) > count,
+            Self::Many(tree) => tree.leaves_of(count + 1) > count,
+        }
+    }
+
+    /// Bytes of the nodes that no other map holds: what it adds when it comes, and leaves free when it goes.
+    pub(super) fn own_bytes(&self) -> usize {
+        match self {
+            Self::Few(_) => 0,
+            Self::Many(tree) => own_nodes(tree) * NODE_BYTES,
+        }
     }
 
     pub(super) fn get(&self, key: u32) -> Option<u32> {
@@ -182,12 +196,32 @@ impl Tree {
         }
     }
 
+    /// How many leaves it has; counted up to `enough`, or a few more.
+    fn leaves_of(&self, enough: usize) -> usize {
+        match self {
+            Self::Leaf { .. } => 1,
+            Self::Branch { left, right, .. } => match left.leaves_of(enough) {
+                of_left if of_left >= enough => of_left,
+                of_left => of_left + right.leaves_of(enough - of_left),
+            },
+        }
+    }
+
     /// Puts its entries into `few`; false if there are too many.
     fn gather(&self, few: &mut Few) -> bool {
         match self {
             Self::Leaf { key, value } => few.raise(*key, *value),
             Self::Branch { left, right, .. } => left.gather(few) && right.gather(few),
         }
+    }
+}
+
+/// How many nodes of this tree are held by nothing else.
+fn own_nodes(tree: &Arc<Tree>) -> usize {
+    match &**tree {
+        _ if Arc::strong_count(tree) > 1 => 0,
+        Tree::Leaf { .. } => 1,
+        Tree::Branch { left, right, .. } => 1 + own_nodes(left) + own_nodes(right),
     }
 }
 
@@ -337,6 +371,28 @@ fn remove(tree: &Arc<Tree>, key: u32) -> Option<Arc<Tree>> {
 }
 
 #[cfg(test)]
+impl Clock {
+    /// Puts the addresses of all its nodes into `found`.
+    pub(super) fn nodes(&self, found: &mut std::collections::BTreeSet<usize>) {
+        let mut pending = Vec::new();
+        if let Self::Many(tree) = self {
+            pending.push(tree);
+        }
+        while let Some(tree) = pending.pop() {
+            found.insert(Arc::as_ptr(tree) as usize);
+            if let Tree::Branch { left, right, .. } = &**tree {
+                pending.extend([left, right]);
+            }
+        }
+    }
+
+    /// What so many nodes take.
+    pub(super) fn bytes_of(nodes: usize) -> usize {
+        nodes * NODE_BYTES
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
@@ -363,6 +419,9 @@ mod tests {
             }
         }
         assert_eq!(clock.is_empty(), model.is_empty());
+        for count in [0, 3, 4, 5, 30] {
+            assert_eq!(clock.is_longer_than(count), model.len() > count, "{count}");
+        }
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl<'a> Input<'a> {
         for _ in 0..self.count(2)? {
             let position = self.number()?;
             let deps = (0..self.count(32)?).map(|_| self.hash()).collect::<Result<_, _>>()?;
-            graph.distant_deps.insert(position, deps);
+            graph.note_distant(position, deps);
         }
         Ok(graph)
     }

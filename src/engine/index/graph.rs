@@ -54,8 +54,11 @@ struct Recent {
 struct Totals {
     /// Those whose hashes begin with a zero byte.
     landmarks: usize,
-    /// Bytes of memory besides what each takes in `recent`.
+    /// Bytes of memory besides what each takes in `recent`, and what is kept of changes that are not recent any more shares with
+    /// none of these.
     extra_bytes: usize,
+    /// The hashes in `distant_deps`.
+    distant_deps: usize,
 }
 
 impl Graph {
@@ -234,17 +237,18 @@ impl Graph {
             "nothing has come or gone since"
         );
         let position = self.next_position();
-        let (mut deps, mut old_heads) = (standpoint.footing.deps, Vec::new());
+        let (mut deps, mut old_heads, mut distant) = (standpoint.footing.deps, Vec::new(), Vec::new());
         for (dep, hash) in deps.as_mut_slice().iter_mut().zip(node.deps) {
             let head = self.heads.remove(hash);
             *dep = Dep::new(dep.position(), head.is_some());
             let is_distant = dep.is_distant_from(position);
             if is_distant {
-                self.distant_deps.entry(position).or_default().push(*hash);
+                distant.push(*hash);
             }
             let is_old = |head: &Head| is_distant || head.position < self.front;
             old_heads.extend(head.filter(is_old).map(|head| (*hash, self.kept(head))));
         }
+        self.note_distant(position, distant);
         self.append(Node {
             hash: node.hash,
             actor: node.actor,
@@ -256,6 +260,17 @@ impl Graph {
         });
         self.heads.extend(self.head(position));
         old_heads
+    }
+
+    /// Notes those dependencies of the change there that lie too far back.
+    pub(super) fn note_distant(&mut self, position: u32, mut deps: Vec<ChangeHash>) {
+        if deps.is_empty() {
+            return;
+        }
+        deps.shrink_to_fit();
+        self.totals.distant_deps += deps.len();
+        let replaced = self.distant_deps.insert(position, deps);
+        self.totals.distant_deps -= replaced.map_or(0, |deps| deps.len());
     }
 
     /// The head with all that there is to know of it, for when it is not recent any more.
@@ -337,12 +352,13 @@ impl Graph {
     pub(super) fn pop(&mut self, old_heads: Vec<(ChangeHash, Head)>) -> Option<Node> {
         let node = self.recent.pop_back()?;
         let position = self.next_position();
+        self.heads.remove(&node.hash);
         self.forget(position, &node);
         if let Some(recent) = self.by_actor.get_mut(&node.actor) {
             recent.positions.pop_back();
+            recent.give_back();
         }
         self.forget_absent(node.actor);
-        self.heads.remove(&node.hash);
         for dep in node.deps.as_slice().iter().filter(|dep| dep.was_head()) {
             self.heads
                 .extend(dep.position().and_then(|position| self.head(position)));
@@ -351,11 +367,20 @@ impl Graph {
         Some(node)
     }
 
-    /// Forgets what is noted of a change that stood there.
+    /// Lets go of what [`Graph::push`] returned, when that is not to be taken back any more.
+    pub(super) fn let_go(&mut self, old_heads: Vec<(ChangeHash, Head)>) {
+        for (_, head) in old_heads {
+            let seen = head.kept.as_ref().map(|kept| kept.seen());
+            self.totals.extra_bytes -= seen.map_or(0, Seen::extra_bytes);
+        }
+    }
+
+    /// Forgets what is noted of a change that stood there: before it goes itself, and after what was kept of it has come.
     fn forget(&mut self, position: u32, node: &Node) {
         self.places.remove(&node.hash, position);
         self.totals.subtract(node);
-        self.distant_deps.remove(&position);
+        let distant = self.distant_deps.remove(&position);
+        self.totals.distant_deps -= distant.map_or(0, |deps| deps.len());
     }
 
     /// Forgets the actor if it has no recent changes any more.
@@ -380,15 +405,16 @@ impl Graph {
             let position = self.front;
             let deps = node.deps.as_slice().iter().filter_map(|dep| dep.position());
             self.roots.replace(deps, position, node.actor, node.seq);
-            self.forget(position, &node);
-            if let Some(recent) = self.by_actor.get_mut(&node.actor) {
-                recent.positions.pop_front();
-                recent.first_seq = recent.first_seq.saturating_add(1);
-            }
-            self.forget_absent(node.actor);
             if let Some(head) = self.heads.get_mut(&node.hash) {
                 head.kept = Some(Box::new(node.tip(position).kept()));
             }
+            self.forget(position, &node);
+            if let Some(recent) = self.by_actor.get_mut(&node.actor) {
+                recent.positions.pop_front();
+                recent.give_back();
+                recent.first_seq = recent.first_seq.saturating_add(1);
+            }
+            self.forget_absent(node.actor);
             self.front += 1;
         }
     }
@@ -400,8 +426,19 @@ impl Graph {
             + self.by_actor.len() * 2 * size_of::<(ActorNumber, Recent)>()
             + self.recent.len() * 2 * size_of::<u32>()
             + self.places.memory_bytes()
-            + self.heads.len() * 2 * size_of::<(ChangeHash, Head)>()
-            + self.distant_deps.len() * (64 + size_of::<ChangeHash>())
+            + self.heads.len() * (2 * size_of::<(ChangeHash, Head)>() + size_of::<Kept>())
+            + self.distant_deps.len() * 64
+            + self.totals.distant_deps * size_of::<ChangeHash>()
+    }
+}
+
+impl Recent {
+    /// Leaves at most about twice the space that it needs.
+    fn give_back(&mut self) {
+        let needed = self.positions.len();
+        if self.positions.capacity() > 8 + 2 * needed {
+            self.positions.shrink_to(needed + needed / 2);
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use graph::Head;
 use node::NewNode;
 use ops::Runs;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use syncline_protocol::{ChangeHash, Position};
@@ -213,11 +213,13 @@ impl Index {
     /// Takes back every change admitted after `position`, which is not before the last [`Index::settle`].
     pub fn rollback(&mut self, position: Position) {
         debug_assert_eq!(self.sizes, self.counted_sizes());
+        let mut authors = BTreeSet::new();
         while self.position() > position {
-            let Some(undo) = self.undo.pop_back() else { return };
+            let Some(undo) = self.undo.pop_back() else { break };
             let Some(node) = self.graph.pop(undo.old_heads) else {
-                return;
+                break;
             };
+            authors.insert(node.actor);
             let author = &mut self.actors[node.actor as usize];
             author.last_seq = node.seq - 1;
             author.max_op = undo.actor_max_op;
@@ -242,6 +244,22 @@ impl Index {
                 self.subject_numbers.remove(&subject);
             }
         }
+        self.give_back(authors);
+    }
+
+    /// Gives back the space that rolled back changes of these authors took: [`Index::memory_bytes`] counts what is in the tables.
+    fn give_back(&mut self, authors: BTreeSet<ActorNumber>) {
+        for author in authors {
+            if let Some(author) = self.actors.get_mut(author as usize) {
+                shrink(&mut author.runs.0);
+                shrink(&mut author.objects);
+            }
+        }
+        shrink(&mut self.objects);
+        shrink(&mut self.elements);
+        shrink(&mut self.actors);
+        shrink(&mut self.keys);
+        shrink(&mut self.subjects);
     }
 
     /// Forgets how to take back the changes before `position`, and what lies too far before it to be recent.
@@ -251,7 +269,9 @@ impl Index {
         let position = position.min(self.position());
         let keep = self.position().number() - position.number();
         while self.undo.len() as u64 > keep {
-            self.undo.pop_front();
+            if let Some(undo) = self.undo.pop_front() {
+                self.graph.let_go(undo.old_heads);
+            }
         }
         if self.undo.is_empty() {
             self.undo = VecDeque::new();
@@ -484,8 +504,18 @@ impl Index {
     }
 }
 
+/// Leaves a table at most twice the space that it needs.
+fn shrink<T>(table: &mut Vec<T>) {
+    if table.capacity() > 2 * table.len() {
+        table.shrink_to(2 * table.len());
+    }
+}
+
 /// The beginning of a sequence, where the index names an element.
 const HEAD: GlobalOpId = GlobalOpId { counter: 0, actor: 0 };
 
 /// A name in a list and in an ordered map beside it: two counted pointers, a number, the counts, and what a tree node wastes.
 const NAME_BYTES: usize = 2 * 16 + 4 + 16 + 16;
+
+#[cfg(test)]
+mod tests;

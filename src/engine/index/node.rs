@@ -108,7 +108,7 @@ impl Node {
         Tip::change(position, Some((self.actor, self.seq)), &self.seen)
     }
 
-    /// Bytes of memory besides itself.
+    /// Bytes of memory besides itself that nothing else shares.
     pub(super) fn extra_bytes(&self) -> usize {
         let deps = match &self.deps {
             Deps::One(_) => 0,

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 /// How far a change may move the position before which everything is in its past; the next one moves on.
 const STEPS_MAX: u32 = 1_000;
-/// What a tree adds to those that it shares nodes with: a few nodes, about.
-const TREE_BYTES: usize = 200;
+/// How many actors a past may speak of beyond that position. It forgets them if there are more: two chains side by side would else
+/// have each change that unites them hold all who wrote in either.
+pub(super) const BEYOND_MAX: usize = 256;
 /// Heads whose actor is not known any more have keys of their own in a [`Clock`], far above all actors.
 const NAMELESS: u32 = 1 << 31;
 
@@ -65,7 +66,7 @@ impl Seen {
             Some(position) => position >= before,
             None => before < graph.front,
         };
-        for tip in tips {
+        for tip in tips.clone() {
             if let Some(beyond) = tip.beyond {
                 all.beyond.unite(beyond, &mut is_beyond);
             }
@@ -77,7 +78,19 @@ impl Seen {
             }
         }
         all.rise(graph);
+        if all.beyond.is_longer_than(BEYOND_MAX) {
+            all.forget_beyond(tips);
+        }
         all
+    }
+
+    /// Keeps of what lies beyond no more than the tips themselves; all up to the last of them is uncertain then.
+    fn forget_beyond<'a>(&mut self, tips: impl Iterator<Item = Tip<'a>> + Clone) {
+        let last = tips.clone().map(|tip| tip.position + 1).max();
+        self.uncertain_before = self.uncertain_before.max(last.unwrap_or(0));
+        self.beyond = Clock::default();
+        let own = tips.filter(|tip| tip.position >= self.before).filter_map(|tip| tip.own);
+        own.take(BEYOND_MAX).for_each(|(key, seq)| self.beyond.raise(key, seq));
     }
 
     /// Moves `before` up as far as everything there has been seen.
@@ -124,9 +137,14 @@ impl Seen {
         self.beyond.get(actor).unwrap_or(0)
     }
 
-    /// Bytes of memory besides itself, about.
+    /// Bytes of memory besides itself, about: those that nothing else shares.
     pub(super) fn extra_bytes(&self) -> usize {
-        if self.beyond.is_tree() { TREE_BYTES } else { 0 }
+        self.beyond.own_bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn beyond(&self) -> &Clock {
+        &self.beyond
     }
 }
 
@@ -171,6 +189,10 @@ impl<'a> Tip<'a> {
 impl Kept {
     pub(super) fn tip(&self, position: u32) -> Tip<'_> {
         Tip::change(position, self.own, &self.seen)
+    }
+
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
     }
 }
 

@@ -133,10 +133,15 @@ impl Pipeline {
         let mut unproven = false;
         let mut stop = None;
         for (number, change) in edit.changes.iter().enumerate() {
-            let (verdict, standpoint) = gate::weigh(&self.index, document, &edit.subject, change, limits);
+            let is_full = upkeep.document_is_full(limits.document_bytes_max);
+            let verdict = if is_full || member.has_refused(change.actor()) {
+                gate::check(&self.index, document, &edit.subject, change, limits)
+            } else {
+                gate::take_in(&mut self.index, document, &edit.subject, change, limits)
+            };
             stop = match verdict {
                 Verdict::Known => continue,
-                _ if upkeep.document_is_full(limits.document_bytes_max) => {
+                _ if is_full => {
                     let refusal = Refusal::Limit("the document has reached its size limit");
                     Some(Weighed::Refused {
                         actor: change.actor().clone(),
@@ -170,11 +175,6 @@ impl Pipeline {
             };
             if stop.is_some() {
                 break;
-            }
-            match standpoint {
-                // Whatever passes has one.
-                Some(standpoint) => self.index.admit_on(change, &edit.subject, standpoint),
-                None => self.index.admit(change, &edit.subject),
             }
             fresh.push(number);
         }

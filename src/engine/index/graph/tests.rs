@@ -1,6 +1,9 @@
 //! What the graph says of the past of a change is what a walk over all changes finds out.
 
-use super::*;
+use super::{
+    super::{clock::Clock, seen::BEYOND_MAX},
+    *,
+};
 use std::collections::BTreeSet;
 
 /// The same numbers in every run.
@@ -132,7 +135,6 @@ impl Case {
     fn check_tables(&self, seed: u64) {
         let graph = &self.graph;
         let named: BTreeSet<u32> = self.deps.iter().flatten().copied().collect();
-        let mut totals = Totals::default();
         for (position, (hash, actor, seq, start_op)) in (0..).zip(&self.changes) {
             let is_recent = position >= graph.front;
             let is_head = !named.contains(&position);
@@ -148,50 +150,97 @@ impl Case {
                 // What was not recent any more when it came is not known.
                 named.retain(|dep| *dep >= graph.front || deps.contains(dep));
                 assert_eq!(deps, named, "seed {seed}, {position}");
-                totals.add(node);
             }
         }
         assert_eq!(graph.heads.len(), self.changes.len() - named.len(), "seed {seed}");
-        assert_eq!(graph.totals, totals, "seed {seed}");
+        assert_eq!(graph.totals.extra_bytes, self.extra_bytes(), "seed {seed}");
+        let distant = graph.distant_deps.values().map(Vec::len);
+        assert_eq!(graph.totals.distant_deps, distant.sum::<usize>(), "seed {seed}");
+        for recent in graph.by_actor.values() {
+            let (capacity, needed) = (recent.positions.capacity(), recent.positions.len());
+            assert!(capacity <= 8 + 2 * needed, "{capacity} places for {needed}");
+        }
         assert_eq!(
             graph.landmarks(),
             graph.recent().filter(|node| node.hash.0[0] == 0).count()
         );
     }
 
-    /// Asks for a past, and holds it against the walk and against the truth. Whether it was known.
+    /// What the dependencies and the nodes of all clocks take, each node once.
+    fn extra_bytes(&self) -> usize {
+        let mut nodes = BTreeSet::new();
+        for node in &self.graph.recent {
+            node.seen.beyond().nodes(&mut nodes);
+        }
+        let old_heads = self.undo.iter().flatten().map(|(_, head)| head);
+        for kept in self
+            .graph
+            .heads
+            .values()
+            .chain(old_heads)
+            .filter_map(|head| head.kept.as_ref())
+        {
+            kept.seen().beyond().nodes(&mut nodes);
+        }
+        let deps = self.graph.recent.iter().map(|node| match &node.deps {
+            Deps::One(_) => 0,
+            Deps::Not1(deps) => size_of_val(&**deps),
+        });
+        Clock::bytes_of(nodes.len()) + deps.sum::<usize>()
+    }
+
+    /// Puts in a change of this actor that stands on these, and returns its position.
+    fn put(&mut self, actor: ActorNumber, deps: &[u32]) -> u32 {
+        self.pasts.push(self.union(deps));
+        self.push_on(actor, deps.to_vec());
+        self.changes.len() as u32 - 1
+    }
+
+    /// Asks for a past, and holds it against the truth and against the walk. Whether it was known.
     fn check(&mut self, seed: u64) -> bool {
         let deps = self.deps(None);
-        let hashes: Vec<_> = deps.iter().map(|dep| self.hash(*dep)).collect();
-        if deps.is_empty() || hashes.iter().any(|hash| self.graph.position(hash).is_none()) {
+        if deps.is_empty() || deps.iter().any(|dep| self.graph.position(&self.hash(*dep)).is_none()) {
             return false;
         }
+        let known = self.check_past(seed, &deps);
+        if let Some(walked) = walk(&self.graph, &deps) {
+            let truth = self.union(&deps);
+            assert!(known, "seed {seed}, deps {deps:?}");
+            for &actor in self.last_seqs.keys() {
+                let walked = walked.get(&actor).copied().unwrap_or(u32::MAX);
+                assert_eq!(walked, self.first_outside(&truth, actor), "seed {seed}, deps {deps:?}");
+            }
+        }
+        known
+    }
+
+    /// Whether the past of a change that stands on these is known; it is the truth as far as it is.
+    fn check_past(&self, seed: u64, deps: &[u32]) -> bool {
+        let hashes: Vec<_> = deps.iter().map(|dep| self.hash(*dep)).collect();
         let past = self.graph.stand(&hashes, self.graph.footing(&hashes));
-        let truth = self.union(&deps);
-        let walked = walk(&self.graph, &deps);
+        let truth = self.union(deps);
         let mut known = true;
         for (&actor, &last_seq) in &self.last_seqs {
-            let first_outside = (0..)
-                .zip(&self.changes)
-                .find(|(position, change)| change.1 == actor && !truth.contains(position));
-            let expected = first_outside.map_or(u32::MAX, |(_, change)| change.3);
             let bound = self.graph.bound(&past, actor, last_seq);
-            let about = || {
-                format!(
-                    "seed {seed}, actor {actor}, deps {deps:?}, {} changes",
-                    self.changes.len()
-                )
-            };
             if let Some(bound) = bound {
-                assert_eq!(bound, expected, "{}", about());
-            }
-            if let Some(walked) = &walked {
-                let walked = walked.get(&actor).copied().unwrap_or(u32::MAX);
-                assert_eq!((bound, walked), (Some(expected), expected), "{}", about());
+                let count = self.changes.len();
+                let expected = self.first_outside(&truth, actor);
+                assert_eq!(
+                    bound, expected,
+                    "seed {seed}, actor {actor}, deps {deps:?}, {count} changes"
+                );
             }
             known &= bound.is_some();
         }
         known
+    }
+
+    /// The first counter of this actor outside this past.
+    fn first_outside(&self, past: &BTreeSet<u32>, actor: ActorNumber) -> u32 {
+        let found = (0..)
+            .zip(&self.changes)
+            .find(|(position, change)| change.1 == actor && !past.contains(position));
+        found.map_or(u32::MAX, |(_, change)| change.3)
     }
 
     /// As if it had been stored and read.
@@ -207,7 +256,9 @@ impl Case {
             ..node
         });
         graph.restore(self.graph.front, nodes.collect(), heads.collect());
-        graph.distant_deps = self.graph.distant_deps.clone();
+        for (&position, deps) in &self.graph.distant_deps {
+            graph.note_distant(position, deps.clone());
+        }
         self.graph = graph;
         self.undo = vec![Vec::new(); self.changes.len()];
     }
@@ -243,6 +294,106 @@ fn pasts_are_what_a_walk_finds() {
         }
     }
     assert!(known > asked / 2 && asked > 5_000, "{known} of {asked} pasts are known");
+}
+
+#[test]
+fn what_is_kept_of_old_heads_is_counted() {
+    let mut case = Case::new(2);
+    case.put(0, &[]);
+    let sides: Vec<u32> = (1..=20).map(|actor| case.put(actor, &[])).collect();
+    let united = case.put(21, &sides);
+    let top = case.put(22, &[united]);
+    case.check_tables(2);
+    case.graph.trim_to(top);
+    case.check_tables(2);
+    case.graph.trim_to(top + 1);
+    case.check_tables(2);
+    case.put(23, &[top]);
+    case.check_tables(2);
+    case.pop();
+    case.check_tables(2);
+    case.put(23, &[0, top]);
+    case.check_tables(2);
+    let old_heads = case.undo.last_mut().map(std::mem::take).unwrap();
+    assert_eq!(old_heads.len(), 2);
+    case.graph.let_go(old_heads);
+    case.check_tables(2);
+    assert!(case.graph.totals.extra_bytes < 500);
+}
+
+/// Two chains side by side, each change by somebody else, while something that nobody stands on keeps the position down.
+#[test]
+fn what_lies_beyond_is_limited() {
+    let mut case = Case::new(2);
+    case.put(0, &[]);
+    let (mut tips, mut actor) = ([None; 2], 0);
+    for round in 0..BEYOND_MAX as u32 {
+        for tip in &mut tips {
+            actor += 1;
+            let deps: Vec<u32> = tip.iter().copied().collect();
+            *tip = Some(case.put(actor, &deps));
+        }
+        if round == BEYOND_MAX as u32 / 2 - 1 {
+            let mut deps = tips.map(|tip| tip.unwrap()).to_vec();
+            deps.sort_by_key(|dep| case.hash(*dep));
+            assert!(case.check_past(2, &deps), "so many are known");
+        }
+    }
+    let mut deps = tips.map(|tip| tip.unwrap()).to_vec();
+    deps.sort_by_key(|dep| case.hash(*dep));
+    assert!(!case.check_past(2, &deps), "so many are forgotten");
+    let before = case.graph.memory_bytes();
+    for n in 1..=300 {
+        let own = case.put(actor + n, &deps);
+        let stand = case
+            .graph
+            .stand(&[case.hash(own)], case.graph.footing(&[case.hash(own)]));
+        assert_eq!(
+            case.graph.bound(&stand, actor + n, 1),
+            Some(u32::MAX),
+            "its own past is known"
+        );
+    }
+    let each = (case.graph.memory_bytes() - before) / 300;
+    assert!(each < 1_000, "{each} bytes for each change");
+    case.check_tables(2);
+    case.graph.trim_to(100);
+    case.check_tables(2);
+    assert!(
+        !case.check_past(2, &deps),
+        "nor are they known when some are not recent"
+    );
+    let mut heads: Vec<u32> = (case.changes.len() as u32 - 300..case.changes.len() as u32).collect();
+    heads.push(0);
+    heads.sort_by_key(|head| case.hash(*head));
+    let whole = case.put(0, &heads);
+    assert!(case.check_past(2, &[whole]), "who has seen all is known to have");
+    (0..50).for_each(|_| case.pop());
+    case.check_tables(2);
+    case.reload();
+    case.check_tables(2);
+    case.check_past(2, &deps);
+}
+
+/// One change can name many others that are not recent any more.
+#[test]
+fn distant_dependencies_are_counted_each() {
+    let mut case = Case::new(2);
+    let old: Vec<u32> = (0..100).map(|actor| case.put(actor, &[])).collect();
+    case.graph.trim_to(100);
+    case.put(100, &[]);
+    case.put(101, &old);
+    assert_eq!(case.graph.totals.distant_deps, 0, "heads are known");
+    case.graph.trim_to(102);
+    let before = case.graph.memory_bytes();
+    case.put(102, &old);
+    assert_eq!(case.graph.totals.distant_deps, 100);
+    let more = case.graph.memory_bytes() - before;
+    assert!(more > 100 * size_of::<ChangeHash>(), "{more} bytes more");
+    case.reload();
+    case.check_tables(2);
+    case.pop();
+    case.check_tables(2);
 }
 
 /// A head may go out of the recent changes, be replaced, and come back when what replaced it is taken back.
