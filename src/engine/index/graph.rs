@@ -371,7 +371,7 @@ impl Graph {
     pub(super) fn let_go(&mut self, old_heads: Vec<(ChangeHash, Head)>) {
         for (_, head) in old_heads {
             let seen = head.kept.as_ref().map(|kept| kept.seen());
-            self.totals.extra_bytes -= seen.map_or(0, Seen::extra_bytes);
+            self.totals.subtract_bytes(seen.map_or(0, Seen::extra_bytes));
         }
     }
 
@@ -450,7 +450,12 @@ impl Totals {
 
     fn subtract(&mut self, node: &Node) {
         self.landmarks -= usize::from(is_landmark(node));
-        self.extra_bytes -= node.extra_bytes();
+        self.subtract_bytes(node.extra_bytes());
+    }
+
+    /// While somebody holds a copy of the graph its nodes are shared, and none's own: an estimate may then be off, but not turn over.
+    fn subtract_bytes(&mut self, bytes: usize) {
+        self.extra_bytes = self.extra_bytes.saturating_sub(bytes);
     }
 }
 
