@@ -161,11 +161,12 @@ impl Upkeep {
         self.wanted = true;
     }
 
-    /// Whether who begins with nothing had better wait for a snapshot. If so, one is due at once.
+    /// Whether who begins with nothing had better wait for a snapshot. If so, one is due at once, or when snapshots have rested.
     pub(super) fn await_snapshot(&mut self, now: Time, log_bytes: u64, tuning: &Tuning) -> bool {
-        let rests = now < self.compaction_rests_until || self.compaction_failed_lately(now) || now < self.retry_at();
+        let until = now.plus_ms(AWAITED_MS_MAX);
+        let rests = until <= self.compaction_rests_until || self.compaction_failed_lately(now) || now < self.retry_at();
         if self.awaited.is_none() && !rests && self.is_worth_the_wait(log_bytes, tuning) {
-            self.awaited = Some(now.plus_ms(AWAITED_MS_MAX));
+            self.awaited = Some(until);
         }
         self.awaited.is_some()
     }
@@ -356,7 +357,8 @@ impl Room {
         let at_rest = upkeep.compaction_at_rest_at(tuning).is_some_and(|at| at <= now);
         let rests = upkeep.compaction_failed_lately(now);
         let due = upkeep.compaction_is_due(live.log_bytes, tuning) && upkeep.compaction_may_begin_at(tuning) <= now;
-        let compacting = !rests && (due || at_rest || upkeep.awaited.is_some() || (closing && worth_a_snapshot));
+        let awaited = upkeep.awaited.is_some() && upkeep.compaction_rests_until <= now;
+        let compacting = !rests && (due || at_rest || awaited || (closing && worth_a_snapshot));
         let current = upkeep
             .document
             .as_ref()
@@ -417,6 +419,7 @@ impl Room {
         let may_begin = upkeep.compaction_may_begin_at(tuning);
         let compact = (may_begin > self.now && upkeep.compaction_is_due(live.log_bytes, tuning)).then_some(may_begin);
         let at_rest = upkeep.compaction_at_rest_at(tuning).filter(|at| *at > self.now);
+        let rested = upkeep.awaited.map(|_| upkeep.compaction_rests_until);
         merge
             .into_iter()
             .chain(close)
@@ -424,6 +427,7 @@ impl Room {
             .chain(compact)
             .chain(at_rest)
             .chain(upkeep.awaited)
+            .chain(rested.filter(|at| *at > self.now))
             .min()
     }
 
@@ -497,10 +501,10 @@ impl Room {
                 upkeep.former = upkeep.snapshot.take().map(|former| former.generation);
                 upkeep.snapshot = Some(snapshot);
                 upkeep.compaction_failed = None;
-                // One that had begun before it was waited for may leave a long log behind it.
-                if !upkeep.is_worth_the_wait(live.log_bytes, &self.tuning) {
-                    upkeep.awaited = None;
-                }
+                // One that had begun before it was waited for may leave a long log behind it. Another may come in time.
+                let rests_until = upkeep.compaction_rests_until;
+                let waits_on = upkeep.is_worth_the_wait(live.log_bytes, &self.tuning);
+                upkeep.awaited = upkeep.awaited.filter(|until| waits_on && rests_until < *until);
             }
             // The log is untouched, so nothing is lost.
             None => (upkeep.compaction_failed, upkeep.awaited) = (Some(now), None),

@@ -109,6 +109,25 @@ fn a_snapshot_that_leaves_a_long_log_behind_it_is_followed_by_another() {
     assert_eq!(heard(&world, 0), [WHOLE]);
 }
 
+/// Snapshots rest ten times as long as the last one took.
+#[test]
+fn who_comes_while_snapshots_rest_waits_for_the_next_one_if_that_may_come_in_time() {
+    for (took_ms, is_near) in [(100, true), (1_000, false)] {
+        let mut world = asked(600);
+        merge(&mut world);
+        assert_eq!(work(&mut world), ["merge", "compact"]);
+        world.pass(took_ms);
+        compact(&mut world, 10);
+        join(&mut world, 1);
+        for client in 0..2 {
+            assert_eq!(heard(&world, client).is_empty(), is_near, "{client} after {took_ms} ms");
+        }
+        assert!(!work(&mut world).contains(&"compact"), "it rests");
+        world.pass(WAIT_MS.min(10 * took_ms));
+        assert_eq!(work(&mut world).contains(&"compact"), is_near, "after {took_ms} ms");
+    }
+}
+
 #[test]
 fn nobody_is_woken_for_a_snapshot_that_nobody_waits_for_any_more() {
     let mut world = asked(300);
