@@ -223,7 +223,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Cuts all records off, whatever they are needed for.
+    /// Cuts all records off, though they are needed: a fault on purpose.
     pub(super) fn cut(&self) -> io::Result<()> {
         self.file.file().set_len(RECORDS_AT)
     }
