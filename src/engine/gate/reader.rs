@@ -42,6 +42,11 @@ impl<'a> Reader<'a> {
 
     /// An unsigned LEB128.
     pub(in crate::engine) fn unsigned(&mut self) -> Result<u64, Refusal> {
+        // Most are small.
+        if let [byte @ ..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok((*byte).into());
+        }
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

@@ -10,7 +10,10 @@ use super::{
     seen::Seen,
 };
 use crate::engine::gate::{COUNTER_MAX, Reader, write_unsigned};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use syncline_protocol::ChangeHash;
 
 /// Why stored bytes are not an index.
@@ -19,6 +22,9 @@ use syncline_protocol::ChangeHash;
 pub struct IndexError(pub &'static str);
 
 const VERSION: u8 = 1;
+/// The graph gets space for one more change for every so many: a room that takes edits keeps as many as it was stored with, and those
+/// of a batch. Without it the first edit would have all moved.
+const SPARE_NODES: usize = 8;
 
 const SHORT: IndexError = IndexError("it ends too early");
 const RANGE: IndexError = IndexError("a number is out of range");
@@ -111,10 +117,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         let id = Arc::<[u8]>::from(input.name()?);
         named(&mut index.actor_numbers, &mut ids, id)?;
     }
-    for _ in 0..input.count(4)? {
+    let objects = input.count(4)?;
+    index.objects.reserve_exact(objects);
+    for _ in 0..objects {
         index.objects.push(input.object(ids.len())?);
     }
-    for _ in 0..input.count(2)? {
+    let elements = input.count(2)?;
+    index.elements.reserve_exact(elements);
+    for _ in 0..elements {
         index.elements.push(input.op_id(ids.len())?);
     }
     for id in ids {
@@ -256,15 +266,16 @@ impl<'a> Input<'a> {
             heads.insert(hash, (self.number()?, self.counter()?));
         }
         let front = self.below(POSITION_MAX as usize)?;
-        let mut nodes: Vec<Node> = Vec::new();
+        let count = self.count(37)?;
+        let mut nodes = VecDeque::with_capacity(count + count / SPARE_NODES);
         let mut next = front;
-        for _ in 0..self.count(37)? {
+        for _ in 0..count {
             let node = self.node(actors)?;
             let unknown = |dep: &Dep| dep.position().is_none_or(|position| position < next);
             if next >= POSITION_MAX || !node.deps.as_slice().iter().all(unknown) {
                 return Err(RANGE);
             }
-            nodes.push(node);
+            nodes.push_back(node);
             next += 1;
         }
         if heads.values().any(|(position, _)| *position >= next) {
@@ -286,16 +297,20 @@ impl<'a> Input<'a> {
         if seq == 0 || start_op == 0 || ops > COUNTER_MAX - start_op {
             return Err(RANGE);
         }
-        let deps = (0..self.count(1)?)
-            .map(|_| self.number().map(Dep))
-            .collect::<Result<_, _>>()?;
+        let deps = match self.count(1)? {
+            1 => Deps::One(Dep(self.number()?)),
+            count => {
+                let deps = (0..count).map(|_| self.number().map(Dep));
+                Deps::Not1(deps.collect::<Result<_, _>>()?)
+            }
+        };
         Ok(Node {
             hash,
             actor,
             seq,
             start_op,
             max_op: start_op - 1 + ops,
-            deps: Deps::new(deps),
+            deps,
             seen: Seen::default(),
         })
     }

@@ -298,24 +298,23 @@ impl Graph {
 
     /// Takes in the stored changes, the first of which stands at `front`, and the stored heads. Where the changes stand tells
     /// what each has seen.
-    pub(super) fn restore(&mut self, front: u32, nodes: Vec<Node>, heads: BTreeMap<ChangeHash, (u32, u32)>) {
-        self.front = front;
-        self.recent.reserve_exact(nodes.len());
-        let mut rest: BTreeSet<u32> = heads.values().map(|(position, _)| *position).collect();
-        let end = front + nodes.len() as u32;
-        for (position, node) in (front..end).rev().zip(nodes.iter().rev()) {
-            rest.remove(&position);
-            let were_heads = node.deps.as_slice().iter().filter(|dep| dep.was_head());
-            rest.extend(were_heads.filter_map(|dep| dep.position()));
-        }
-        self.roots = Roots::stored(rest.into_iter().filter(|position| *position < front));
+    pub(super) fn restore(&mut self, front: u32, nodes: VecDeque<Node>, heads: BTreeMap<ChangeHash, (u32, u32)>) {
+        let were_heads = nodes.iter().flat_map(|node| node.deps.as_slice());
+        let were_heads = were_heads.filter(|dep| dep.was_head()).filter_map(|dep| dep.position());
+        let roots = heads.values().map(|(position, _)| *position).chain(were_heads);
+        let roots: BTreeSet<u32> = roots.filter(|position| *position < front).collect();
+        self.roots = Roots::stored(roots.into_iter());
         self.places = Places::with_capacity(nodes.len());
-        for node in nodes {
-            let deps = node.deps.as_slice().iter();
+        self.front = front;
+        self.recent = nodes;
+        for place in 0..self.recent.len() {
+            let position = front + place as u32;
+            let deps = self.recent[place].deps.as_slice().iter();
             let tip = |position| self.stored_tip(position);
             let tips = deps.map(|dep| dep.position().map_or_else(|| Tip::unknown(front), tip));
             let seen = Seen::united(self, tips);
-            self.append(Node { seen, ..node });
+            self.recent[place].seen = seen;
+            self.note(position);
         }
         let head = |(position, max_op): (u32, u32)| {
             let kept = (position < front).then(|| self.stored_tip(position).kept());
@@ -337,15 +336,23 @@ impl Graph {
 
     fn append(&mut self, node: Node) {
         let position = self.next_position();
+        self.recent.push_back(node);
+        self.note(position);
+    }
+
+    /// Has the newest change that was not noted yet, which stands there, be found.
+    fn note(&mut self, position: u32) {
+        let Some(node) = self.recent.get((position - self.front) as usize) else {
+            return;
+        };
         self.places.insert(&node.hash, position);
-        self.totals.add(&node);
+        self.totals.add(node);
         let new = || Recent {
             first_seq: node.seq,
             positions: VecDeque::new(),
         };
         let recent = self.by_actor.entry(node.actor).or_insert_with(new);
         recent.positions.push_back(position);
-        self.recent.push_back(node);
     }
 
     /// Takes the newest change back, and the heads that it replaced in: those that are still recent, and these.

@@ -54,13 +54,6 @@ pub(super) enum Deps {
 }
 
 impl Deps {
-    pub(super) fn new(deps: Vec<Dep>) -> Self {
-        match deps[..] {
-            [dep] => Self::One(dep),
-            _ => Self::Not1(deps.into()),
-        }
-    }
-
     pub(super) fn as_slice(&self) -> &[Dep] {
         match self {
             Self::One(dep) => std::slice::from_ref(dep),

@@ -58,6 +58,12 @@ impl Seen {
 
     /// The past of a change that stands on all of `tips`.
     pub(super) fn united<'a>(graph: &Graph, tips: impl Iterator<Item = Tip<'a>> + Clone) -> Self {
+        let mut each = tips.clone();
+        if let (Some(only), None) = (each.next(), each.next())
+            && only.has_all_before(graph.front)
+        {
+            return Self::all_before(only.position + 1);
+        }
         let Some(most) = tips.clone().max_by_key(|tip| tip.before) else {
             return Self::default();
         };
@@ -168,6 +174,12 @@ impl<'a> Tip<'a> {
             uncertain_before: 0,
             beyond: None,
         }
+    }
+
+    /// Whether it is recent and has seen everything before it, and nothing else: so it is with most.
+    fn has_all_before(&self, front: u32) -> bool {
+        let is_known = self.own.is_some() && self.position >= front && self.uncertain_before <= self.position;
+        is_known && self.before == self.position && self.beyond.is_none()
     }
 
     fn seen(&self) -> Seen {
