@@ -11,6 +11,7 @@ use super::{
     kv::{Batch, Kv},
     layout,
     memory::MemoryKv,
+    record::VALUE_BYTES_MAX,
     sled::{SledKv, SledOptions},
     version,
 };
@@ -194,7 +195,7 @@ impl Author {
         )
     }
 
-    /// The document loads, and the snapshot and the log after it are exactly what was appended.
+    /// The document loads, and takes about what was said before; the snapshot and the log after it are exactly what was appended.
     fn check(&self, store: &Store) -> Meta {
         let stored = store.load(&self.document).unwrap().expect("the document is there");
         assert_eq!(
@@ -210,6 +211,10 @@ impl Author {
             .flat_map(|record| record.entries.clone())
             .collect();
         assert_eq!(after, self.entries[covered..]);
+        let (index_bytes, log_bytes) = store.load_bytes(&self.document).unwrap();
+        assert_eq!(index_bytes, stored.index.len() as u64);
+        let more = log_bytes.checked_sub(self.bytes() - self.bytes_to(covered));
+        assert!(more.is_some_and(|more| more <= 2 * VALUE_BYTES_MAX as u64), "{more:?}");
         if let Some(snapshot) = &stored.meta.snapshot {
             let (bytes, index) = store.read_back(&self.document, snapshot).unwrap();
             assert_eq!(bytes.len() as u64, self.bytes_to(covered));

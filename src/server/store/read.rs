@@ -11,15 +11,13 @@ use syncline_protocol::{ChangeHash, DocumentId, Position};
 use super::{
     LogSlice, Store, StoreError, Stored,
     key::{self, Key, Kind},
-    log::Culprit,
+    log::{self, Culprit},
     meta::{Meta, SnapshotMeta},
-    record::{Assembler, Damaged, unseal},
+    record::{Assembler, CHUNK_PAYLOAD_BYTES, Damaged, unseal},
 };
 
 /// How often a read begins anew because the document was compacted under it.
 const READ_ATTEMPTS: usize = 8;
-/// Behind any log.
-const LOG_END: Position = Position::new(1 << 40);
 
 impl Store {
     /// What is current in `document`; `None` if nobody has written it yet.
@@ -67,19 +65,35 @@ impl Store {
         })
     }
 
-    /// About how much [`Store::load`] will read: the index, and the changes behind the snapshot.
+    /// About how much [`Store::load`] will read: the index, and the changes behind the snapshot. At least that, and a few KiB more at
+    /// most; only the log's last record is looked at.
     ///
     /// # Errors
     /// `Damaged` for this document, `Io`.
     pub fn load_bytes(&self, document: &DocumentId) -> Result<(u64, u64), StoreError> {
         let snapshot = self.meta(document)?.and_then(|meta| meta.snapshot);
         let (index, before) = snapshot.map_or((0, 0), |snapshot| (snapshot.index_bytes, snapshot.bytes_before));
-        let mut end = before;
-        self.scan_log(document, LOG_END, |record| {
-            end = record.bytes_end();
-            ControlFlow::Continue(())
-        })?;
+        let end = self.log_bytes_max(document)?;
         Ok((index, end.saturating_sub(before)))
+    }
+
+    /// The bytes of all changes up to the log's end, as if the last record held nothing else; 0 without a log.
+    fn log_bytes_max(&self, document: &DocumentId) -> Result<u64, StoreError> {
+        let Range { start, end } = Kind::Log.all(document);
+        let reading = |error| StoreError::reading(document, error);
+        let damaged = |damage| StoreError::damaged(document, damage);
+        let Some((last, _)) = self.kv.last(&start..&end).map_err(reading)? else {
+            return Ok(0);
+        };
+        let Some(Key::Log { position, chunk, .. }) = Key::parse(&last) else {
+            return Err(damaged(Damaged::new("a key of its log is garbled")));
+        };
+        let first = key::log(document, position, 0);
+        let value = self.kv.get(&first).map_err(reading)?;
+        let value = value.ok_or_else(|| damaged(Damaged::new(format!("the log at {position} lacks its beginning"))))?;
+        let bytes_before = unseal(&first, &value).and_then(log::bytes_before_in_first_chunk);
+        let record = (u64::from(chunk) + 1) * CHUNK_PAYLOAD_BYTES as u64;
+        Ok(bytes_before.map_err(damaged)?.saturating_add(record))
     }
 
     /// The changes from `from`, at most up to `to` (not included) and until `bytes_max` is reached, but at least one if

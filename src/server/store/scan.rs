@@ -13,6 +13,9 @@ use super::{
     record::{Assembler, CHUNK_PAYLOAD_BYTES, Damaged, chunk_count, unseal},
 };
 
+/// Space is made at once for what is read, but for no more than this, since a record may tell any length.
+const SPACE_AHEAD_MAX: usize = 4 << 20;
+
 /// Takes a key and its value, and says whether to go on.
 type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Damaged> + 'a;
 
@@ -95,7 +98,8 @@ impl Store {
         let size = CHUNK_PAYLOAD_BYTES as u64;
         let number = |chunk: u64| u32::try_from(chunk).map_err(|_| damaged("its meta record tells an absurd length"));
         let (first, last) = (number(range.start / size)?, number((range.end - 1) / size)?);
-        let mut bytes = Vec::new();
+        let chunks = (last - first) as usize + 1;
+        let mut bytes = Vec::with_capacity(chunks.saturating_mul(CHUNK_PAYLOAD_BYTES).min(SPACE_AHEAD_MAX));
         let mut next = first;
         let mut take = |at: &[u8], value: &[u8]| {
             if at != key(next) {
