@@ -7,7 +7,7 @@ use super::{
 };
 use crate::engine::{
     document::Document,
-    index::{GlobalOpId, Index, Kind, ObjectNumber, ROOT, Slot, Standpoint},
+    index::{GlobalOpId, Index, Kind, ObjectNumber, ROOT, Slot},
 };
 use syncline_protocol::Limits;
 
@@ -35,41 +35,38 @@ pub fn take_in(
     change: &Decoded,
     limits: &Limits,
 ) -> Verdict {
-    let (verdict, standpoint) = weigh(index, document, subject, change, limits);
-    if let Some(standpoint) = standpoint {
-        index.admit_on(change, subject, standpoint);
+    let (verdict, place) = weigh(index, document, subject, change, limits);
+    if let Some(Place { actors, standpoint, .. }) = place {
+        let number = |actor: usize| actors[actor].number;
+        index.admit_on(change, subject, standpoint, &number);
     }
     verdict
 }
 
-/// The word of [`check`], and what the change stands on, if it passes.
+/// The word of [`check`], and the change's place, if it passes.
 fn weigh(
     index: &Index,
     document: Option<&Document>,
     subject: &Subject,
     change: &Decoded,
     limits: &Limits,
-) -> (Verdict, Option<Standpoint>) {
-    let Place {
-        actors,
-        author_past_is_whole,
-        standpoint,
-    } = match place(index, document, subject, change) {
+) -> (Verdict, Option<Place>) {
+    let place = match place(index, document, subject, change) {
         Ok(place) => place,
         Err(verdict) => return (verdict, None),
     };
-    if !author_past_is_whole {
+    if !place.author_past_is_whole {
         return (refuse("the change does not stand on its actor's last change"), None);
     }
-    match check_ops(index, change, actors, limits) {
-        Ok(true) => (Verdict::Vouched, Some(standpoint)),
-        Ok(false) => (Verdict::Unvouched, Some(standpoint)),
+    match check_ops(index, change, &place.actors, limits) {
+        Ok(true) => (Verdict::Vouched, Some(place)),
+        Ok(false) => (Verdict::Unvouched, Some(place)),
         Err(refusal) => (Verdict::Refused(refusal), None),
     }
 }
 
 /// Checks every operation; false if only merging can tell whether all are sound.
-fn check_ops(index: &Index, change: &Decoded, actors: Vec<KnownActor>, limits: &Limits) -> Checked<bool> {
+fn check_ops(index: &Index, change: &Decoded, actors: &[KnownActor], limits: &Limits) -> Checked<bool> {
     let mut references = References {
         index,
         change,
@@ -127,7 +124,7 @@ pub(super) enum Referent {
 pub(super) struct References<'a> {
     pub(super) index: &'a Index,
     pub(super) change: &'a Decoded,
-    actors: Vec<KnownActor>,
+    actors: &'a [KnownActor],
     /// The room's number of each key of the change, if it has one.
     keys: Vec<Option<u32>>,
     /// The objects made so far in this change, with their depths, in order.

@@ -1,7 +1,7 @@
 //! The second step of the gate: the columns expanded into operations, and proof that their encoding is the canonical one.
 
 use super::{Refusal, header::Header, single::Single};
-use automerge::{Change, ExpandedChange, ObjType, ScalarValue, legacy};
+use automerge::{ActorId, Change, ExpandedChange, ObjType, ScalarValue, legacy};
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
@@ -13,15 +13,14 @@ use syncline_protocol::ChangeHash;
 #[derive(Clone, Debug)]
 pub struct Decoded {
     header: Header,
-    /// The actors that the operations name: the change's own at 0, then the others in ascending order.
-    pub(in crate::engine) actors: Vec<Bytes>,
     /// The map keys that the operations name, each once.
     pub(in crate::engine) keys: Vec<Box<str>>,
     pub(in crate::engine) ops: Vec<Op>,
     preds: Vec<OpId>,
 }
 
-/// The name of an operation within one change: its counter, and its actor as an index into [`Decoded::actors`].
+/// The name of an operation within one change: its counter, and the number of its actor: 0 for the change's own, then those
+/// of [`Decoded::other_actors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::engine) struct OpId {
     pub(in crate::engine) counter: u32,
@@ -89,36 +88,48 @@ const TABLE: Refusal = Refusal::Dishonest("tables are not supported");
 /// # Errors
 /// [`Refusal::Dishonest`] for what does not decode, is not canonical, or makes a table.
 pub fn decode(header: Header) -> Result<Decoded, Refusal> {
-    match Single::read(&header) {
-        Some(single) => Ok(Decoded::of_one(header, single)),
-        None => catch_unwind(AssertUnwindSafe(|| expand(header))).unwrap_or(Err(UNREADABLE)),
+    decode_or_whose(header).map_err(|(_, refusal)| refusal)
+}
+
+/// As [`decode`], for who needs to know whose change it was that is refused.
+pub(in crate::engine) fn decode_or_whose(header: Header) -> Result<Decoded, (Bytes, Refusal)> {
+    if let Some(single) = Single::read(&header) {
+        return Ok(Decoded::of_one(header, single));
+    }
+    let expanded = catch_unwind(AssertUnwindSafe(|| expand(&header))).unwrap_or(Err(UNREADABLE));
+    match expanded {
+        Ok(operations) => Ok(operations.of(header)),
+        Err(refusal) => Err((Bytes::copy_from_slice(header.actor()), refusal)),
     }
 }
 
-fn expand(header: Header) -> Result<Decoded, Refusal> {
+/// What the columns of a change hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Operations {
+    keys: Vec<Box<str>>,
+    ops: Vec<Op>,
+    preds: Vec<OpId>,
+}
+
+fn expand(header: &Header) -> Result<Operations, Refusal> {
     let change = Change::try_from(&header.raw[..]).map_err(|_| UNREADABLE)?;
     let agrees = change.hash().0 == header.hash.0
         && change.seq() == u64::from(header.seq)
         && change.start_op().get() == u64::from(header.start_op)
         && change.len() == header.ops as usize
-        && change.actor_id().to_bytes() == header.actor;
+        && change.actor_id().to_bytes() == header.actor()
+        && change
+            .other_actor_ids()
+            .iter()
+            .map(ActorId::to_bytes)
+            .eq(header.other_actors());
     if !agrees {
         return Err(UNREADABLE);
     }
-    let others = change.other_actor_ids().iter();
-    let others = others.map(|actor| Bytes::copy_from_slice(actor.to_bytes()));
-    let actors = std::iter::once(header.actor.clone()).chain(others).collect();
     let expanded = change.decode();
-    let mut decoded = Decoded {
-        header,
-        actors,
-        keys: Vec::new(),
-        ops: Vec::new(),
-        preds: Vec::new(),
-    };
-    decoded.take_ops(&expanded)?;
-    if Change::from(expanded).raw_bytes() == decoded.header.raw {
-        Ok(decoded)
+    let operations = Operations::read(&expanded, header)?;
+    if Change::from(expanded).raw_bytes() == header.raw {
+        Ok(operations)
     } else {
         Err(NOT_CANONICAL)
     }
@@ -127,8 +138,7 @@ fn expand(header: Header) -> Result<Decoded, Refusal> {
 impl Decoded {
     /// A change of one operation. Without optimisation, which is how the tests run, every one is held against Automerge's word.
     fn of_one(header: Header, single: Single) -> Self {
-        let decoded = Self {
-            actors: single.actors,
+        let operations = Operations {
             keys: single.map_key.into_iter().collect(),
             ops: vec![Op {
                 object: single.object,
@@ -138,18 +148,12 @@ impl Decoded {
                 preds_end: single.pred.is_some().into(),
             }],
             preds: single.pred.into_iter().collect(),
-            header,
         };
         debug_assert!(
-            expand(decoded.header.clone()).is_ok_and(|expanded| expanded.says_the_same_as(&decoded)),
-            "Automerge decodes a change of one operation otherwise: {:?}",
-            decoded.header
+            expand(&header).is_ok_and(|expanded| expanded == operations),
+            "Automerge decodes a change of one operation otherwise: {header:?}"
         );
-        decoded
-    }
-
-    fn says_the_same_as(&self, other: &Self) -> bool {
-        (&self.actors, &self.keys, &self.ops, &self.preds) == (&other.actors, &other.keys, &other.ops, &other.preds)
+        operations.of(header)
     }
 
     /// The hash that names the change.
@@ -173,8 +177,13 @@ impl Decoded {
     }
 
     /// Who made it: 1 to 64 bytes.
-    pub fn actor(&self) -> &Bytes {
-        &self.header.actor
+    pub fn actor(&self) -> &[u8] {
+        self.header.actor()
+    }
+
+    /// The actors that the operations name besides: the first is number 1, and they stand in ascending order.
+    pub(in crate::engine) fn other_actors(&self) -> impl Iterator<Item = &[u8]> {
+        self.header.other_actors()
     }
 
     /// Its place among the changes of its actor, from 1.
@@ -202,20 +211,24 @@ impl Decoded {
         let begin = if index == 0 { 0 } else { self.ops[index - 1].preds_end };
         &self.preds[begin as usize..self.ops[index].preds_end as usize]
     }
+}
 
-    fn take_ops(&mut self, expanded: &ExpandedChange) -> Result<(), Refusal> {
+impl Operations {
+    fn read(expanded: &ExpandedChange, header: &Header) -> Result<Self, Refusal> {
         let mut names = Names {
-            actors: &self.actors,
+            author: header.actor(),
+            others: header.other_actors().collect(),
             keys: BTreeMap::new(),
             ordered: Vec::new(),
         };
-        self.ops.reserve_exact(expanded.operations.len());
+        let mut all = Self::default();
+        all.ops.reserve_exact(expanded.operations.len());
         for op in &expanded.operations {
             for pred in op.pred.iter() {
-                self.preds.push(names.op_id(pred)?);
+                all.preds.push(names.op_id(pred)?);
             }
             let action = action(&op.action)?;
-            self.ops.push(Op {
+            all.ops.push(Op {
                 object: match &op.obj {
                     legacy::ObjectId::Root => None,
                     legacy::ObjectId::Id(id) => Some(names.op_id(id)?),
@@ -223,17 +236,27 @@ impl Decoded {
                 key: names.key(&op.key)?,
                 action,
                 insert: op.insert,
-                preds_end: u32::try_from(self.preds.len()).map_err(|_| UNREADABLE)?,
+                preds_end: u32::try_from(all.preds.len()).map_err(|_| UNREADABLE)?,
             });
         }
-        self.keys = names.ordered.iter().map(|&key| key.into()).collect();
-        Ok(())
+        all.keys = names.ordered.iter().map(|&key| key.into()).collect();
+        Ok(all)
+    }
+
+    fn of(self, header: Header) -> Decoded {
+        Decoded {
+            header,
+            keys: self.keys,
+            ops: self.ops,
+            preds: self.preds,
+        }
     }
 }
 
 /// Gives numbers to the actors and map keys of one change.
 struct Names<'a> {
-    actors: &'a [Bytes],
+    author: &'a [u8],
+    others: Vec<&'a [u8]>,
     keys: BTreeMap<&'a str, u32>,
     ordered: Vec<&'a str>,
 }
@@ -242,12 +265,10 @@ impl<'a> Names<'a> {
     fn op_id(&self, id: &legacy::OpId) -> Result<OpId, Refusal> {
         let counter = u32::try_from(id.counter()).map_err(|_| UNREADABLE)?;
         let bytes = id.actor().to_bytes();
-        if bytes == self.actors[0] {
+        if bytes == self.author {
             return Ok(OpId { counter, actor: 0 });
         }
-        let other = self.actors[1..]
-            .binary_search_by(|actor| (**actor).cmp(bytes))
-            .map_err(|_| NOT_CANONICAL)?;
+        let other = self.others.binary_search(&bytes).map_err(|_| NOT_CANONICAL)?;
         Ok(OpId {
             counter,
             actor: other as u32 + 1,

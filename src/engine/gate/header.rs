@@ -9,7 +9,7 @@ use super::{
 };
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use std::io::Read;
+use std::{io::Read, ops::Range};
 use syncline_protocol::{ChangeHash, Limits};
 
 /// The largest operation counter: half of what Automerge can count, so that no honest edit ever comes near its end.
@@ -32,7 +32,8 @@ pub struct Header {
     pub(super) raw: Bytes,
     pub(super) hash: ChangeHash,
     pub(super) deps: Vec<ChangeHash>,
-    pub(super) actor: Bytes,
+    /// Where in `raw` its actor stands.
+    actor: Range<usize>,
     pub(super) seq: u32,
     pub(super) start_op: u32,
     pub(super) ops: u32,
@@ -46,11 +47,31 @@ pub struct Header {
 /// # Errors
 /// [`Refusal::Limit`] and [`Refusal::Inflates`] for what is too large, [`Refusal::Dishonest`] for what no Automerge writes.
 pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
-    let (raw, contents) = unframe(bytes, limits)?;
-    let hash = checked_hash(&raw, contents)?;
+    read_or_back(bytes, limits).map_err(|(_, refusal)| refusal)
+}
+
+/// As [`read`], for who needs the bytes again when they are refused.
+pub(in crate::engine) fn read_or_back(bytes: Bytes, limits: &Limits) -> Result<Header, (Bytes, Refusal)> {
+    let read = unframe(&bytes, limits).and_then(|(inflated, contents)| {
+        let header = read_plain(inflated.as_deref().unwrap_or(&bytes), contents, limits)?;
+        Ok((inflated, header))
+    });
+    match read {
+        Ok((inflated, header)) => Ok(Header {
+            raw: inflated.unwrap_or(bytes),
+            ..header
+        }),
+        Err(refusal) => Err((bytes, refusal)),
+    }
+}
+
+/// Reads a plain chunk, which the caller puts into the header.
+fn read_plain(raw: &[u8], contents: usize, limits: &Limits) -> Result<Header, Refusal> {
+    let hash = checked_hash(raw, contents)?;
     let mut reader = Reader::new(&raw[contents..]);
     let deps = read_deps(&mut reader)?;
-    let actor = raw.slice_ref(read_actor(&mut reader)?);
+    let actor_bytes = read_actor(&mut reader)?.len();
+    let actor_end = raw.len() - reader.len();
     let seq =
         u32::try_from(reader.unsigned()?).map_err(|_| Refusal::Dishonest("the sequence number is out of range"))?;
     let start_op = reader.unsigned()?;
@@ -74,13 +95,13 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
     Ok(Header {
         hash,
         deps,
-        actor,
+        actor: actor_end - actor_bytes..actor_end,
         seq,
         start_op: start_op as u32,
         ops,
         has_extra_bytes,
         message_at,
-        raw,
+        raw: Bytes::new(),
     })
 }
 
@@ -110,8 +131,16 @@ impl Header {
     }
 
     /// The actor that made it.
-    pub fn actor(&self) -> &Bytes {
-        &self.actor
+    pub fn actor(&self) -> &[u8] {
+        &self.raw[self.actor.clone()]
+    }
+
+    /// The other actors that it names, as they stand there.
+    pub(super) fn other_actors(&self) -> impl Iterator<Item = &[u8]> {
+        let mut reader = Reader::new(&self.raw[self.message_at..]);
+        let message = reader.unsigned().and_then(|bytes| reader.take(bytes));
+        let count = message.and_then(|_| reader.unsigned()).unwrap_or(0);
+        (0..count).map_while(move |_| read_actor(&mut reader).ok())
     }
 
     /// How many operations it holds.
@@ -156,17 +185,14 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
     })
 }
 
-/// The chunk as a plain change, and where its contents begin.
-fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
+/// The chunk as a plain change, if it has to be inflated for that, and where its contents begin.
+fn unframe(bytes: &[u8], limits: &Limits) -> Result<(Option<Bytes>, usize), Refusal> {
     if bytes.len() as u64 > limits.inflated_bytes_max {
         return Err(Refusal::Limit("the change is larger than this server takes"));
     }
-    let frame = frame(&bytes)?;
+    let frame = frame(bytes)?;
     match frame.kind {
-        CHANGE => {
-            let contents = bytes.len() - frame.contents.len();
-            Ok((bytes, contents))
-        }
+        CHANGE => Ok((None, bytes.len() - frame.contents.len())),
         DEFLATED_CHANGE => {
             let inflated = inflate(frame.contents, limits.inflated_bytes_max)?;
             let mut raw = Vec::with_capacity(inflated.len() + 16);
@@ -176,7 +202,7 @@ fn unframe(bytes: Bytes, limits: &Limits) -> Result<(Bytes, usize), Refusal> {
             write_unsigned(&mut raw, inflated.len() as u64);
             let contents = raw.len();
             raw.extend(inflated);
-            Ok((raw.into(), contents))
+            Ok((Some(raw.into()), contents))
         }
         DOCUMENT => Err(Refusal::Dishonest("a whole document is not a change")),
         BUNDLE => Err(Refusal::Dishonest("a bundle is not a change")),

@@ -16,9 +16,10 @@ mod single;
 mod whole;
 
 pub use check::{check, take_in};
+pub(in crate::engine) use decoded::decode_or_whose;
 pub(in crate::engine) use decoded::{Action, Key, ObjectType, OpId};
 pub use decoded::{Decoded, decode};
-pub(in crate::engine) use header::COUNTER_MAX;
+pub(in crate::engine) use header::{COUNTER_MAX, read_or_back};
 pub use header::{Header, actor, read};
 pub(in crate::engine) use reader::{Reader, write_unsigned};
 pub use whole::Whole;

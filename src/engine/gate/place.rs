@@ -6,7 +6,6 @@ use crate::engine::{
     index::{ActorNumber, Footing, Index, POSITION_MAX, Standpoint},
 };
 use automerge::{Automerge, ChangeHash as AutomergeHash};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::ChangeHash;
 
@@ -49,6 +48,13 @@ pub(super) struct KnownActor {
     pub(super) number: Option<ActorNumber>,
     /// The first of its counters that lies outside the change's past.
     pub(super) bound: u32,
+}
+
+impl KnownActor {
+    /// One of whose operations nothing is known to lie in the past.
+    fn unseen(number: Option<ActorNumber>) -> Self {
+        Self { number, bound: 0 }
+    }
 }
 
 /// Finds the place, or the verdict if there is none.
@@ -96,19 +102,20 @@ pub(super) fn place(
         return Err(Verdict::Refused(TOO_MANY_LANDMARKS));
     }
     let standpoint = index.stand(change.deps(), found.footing);
-    let known = |id: &Bytes| {
-        let number = index.actor_number(id);
-        let bound = index.bound(&standpoint, number)?;
-        Some(KnownActor { number, bound })
+    let others = change.other_actors().map(|id| index.actor_number(id));
+    let mut actors: Vec<KnownActor> = std::iter::once(author).chain(others).map(KnownActor::unseen).collect();
+    let is_near = |actor: &mut KnownActor| {
+        let bound = index.bound(&standpoint, actor.number);
+        actor.bound = bound.unwrap_or(0);
+        bound.is_some()
     };
-    let near: Option<Vec<_>> = (!found.distant)
-        .then(|| change.actors.iter().map(known).collect())
-        .flatten();
-    let actors = match (near, document) {
-        (Some(actors), _) => actors,
-        (None, None) => return Err(Verdict::Distant),
-        (None, Some(document)) => distant_actors(index, document, change)?,
-    };
+    if found.distant || !actors.iter_mut().all(is_near) {
+        let outside = distant_bounds(index, document.ok_or(Verdict::Distant)?, change)?;
+        for actor in &mut actors {
+            let bound = |number| outside.get(&number).copied().unwrap_or(u32::MAX);
+            actor.bound = actor.number.map_or(0, bound);
+        }
+    }
     let author_past_is_whole = author.is_none() || actors.first().is_some_and(|author| author.bound == u32::MAX);
     Ok(Place {
         actors,
@@ -164,18 +171,6 @@ fn find_deps(index: &Index, document: Option<&Automerge>, change: &Decoded) -> R
     }
     footing.max_op = footing.max_op.max(distant_max_op);
     Ok(FoundDeps { distant, footing })
-}
-
-/// The actors that are named by a change that reaches beyond the recent graph.
-fn distant_actors(index: &Index, document: &Automerge, change: &Decoded) -> Result<Vec<KnownActor>, Verdict> {
-    let outside = distant_bounds(index, document, change)?;
-    let bound = |actor| outside.get(&actor).copied().unwrap_or(u32::MAX);
-    let known = |id: &Bytes| {
-        let number = index.actor_number(id);
-        let bound = number.map_or(0, bound);
-        KnownActor { number, bound }
-    };
-    Ok(change.actors.iter().map(known).collect())
 }
 
 /// The bounds of the past of a change that reaches beyond the recent graph, for all actors that have anything outside: the

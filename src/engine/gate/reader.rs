@@ -40,13 +40,19 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    /// An unsigned LEB128.
+    /// An unsigned LEB128. Most have one byte.
+    #[inline]
     pub(in crate::engine) fn unsigned(&mut self) -> Result<u64, Refusal> {
-        // Most are small.
-        if let [byte @ ..0x80, rest @ ..] = self.rest {
-            self.rest = rest;
-            return Ok((*byte).into());
+        match self.rest {
+            [byte @ 0..=0x7f, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_unsigned(),
         }
+    }
+
+    fn long_unsigned(&mut self) -> Result<u64, Refusal> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -65,8 +71,19 @@ impl<'a> Reader<'a> {
         Err(TOO_LARGE)
     }
 
-    /// A signed LEB128.
+    /// A signed LEB128. Most have one byte, with the sign in its seventh bit.
+    #[inline]
     pub(in crate::engine) fn signed(&mut self) -> Result<i64, Refusal> {
+        match self.rest {
+            [byte @ 0..=0x7f, rest @ ..] => {
+                self.rest = rest;
+                Ok(i64::from(*byte ^ 0x40) - 0x40)
+            }
+            _ => self.long_signed(),
+        }
+    }
+
+    fn long_signed(&mut self) -> Result<i64, Refusal> {
         let (mut value, mut before) = (0, 0);
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

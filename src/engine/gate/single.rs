@@ -10,10 +10,9 @@ use super::{
     header::{Header, read_actor},
     reader::Reader,
 };
-use bytes::Bytes;
 
-/// The author, and one other actor for each of object, element and predecessor.
-const ACTORS_MAX: usize = 4;
+/// One for each of object, element and predecessor.
+const OTHER_ACTORS_MAX: u64 = 3;
 
 /// What begins a column that holds one value: a literal run of one.
 const ONE_VALUE: u8 = 0x7f;
@@ -29,8 +28,6 @@ mod value {
 
 /// The only operation of a change, and what it names.
 pub(super) struct Single {
-    /// The change's own actor first, then those that the operation names, in ascending order.
-    pub(super) actors: Vec<Bytes>,
     pub(super) object: Option<OpId>,
     pub(super) key: Key,
     /// What [`Key::Map`] speaks of.
@@ -53,44 +50,45 @@ impl Single {
         if reader.unsigned().ok()? > 0 {
             return None;
         }
-        let actors = read_actors(header, &mut reader)?;
-        let single = Columns::read(&mut reader)?.single(actors)?;
-        single.names_all_actors().then_some(single)
+        let others = count_others(header, &mut reader)?;
+        let single = Columns::read(&mut reader)?.single()?;
+        single.names_all(others).then_some(single)
     }
 
-    fn names_all_actors(&self) -> bool {
+    /// Whether it names each of so many actors besides its own.
+    fn names_all(&self, others: usize) -> bool {
         let element = match self.key {
             Key::Element(element) => Some(element),
             Key::Head | Key::Map(_) => None,
         };
         let named = [self.object, element, self.pred];
-        (1..self.actors.len()).all(|other| named.iter().flatten().any(|id| id.actor as usize == other))
+        (1..=others).all(|other| named.iter().flatten().any(|id| id.actor as usize == other))
     }
 }
 
-/// The author, then the others, each once and in ascending order.
-fn read_actors(header: &Header, reader: &mut Reader<'_>) -> Option<Vec<Bytes>> {
-    let others = reader.unsigned().ok()?;
-    let mut actors = vec![header.actor.clone()];
-    for _ in 0..others {
+/// How many actors the change names besides its own, each once and in ascending order.
+fn count_others(header: &Header, reader: &mut Reader<'_>) -> Option<usize> {
+    let count = reader.unsigned().ok().filter(|count| *count <= OTHER_ACTORS_MAX)?;
+    let mut before: Option<&[u8]> = None;
+    for _ in 0..count {
         let other = read_actor(reader).ok()?;
-        let follows = actors[1..].last().is_none_or(|before| before[..] < *other) && header.actor != other;
-        if !follows || actors.len() >= ACTORS_MAX {
+        if other == header.actor() || before.is_some_and(|before| before >= other) {
             return None;
         }
-        actors.push(header.raw.slice_ref(other));
+        before = Some(other);
     }
-    Some(actors)
+    Some(count as usize)
 }
 
 impl<'a> Columns<'a> {
     /// The columns, of which [`super::columns`] has seen that they are known and in order.
     fn read(reader: &mut Reader<'a>) -> Option<Self> {
         let mut lengths = [0; column::COUNT];
+        let mut places = column::ALL.iter().zip(&mut lengths);
         for _ in 0..reader.unsigned().ok()? {
             let spec = reader.unsigned().ok()?;
-            let at = column::ALL.iter().position(|known| *known == spec)?;
-            lengths[at] = reader.unsigned().ok()?;
+            let (_, length) = places.find(|(known, _)| **known == spec)?;
+            *length = reader.unsigned().ok()?;
         }
         let mut columns = [&[][..]; column::COUNT];
         for (column, length) in columns.iter_mut().zip(lengths) {
@@ -99,7 +97,7 @@ impl<'a> Columns<'a> {
         Some(Self(columns))
     }
 
-    fn single(self, actors: Vec<Bytes>) -> Option<Single> {
+    fn single(self) -> Option<Single> {
         let [
             object_actor,
             object_counter,
@@ -137,7 +135,6 @@ impl<'a> Columns<'a> {
         let is_whole = only(pred_count)?? == u64::from(pred.is_some()) && expand.is_empty() && mark_name.is_empty();
         is_whole.then_some(Single {
             object: op_id(only(object_actor)?, only(object_counter)?)?,
-            actors,
             key,
             map_key,
             action,
@@ -206,6 +203,7 @@ mod tests {
         ActorId, Automerge, ObjType, ROOT, ReadDoc, ScalarValue,
         transaction::{CommitOptions, Transactable, Transaction},
     };
+    use bytes::Bytes;
     use sha2::{Digest, Sha256};
     use syncline_protocol::Limits;
 

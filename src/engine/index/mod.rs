@@ -170,13 +170,22 @@ impl Index {
     pub fn admit(&mut self, change: &Decoded, subject: &Subject) {
         let footing = self.graph.footing(change.deps());
         let standpoint = self.graph.stand(change.deps(), footing);
-        self.admit_on(change, subject, standpoint);
+        let ids = std::iter::once(change.actor()).chain(change.other_actors());
+        let numbers: Vec<_> = ids.map(|id| self.actor_number(id)).collect();
+        self.admit_on(change, subject, standpoint, &|actor| numbers[actor]);
     }
 
-    /// As [`Index::admit`], for whom the gate has just said what the change stands on.
-    pub(in crate::engine) fn admit_on(&mut self, change: &Decoded, subject: &Subject, standpoint: Standpoint) {
+    /// As [`Index::admit`], for whom the gate has just said what the change stands on, and which numbers the actors have that it
+    /// names: its own comes first.
+    pub(in crate::engine) fn admit_on(
+        &mut self,
+        change: &Decoded,
+        subject: &Subject,
+        standpoint: Standpoint,
+        number: &impl Fn(usize) -> Option<ActorNumber>,
+    ) {
         let (actors, subjects) = (self.actors.len() as u32, self.subjects.len() as u32);
-        let actor = self.admit_actor(change.actor(), subject);
+        let actor = number(0).unwrap_or_else(|| self.admit_actor(change.actor(), subject));
         let author = &mut self.actors[actor as usize];
         let undo = Undo {
             actors,
@@ -206,7 +215,7 @@ impl Index {
         let old_heads = self.graph.push(node, standpoint);
         self.undo.push_back(Undo { old_heads, ..undo });
         let runs = self.actors[actor as usize].runs.0.len();
-        self.admit_ops(actor, change);
+        self.admit_ops(actor, change, number);
         self.sizes.runs += self.actors[actor as usize].runs.0.len() - runs;
     }
 
@@ -397,10 +406,8 @@ impl Index {
         a.counter > b.counter || a.counter == b.counter && id(a.actor) > id(b.actor)
     }
 
+    /// Takes in an actor that has no number yet.
     fn admit_actor(&mut self, id: &[u8], subject: &Subject) -> ActorNumber {
-        if let Some(actor) = self.actor_number(id) {
-            return actor;
-        }
         let owner = match self.subject_numbers.get(subject) {
             Some(&owner) => owner,
             None => {
@@ -425,13 +432,16 @@ impl Index {
         number
     }
 
-    fn admit_ops(&mut self, author: ActorNumber, change: &Decoded) {
-        let others = change.actors.iter().skip(1).map(|id| self.actor_number(id));
-        let numbers: Vec<_> = std::iter::once(Some(author)).chain(others).collect();
+    fn admit_ops(&mut self, author: ActorNumber, change: &Decoded, number: &impl Fn(usize) -> Option<ActorNumber>) {
         let global = |id: OpId| {
+            let actor = if id.actor == 0 {
+                Some(author)
+            } else {
+                number(id.actor as usize)
+            };
             Some(GlobalOpId {
                 counter: id.counter,
-                actor: numbers[id.actor as usize]?,
+                actor: actor?,
             })
         };
         let mut last_object = (None, Some(ROOT));

@@ -8,14 +8,17 @@ use super::{
     member::{Busy, Candidate, Member, RawEdit, actors, decode_all},
 };
 use crate::engine::{
-    gate::{self, Header, Refusal, Verdict},
+    gate::{self, Decoded, Header, Refusal, Verdict},
     index::Index,
     room::{peer::Settled, upkeep::Upkeep},
     session::AuthorisedEdit,
     time::Time,
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    sync::Arc,
+};
 use syncline_protocol::{
     ChangeHash, EditId, Limits, SessionId,
     native::{RejectCode, ServerMessage, encode_diff},
@@ -33,17 +36,17 @@ pub(super) struct Pipeline {
     pub(super) index: Index,
     /// Gathers until the batch in flight is stored.
     pub(super) gathering: Batch,
-    pub(super) in_flight: Option<Batch>,
+    pub(super) in_flight: Option<Batch<Arc<[Entry]>>>,
     /// Whether the store knows the document.
     exists: bool,
     /// Who waits for which change.
     waiting: BTreeMap<ChangeHash, BTreeSet<SessionId>>,
 }
 
-/// One record of the log to be.
+/// One record of the log to be: its entries are in a list while they gather, then shared with the log.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    entries: Vec<Entry>,
+pub(super) struct Batch<Entries = Vec<Entry>> {
+    entries: Entries,
     links: Vec<Link>,
     acks: Vec<(SessionId, EditId)>,
     bytes: usize,
@@ -56,13 +59,13 @@ struct Link {
     deps: Vec<ChangeHash>,
 }
 
-/// What became of an edit at the gate.
+/// What became of an edit at the gate. Most often none of its changes is known already.
 enum Weighed {
     Admitted {
-        fresh: Vec<usize>,
+        known: Vec<usize>,
     },
     Unproven {
-        fresh: Vec<usize>,
+        known: Vec<usize>,
     },
     Waits(ChangeHash),
     NeedsDocument,
@@ -73,6 +76,18 @@ enum Weighed {
         refusal: Refusal,
     },
     AfterReject,
+}
+
+impl Batch {
+    /// Nothing more comes in.
+    fn sealed(self) -> Batch<Arc<[Entry]>> {
+        Batch {
+            entries: self.entries.into(),
+            links: self.links,
+            acks: self.acks,
+            bytes: self.bytes,
+        }
+    }
 }
 
 impl Pipeline {
@@ -102,8 +117,8 @@ impl Pipeline {
 
     /// The changes that are admitted and not on disk, in order.
     fn pending(&self) -> impl Iterator<Item = &Bytes> {
-        let batches = self.in_flight.iter().chain(std::iter::once(&self.gathering));
-        batches.flat_map(|batch| batch.entries.iter().map(|entry| &entry.change))
+        let in_flight = self.in_flight.iter().flat_map(|batch| batch.entries.iter());
+        in_flight.chain(&self.gathering.entries).map(|entry| &entry.change)
     }
 
     /// A member has gone: its edits wait for nothing any more.
@@ -129,7 +144,7 @@ impl Pipeline {
     ) -> Weighed {
         let document = upkeep.document().filter(|_| looked.reaches);
         let before = self.index.position();
-        let mut fresh = Vec::with_capacity(edit.changes.len());
+        let mut known = Vec::new();
         let mut unproven = false;
         let mut stop = None;
         for (number, change) in edit.changes.iter().enumerate() {
@@ -140,11 +155,14 @@ impl Pipeline {
                 gate::take_in(&mut self.index, document, &edit.subject, change, limits)
             };
             stop = match verdict {
-                Verdict::Known => continue,
+                Verdict::Known => {
+                    known.push(number);
+                    None
+                }
                 _ if is_full => {
                     let refusal = Refusal::Limit("the document has reached its size limit");
                     Some(Weighed::Refused {
-                        actor: change.actor().clone(),
+                        actor: Bytes::copy_from_slice(change.actor()),
                         refusal,
                     })
                 }
@@ -164,40 +182,41 @@ impl Pipeline {
                 Verdict::Distant => {
                     let refusal = Refusal::Limit("the change stands on a part of the history that is too old");
                     Some(Weighed::Refused {
-                        actor: change.actor().clone(),
+                        actor: Bytes::copy_from_slice(change.actor()),
                         refusal,
                     })
                 }
                 Verdict::Refused(refusal) => Some(Weighed::Refused {
-                    actor: change.actor().clone(),
+                    actor: Bytes::copy_from_slice(change.actor()),
                     refusal,
                 }),
             };
             if stop.is_some() {
                 break;
             }
-            fresh.push(number);
         }
         if stop.is_some() || unproven {
             self.index.rollback(before);
         }
         match stop {
             Some(stop) => stop,
-            None if unproven => Weighed::Unproven { fresh },
-            None => Weighed::Admitted { fresh },
+            None if unproven => Weighed::Unproven { known },
+            None => Weighed::Admitted { known },
         }
     }
 
     /// Puts the admitted changes of an edit into the batch that gathers.
-    fn gather(&mut self, session: SessionId, edit: Candidate, fresh: &[usize]) {
-        let batch = match &mut self.in_flight {
+    fn gather(&mut self, session: SessionId, edit: Candidate, known: &[usize]) {
+        let batch = &mut self.gathering;
+        if known.len() == edit.changes.len()
+            && batch.entries.is_empty()
+            && let Some(in_flight) = &mut self.in_flight
+        {
             // A repeated edit whose first copy is in flight is acknowledged with it.
-            Some(in_flight) if fresh.is_empty() && self.gathering.entries.is_empty() => in_flight,
-            Some(_) | None => &mut self.gathering,
-        };
-        let mut fresh = fresh.iter().peekable();
+            return in_flight.acks.push((session, edit.id));
+        }
         for (number, change) in edit.changes.into_iter().enumerate() {
-            if fresh.next_if_eq(&&number).is_none() {
+            if known.binary_search(&number).is_ok() {
                 continue;
             }
             let (hash, deps, change) = change.into_parts();
@@ -215,12 +234,8 @@ impl Pipeline {
 
 impl Room {
     pub(super) fn edited(&mut self, now: Time, edit: AuthorisedEdit, out: &mut Vec<Effect>) {
-        let session = edit.session();
-        let raw = RawEdit {
-            id: edit.id(),
-            subject: edit.subject().clone(),
-            changes: edit.into_changes(),
-        };
+        let (session, id, subject, changes) = edit.into_parts();
+        let raw = RawEdit { id, subject, changes };
         let open = matches!(&self.phase, Phase::Live(live) if !live.upkeep.is_resetting());
         let Some(member) = self.members.get_mut(&session) else {
             return;
@@ -291,7 +306,7 @@ impl Room {
                 let refusal = Refusal::Limit("the edit inflates to more than one change may; send its changes apart");
                 return self.refuse(session, id, actors(&headers), &refusal, out);
             }
-            match gate::read(bytes.clone(), &self.limits) {
+            match gate::read_or_back(bytes, &self.limits) {
                 Ok(header) if live.quarantined.contains(&header.hash()) => {
                     self.refuse_actors(session, actors(&[header]));
                     return self.reject(session, id, RejectCode::Quarantined, "this change was thrown out", out);
@@ -300,7 +315,7 @@ impl Room {
                     inflated_bytes += header.bytes().len() as u64;
                     headers.push(header);
                 }
-                Err(refusal) => {
+                Err((bytes, refusal)) => {
                     let actors = actors(&headers).into_iter().chain(gate::actor(&bytes));
                     return self.refuse(session, id, actors.collect(), &refusal, out);
                 }
@@ -352,17 +367,17 @@ impl Room {
         let welcomes = live.foreign_until.is_some_and(|until| now < until);
         live.pipeline.index.welcome_foreign(welcomes);
         match live.pipeline.weigh(member, &edit, &live.upkeep, limits, looked) {
-            Weighed::Admitted { fresh } => {
+            Weighed::Admitted { known } => {
                 live.upkeep.edited(now);
-                self.release_waiting(&edit, &fresh);
+                self.release_waiting(&edit, &known);
                 if let Phase::Live(live) = &mut self.phase {
-                    live.pipeline.gather(session, edit, &fresh);
+                    live.pipeline.gather(session, edit, &known);
                 }
             }
-            Weighed::Unproven { fresh } => match live.upkeep.base() {
+            Weighed::Unproven { known } => match live.upkeep.base() {
                 Some(base) => {
                     let pending = live.pipeline.pending().cloned();
-                    let changes = pending.chain(fresh.iter().map(|number| edit.changes[*number].bytes().clone()));
+                    let changes = pending.chain(edit.fresh(&known).map(|change| change.bytes().clone()));
                     let changes = changes.collect();
                     let ticket = self.tickets.draw();
                     out.push(Effect::Prove {
@@ -411,12 +426,12 @@ impl Room {
     }
 
     /// Edits that waited for one of these changes are to be looked at again.
-    fn release_waiting(&mut self, edit: &Candidate, fresh: &[usize]) {
+    fn release_waiting(&mut self, edit: &Candidate, known: &[usize]) {
         let Phase::Live(live) = &mut self.phase else { return };
         if live.pipeline.waiting.is_empty() {
             return;
         }
-        for hash in fresh.iter().map(|number| edit.changes[*number].hash()) {
+        for hash in edit.fresh(known).map(Decoded::hash) {
             for session in live.pipeline.waiting.remove(&hash).into_iter().flatten() {
                 if let Some(member) = self.members.get_mut(&session) {
                     member.release(&hash);
@@ -474,11 +489,12 @@ impl Room {
             let cursor = live.cursor();
             return self.acknowledge(batch.acks, cursor, Settled::Known, out);
         }
+        let batch = batch.sealed();
         out.push(Effect::Append(Append {
             epoch: live.epoch,
             first: live.durable,
             log_bytes_before: live.log_bytes,
-            entries: batch.entries.as_slice().into(),
+            entries: batch.entries.clone(),
             begins_document: !pipeline.exists,
         }));
         pipeline.in_flight = Some(batch);
@@ -533,6 +549,8 @@ impl Room {
         out: &mut Vec<Effect>,
     ) {
         self.tally.acked += acks.len() as u64;
+        // And for what goes to all, behind them.
+        out.reserve(acks.len() + 1);
         for (to, id) in acks {
             if self.is_peer(to) {
                 self.peer_edit_settled(to, settled, out);
@@ -555,9 +573,9 @@ impl Room {
         let Phase::Live(live) = &mut self.phase else { return };
         let pipeline = &mut live.pipeline;
         pipeline.index.rollback(live.durable);
-        let failed = pipeline.in_flight.take().unwrap_or_default();
-        let gathered = std::mem::take(&mut pipeline.gathering);
-        for (session, id) in failed.acks.into_iter().chain(gathered.acks) {
+        let failed = pipeline.in_flight.take().map(|batch| batch.acks);
+        let gathered = std::mem::take(&mut pipeline.gathering).acks;
+        for (session, id) in failed.into_iter().flatten().chain(gathered) {
             self.reject(
                 session,
                 id,

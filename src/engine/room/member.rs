@@ -133,6 +133,13 @@ impl Candidate {
         self.changes.iter().map(|change| change.bytes().len()).sum()
     }
 
+    /// Its changes but for those that the room has already, whose numbers these are, in order.
+    pub(super) fn fresh(&self, known: &[usize]) -> impl Iterator<Item = &Decoded> {
+        let changes = self.changes.iter().enumerate();
+        let fresh = changes.filter(|(number, _)| known.binary_search(number).is_err());
+        fresh.map(|(_, change)| change)
+    }
+
     /// The edit as it came, to be looked at again later without holding the decoded form meanwhile.
     fn raw(self) -> RawEdit {
         let changes = self.changes.iter().map(|change| change.bytes().clone()).collect();
@@ -270,7 +277,7 @@ impl Member {
 
     /// Remembers the actors of a refused edit.
     pub(super) fn refuse_actor(&mut self, actor: Bytes) {
-        if self.refused_actors.contains(&actor) {
+        if self.has_refused(&actor) {
             return;
         }
         if self.refused_actors.len() == REFUSED_ACTORS_MAX {
@@ -286,8 +293,8 @@ impl Member {
     }
 
     /// Whether a change of this actor was refused.
-    pub(super) fn has_refused(&self, actor: &Bytes) -> bool {
-        self.refused_actors.contains(actor)
+    pub(super) fn has_refused(&self, actor: &[u8]) -> bool {
+        self.refused_actors.iter().any(|refused| refused == actor)
     }
 
     /// Whether any change was refused.
@@ -298,7 +305,12 @@ impl Member {
 
 /// The actors of changes whose headers are read.
 pub(super) fn actors(headers: &[Header]) -> Vec<Bytes> {
-    headers.iter().map(|header| header.actor().clone()).collect()
+    headers.iter().map(|header| copy(header.actor())).collect()
+}
+
+/// A slice of the change would keep all of it in memory.
+fn copy(actor: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(actor)
 }
 
 /// The second step of the gate for all changes of an edit, or why one is refused and whose they are.
@@ -306,12 +318,11 @@ pub(super) fn decode_all(headers: Vec<Header>) -> Result<Vec<Decoded>, (Vec<Byte
     let mut decoded = Vec::with_capacity(headers.len());
     let mut headers = headers.into_iter();
     while let Some(header) = headers.next() {
-        let actor = header.actor().clone();
-        match gate::decode(header) {
+        match gate::decode_or_whose(header) {
             Ok(change) => decoded.push(change),
-            Err(refusal) => {
-                let before = decoded.iter().map(|change: &Decoded| change.actor().clone());
-                let behind = headers.map(|header| header.actor().clone());
+            Err((actor, refusal)) => {
+                let before = decoded.iter().map(|change: &Decoded| copy(change.actor()));
+                let behind = headers.map(|header| copy(header.actor()));
                 return Err((before.chain([actor]).chain(behind).collect(), refusal));
             }
         }

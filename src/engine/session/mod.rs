@@ -185,9 +185,9 @@ impl AuthorisedEdit {
         &self.changes
     }
 
-    /// The change chunks, for who has looked at the rest.
-    pub fn into_changes(self) -> Vec<Bytes> {
-        self.changes
+    /// All of it.
+    pub fn into_parts(self) -> (SessionId, EditId, Subject, Vec<Bytes>) {
+        (self.session, self.id, self.subject, self.changes)
     }
 }
 

@@ -328,7 +328,10 @@ impl Live {
             Some(Access::Read) => out.push(reject(RejectCode::Forbidden, "the token allows reading only")),
             Some(Access::Write) => {
                 // Slices of the frame would keep all of it in memory.
-                let changes = changes.iter().map(|change| Bytes::copy_from_slice(change)).collect();
+                let changes = changes
+                    .into_iter()
+                    .map(|change| Bytes::copy_from_slice(&change))
+                    .collect();
                 let edit = AuthorisedEdit::new(session, self.grant.subject.clone(), id, changes);
                 out.push(Effect::Tell {
                     room,
