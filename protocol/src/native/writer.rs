@@ -85,6 +85,47 @@ impl Writer {
     }
 }
 
+/// How long a number is.
+pub(super) fn number_bytes(number: u64) -> usize {
+    match number {
+        0..=0x7f => 1,
+        0x80..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => NUMBER_BYTES_MAX,
+    }
+}
+
+/// How long a cursor is.
+pub(super) fn cursor_bytes(cursor: Cursor) -> usize {
+    1 + number_bytes(cursor.epoch.number()) + number_bytes(cursor.position.number())
+}
+
 fn length_u32(length: usize) -> u32 {
     u32::try_from(length).expect("a message is far smaller than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Epoch, Position};
+
+    #[test]
+    fn what_is_measured_is_as_long_as_what_is_written() {
+        for bits in 0..64 {
+            for number in [(1_u64 << bits) - 1, 1 << bits] {
+                let cursor = Cursor {
+                    epoch: Epoch::new(number),
+                    position: Position::new(number),
+                };
+                let mut writer = Writer::begin(1, 3, 0);
+                let begun = writer.0.as_vec().len();
+                writer.number(number);
+                assert_eq!(writer.0.as_vec().len() - begun, number_bytes(number), "{number}");
+                writer.cursor(cursor);
+                let both = number_bytes(number) + cursor_bytes(cursor);
+                assert_eq!(writer.0.as_vec().len() - begun, both, "{number}");
+            }
+        }
+    }
 }
