@@ -13,7 +13,7 @@ use crate::{
     server::{
         failpoints::{self, Switch},
         store::{
-            Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, SnapshotMeta, Store, StoreError, Stored,
+            Culprit, Life, LogEntry, LogKept, LogSlice, Meta, NewRecord, SnapshotMeta, Store, StoreError, Stored,
             kv::Batch, layout,
         },
     },
@@ -214,17 +214,13 @@ impl Storage {
 
     /// The batch that appends to the log.
     pub fn append(&self, append: &Append) -> Batch {
-        let entries = append.entries.iter().map(|entry| LogEntry {
-            subject: entry.subject.0.to_string(),
-            change: entry.change.clone(),
-        });
-        let record = LogRecord {
+        let record = NewRecord {
             position: append.first,
             bytes_before: append.log_bytes_before,
-            entries: entries.collect(),
+            entries: append.entries.iter().map(|entry| (&*entry.subject.0, &*entry.change)),
         };
         let epoch = self.store.life().translate(append.epoch);
-        layout::append(&self.document, epoch, &record, append.begins_document)
+        layout::append_new(&self.document, epoch, &record, append.begins_document)
     }
 
     /// Merges the log up to `to` into the base, or into the stored snapshot.

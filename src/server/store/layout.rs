@@ -1,11 +1,11 @@
 //! What is written for each verb of the store, as batches: pure functions, so that every floor gets the same bytes.
 
-use syncline_protocol::{DocumentId, Epoch};
+use syncline_protocol::{DocumentId, Epoch, Position};
 
 use super::{
     key,
     kv::Batch,
-    log::{Culprit, LogRecord},
+    log::{Culprit, LogRecord, NewEntries, NewRecord},
     meta::{Meta, SnapshotMeta},
     record::{CHUNK_PAYLOAD_BYTES, put_value, seal},
 };
@@ -18,7 +18,17 @@ const CHUNKS_PER_BATCH: usize = COMPACTION_BATCH_BYTES / CHUNK_PAYLOAD_BYTES;
 ///
 /// The record begins where the log ends, and no other batch for this document may be in flight that does not precede it.
 pub fn append(document: &DocumentId, epoch: Epoch, record: &LogRecord, first: bool) -> Batch {
-    assert!(!record.entries.is_empty(), "a log record holds at least one change");
+    append_new(document, epoch, &record.as_new(), first)
+}
+
+/// As [`append`], straight from what is in memory.
+pub fn append_new<'a>(
+    document: &DocumentId,
+    epoch: Epoch,
+    record: &NewRecord<impl NewEntries<'a>>,
+    first: bool,
+) -> Batch {
+    assert!(record.end() > record.position, "a log record holds at least one change");
     let mut batch = Batch::default();
     if first {
         let meta = Meta {
@@ -29,7 +39,7 @@ pub fn append(document: &DocumentId, epoch: Epoch, record: &LogRecord, first: bo
         };
         put_meta(&mut batch, document, &meta);
     }
-    put_record(&mut batch, document, record);
+    put_log(&mut batch, document, record.position, &record.encode());
     batch
 }
 
@@ -62,9 +72,11 @@ pub(super) fn put_meta(batch: &mut Batch, document: &DocumentId, meta: &Meta) {
 }
 
 pub(super) fn put_record(batch: &mut Batch, document: &DocumentId, record: &LogRecord) {
-    put_value(batch, &record.encode(), |chunk| {
-        key::log(document, record.position, chunk)
-    });
+    put_log(batch, document, record.position, &record.encode());
+}
+
+fn put_log(batch: &mut Batch, document: &DocumentId, position: Position, body: &[u8]) {
+    put_value(batch, body, |chunk| key::log(document, position, chunk));
 }
 
 pub(super) fn put_culprit(batch: &mut Batch, document: &DocumentId, culprit: &Culprit) {

@@ -9,6 +9,8 @@ use super::{
 };
 
 const RECORD_FORMAT: u8 = 1;
+/// What a number hardly ever is longer than; space is set aside for so much.
+const NUMBER_BYTES: usize = 5;
 /// Positions stay exact in JavaScript.
 const POSITION_MAX: u64 = (1 << 53) - 1;
 
@@ -63,27 +65,16 @@ impl LogRecord {
 
     /// The record's body; its position is in its key.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut subjects: Vec<&str> = Vec::new();
-        let mut changes = Vec::new();
-        for entry in &self.entries {
-            // A batch has few subjects, and the last one is the likeliest to come again.
-            let known = subjects.iter().rposition(|subject| *subject == entry.subject);
-            let number = known.unwrap_or_else(|| {
-                subjects.push(&entry.subject);
-                subjects.len() - 1
-            });
-            put_number(&mut changes, number as u64);
-            put_bytes(&mut changes, &entry.change);
+        self.as_new().encode()
+    }
+
+    /// The same as it is written.
+    pub(super) fn as_new(&self) -> NewRecord<impl NewEntries<'_>> {
+        NewRecord {
+            position: self.position,
+            bytes_before: self.bytes_before,
+            entries: self.entries.iter().map(|entry| (&*entry.subject, &*entry.change)),
         }
-        let mut out = vec![RECORD_FORMAT];
-        put_number(&mut out, self.bytes_before);
-        put_number(&mut out, subjects.len() as u64);
-        for subject in subjects {
-            put_bytes(&mut out, subject.as_bytes());
-        }
-        put_number(&mut out, self.entries.len() as u64);
-        out.extend(changes);
-        out
     }
 
     /// Reads what `encode` wrote; the changes share the memory of `body`.
@@ -113,6 +104,60 @@ impl LogRecord {
             bytes_before,
             entries,
         })
+    }
+}
+
+/// A [`LogRecord`] that is about to be written: each change with the subject that wrote it.
+#[derive(Clone, Debug)]
+pub struct NewRecord<Entries> {
+    /// The position of its first change.
+    pub position: Position,
+    /// The bytes of all changes that came before it in this epoch's log.
+    pub bytes_before: u64,
+    /// At least one.
+    pub entries: Entries,
+}
+
+/// Subjects and changes, walked over more than once.
+pub trait NewEntries<'a>: Iterator<Item = (&'a str, &'a [u8])> + Clone {}
+
+impl<'a, T: Iterator<Item = (&'a str, &'a [u8])> + Clone> NewEntries<'a> for T {}
+
+impl<'a, Entries: NewEntries<'a>> NewRecord<Entries> {
+    /// The position after its last change.
+    pub(super) fn end(&self) -> Position {
+        self.position.plus(self.entries.clone().count() as u64)
+    }
+
+    /// The record's body; its position is in its key.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (mut subjects, mut count): (Vec<&str>, u64) = (Vec::new(), 0);
+        let bytes = self.entries.clone().map(|(_, change)| 2 * NUMBER_BYTES + change.len());
+        let mut changes = Vec::with_capacity(bytes.sum());
+        for (subject, change) in self.entries.clone() {
+            // A batch has few subjects, and the last one is the likeliest to come again.
+            let number = subjects.iter().rposition(|known| *known == subject).unwrap_or_else(|| {
+                subjects.push(subject);
+                subjects.len() - 1
+            });
+            put_number(&mut changes, number as u64);
+            put_bytes(&mut changes, change);
+            count += 1;
+        }
+        let bytes = subjects
+            .iter()
+            .map(|subject| NUMBER_BYTES + subject.len())
+            .sum::<usize>();
+        let mut out = Vec::with_capacity(1 + 3 * NUMBER_BYTES + bytes + changes.len());
+        out.push(RECORD_FORMAT);
+        put_number(&mut out, self.bytes_before);
+        put_number(&mut out, subjects.len() as u64);
+        for subject in subjects {
+            put_bytes(&mut out, subject.as_bytes());
+        }
+        put_number(&mut out, count);
+        out.extend(changes);
+        out
     }
 }
 

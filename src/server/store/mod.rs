@@ -46,7 +46,7 @@ pub use self::{
     compaction::LogKept,
     error::StoreError,
     life::Life,
-    log::{Culprit, LogEntry, LogRecord},
+    log::{Culprit, LogEntry, LogRecord, NewRecord},
     meta::{Meta, SnapshotMeta},
 };
 use self::{
