@@ -35,10 +35,12 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, error::ProtocolError},
 };
 
+mod alarm;
 mod silence;
 mod write;
 
 use self::{
+    alarm::Alarm,
     silence::{Due, Silence},
     write::{CLOSE_TIMEOUT, write},
 };
@@ -121,6 +123,7 @@ pub fn run(socket: Socket, admission: Admission, server: Arc<Server>) -> impl Fu
         unpacking: None,
         seat: None,
         paused_until: None,
+        now: Time::from_ms(server.clock.monotonic_ms()),
         silence: silence(admission.dialect, &server),
         server: server.clone(),
     };
@@ -155,6 +158,8 @@ struct Reader {
     unpacking: Option<Pin<Box<dyn Future<Output = Unpacked> + Send>>>,
     seat: Option<Seat>,
     paused_until: Option<Time>,
+    /// When it last woke.
+    now: Time,
     silence: Silence,
     server: Arc<Server>,
 }
@@ -184,17 +189,16 @@ impl Reader {
     async fn read(&mut self, mut stream: SplitStream<Socket>) {
         let mut next_stage = std::pin::pin!(comes_true(self.server.draining()));
         let mut leaving = false;
+        let (mut alarm, outbox) = (Alarm::new(), self.outbox.clone());
         loop {
-            let now = self.now();
-            self.paused_until = self.paused_until.filter(|until| *until > now);
-            let wake = Duration::from_millis(self.next_wakeup().ms_since(now).max(1));
+            self.paused_until = self.paused_until.filter(|until| *until > self.now);
+            alarm.set(self.now, self.next_wakeup());
             let held_up = self.post.is_full() || self.unpacking.is_some();
-            if held_up || !self.outbox.is_readable() {
+            if held_up || !outbox.is_readable() {
                 // It is we who do not listen.
-                self.silence.broken(now.ms());
+                self.silence.broken(self.now.ms());
             }
             let reading = self.paused_until.is_none() && !leaving && !held_up && self.may_be_read();
-            let outbox = self.outbox.clone();
             let message = async {
                 // Here, where it is waited for: what is only looked at wakes nobody when it changes.
                 outbox.readable().await;
@@ -203,11 +207,12 @@ impl Reader {
             let came = tokio::select! {
                 message = message, if reading => Came::Message(message),
                 unpacked = finished(&mut self.unpacking), if !leaving => Came::Unpacked(unpacked),
-                () = self.outbox.noticed() => Came::Notice,
+                () = outbox.noticed() => Came::Notice,
                 () = self.post.go_on() => Came::Place,
                 () = &mut next_stage => if leaving { Came::Drained } else { Came::Draining },
-                () = tokio::time::sleep(wake) => Came::Woke,
+                () = alarm.rings() => Came::Woke,
             };
+            self.now = Time::from_ms(self.server.clock.monotonic_ms());
             match came {
                 Came::Message(Some(Ok(message))) => self.received(message),
                 Came::Message(Some(Err(error))) => {
@@ -275,7 +280,7 @@ impl Reader {
     }
 
     fn received(&mut self, message: Message) {
-        self.silence.broken(self.server.clock.monotonic_ms());
+        self.silence.broken(self.now.ms());
         if Switch::Echo.is_on() {
             return self.echo(message);
         }
@@ -340,7 +345,7 @@ impl Reader {
 
     /// Pings a silent peer, gives up a dead one, and lets the session look at the time. Whether to go on.
     fn woke(&mut self) -> bool {
-        let now = self.now();
+        let now = self.now;
         match self.silence.due(now.ms()) {
             Due::Nothing => {}
             Due::Ping => self.outbox.ping(),
@@ -369,7 +374,7 @@ impl Reader {
         let (mut next, mut events) = (Some(event), Vec::new());
         while let Some(event) = next {
             let mut out = Vec::new();
-            self.session.handle(self.now(), event, &mut out);
+            self.session.handle(self.now, event, &mut out);
             for effect in out {
                 events.extend(self.perform(effect));
             }
@@ -496,7 +501,7 @@ impl Reader {
         }
         let expires = grant
             .expires_at_ms
-            .map(|at| self.now().plus_ms(at.saturating_sub(unix_ms)));
+            .map(|at| self.now.plus_ms(at.saturating_sub(unix_ms)));
         Event::Admitted { grant, expires }
     }
 
@@ -512,10 +517,6 @@ impl Reader {
             code: CloseCode::Overloaded,
             text: "the server has no memory left; come back later".to_owned(),
         }
-    }
-
-    fn now(&self) -> Time {
-        Time::from_ms(self.server.clock.monotonic_ms())
     }
 }
 

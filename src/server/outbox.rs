@@ -17,10 +17,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 use syncline_protocol::{CloseCode, RoomNumber, SessionId};
-use tokio::sync::Notify;
 
 /// Above this multiple of its limit the queue's connection is not read from.
 const READ_STOPS_AT: usize = 2;
@@ -41,10 +40,6 @@ pub struct Outbox {
     /// For all queues of the subject.
     shared_bytes_max: usize,
     queue: Mutex<Queue>,
-    /// Everything is sent.
-    drained: Notify,
-    /// A notice for the session is there.
-    noticed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +47,10 @@ struct Queue {
     items: Items,
     /// The connection's writer, while it waits for an item.
     writer: Option<Waker>,
+    /// The connection's reader, while it waits for a notice or for the queue to be short.
+    reader: Option<Waker>,
+    /// Whether it waits for the latter, too.
+    holds_reader_up: bool,
     /// Of frames that are not written out yet, those being written included.
     bytes: usize,
     /// Space that rooms have asked for and not used yet.
@@ -72,7 +71,7 @@ struct Queue {
 struct Items {
     /// There is one if there are any.
     first: Option<Item>,
-    rest: VecDeque<Item>,
+    rest: Vec<Item>,
 }
 
 /// A room that waits for `written_in_all` to reach its mark.
@@ -125,8 +124,6 @@ impl Outbox {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             shared_bytes_max: usize::try_from(shared_bytes_max).unwrap_or(usize::MAX),
             queue: Mutex::default(),
-            drained: Notify::new(),
-            noticed: Notify::new(),
         }
     }
 
@@ -167,7 +164,7 @@ impl Outbox {
         let mut queue = self.queue();
         queue.reserved.remove(&room);
         queue.notice_drained();
-        self.tell_session(queue);
+        wake_reader(queue);
     }
 
     /// Queues a frame that must not be missed.
@@ -211,7 +208,7 @@ impl Outbox {
         let mark = queue.queued_in_all;
         queue.waiting.push(Waiting { room, mark });
         queue.notice_drained();
-        self.tell_session(queue);
+        wake_reader(queue);
     }
 
     /// Queues the `closed` frame of a room, and tells the session that it is out.
@@ -221,7 +218,7 @@ impl Outbox {
         queue.notices.push_back(Notice::Dismissed { room, join });
         queue.waiting.retain(|waiting| waiting.room != room);
         wake_writer(queue);
-        self.noticed.notify_one();
+        wake_reader(self.queue());
     }
 
     /// Ends the connection after all that is queued.
@@ -233,18 +230,20 @@ impl Outbox {
     }
 
     /// Takes everything queued, in order, waiting until there is something; only the connection's writer does. Its bytes count until
-    /// [`Outbox::written`] is told.
-    pub async fn take(&self) -> impl Iterator<Item = Item> + use<> {
-        poll_fn(|cx| {
+    /// [`Outbox::written`] is told. `rest` is for what is behind the first; its space goes to the queue.
+    pub async fn take<'a>(&self, rest: &'a mut Vec<Item>) -> impl Iterator<Item = Item> + use<'a> {
+        let first = poll_fn(|cx| {
             let mut queue = self.queue();
             let Some(first) = queue.items.first.take() else {
                 queue.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            let rest = std::mem::take(&mut queue.items.rest);
-            Poll::Ready(std::iter::once(first).chain(rest))
+            debug_assert!(rest.is_empty(), "what was taken before is written");
+            std::mem::swap(&mut queue.items.rest, rest);
+            Poll::Ready(first)
         })
-        .await
+        .await;
+        std::iter::once(first).chain(rest.drain(..))
     }
 
     /// `bytes` of what was taken are written out: rooms that waited for no more than that are told.
@@ -255,8 +254,11 @@ impl Outbox {
         queue.shared.0.fetch_sub(bytes_out, Ordering::Relaxed);
         queue.written_in_all += bytes as u64;
         queue.notice_drained();
-        self.tell_session(queue);
-        self.drained.notify_one();
+        if queue.holds_reader_up && self.is_short(&queue) {
+            queue.holds_reader_up = false;
+            return wake(queue, |queue| queue.reader.take());
+        }
+        wake_reader(queue);
     }
 
     /// Whether the connection is being closed: nothing that still comes in counts.
@@ -269,9 +271,17 @@ impl Outbox {
         self.queue().notices.pop_front()
     }
 
-    /// Waits for a notice.
+    /// Waits for a notice; only the connection's reader does, and for the queue to be short.
     pub async fn noticed(&self) {
-        self.noticed.notified().await;
+        poll_fn(|cx| {
+            let mut queue = self.queue();
+            if queue.notices.is_empty() {
+                queue.keep_reader(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Whether the queue is short enough for the connection to be read from.
@@ -281,22 +291,16 @@ impl Outbox {
 
     /// Waits until the queue is short enough for the connection to be read from.
     pub async fn readable(&self) {
-        loop {
-            let drained = self.drained.notified();
-            if self.is_readable() {
-                return;
+        poll_fn(|cx| {
+            let mut queue = self.queue();
+            if self.is_short(&queue) {
+                return Poll::Ready(());
             }
-            drained.await;
-        }
-    }
-
-    /// Wakes the session only for what there is: every frame that is written out comes by here.
-    fn tell_session(&self, queue: MutexGuard<'_, Queue>) {
-        let has_notices = !queue.notices.is_empty();
-        drop(queue);
-        if has_notices {
-            self.noticed.notify_one();
-        }
+            queue.keep_reader(cx);
+            queue.holds_reader_up = true;
+            Poll::Pending
+        })
+        .await;
     }
 
     fn has_space(&self, queue: &Queue, bytes: usize) -> bool {
@@ -328,6 +332,13 @@ impl Queue {
         self.items.push(item);
     }
 
+    fn keep_reader(&mut self, cx: &Context<'_>) {
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
     /// Reserved space will soon be used: whoever waits, waits for that, too.
     fn notice_drained(&mut self) {
         if !self.reserved.is_empty() {
@@ -341,11 +352,20 @@ impl Queue {
 }
 
 /// Something is there to be sent.
-fn wake_writer(mut queue: MutexGuard<'_, Queue>) {
-    let writer = queue.writer.take();
+fn wake_writer(queue: MutexGuard<'_, Queue>) {
+    wake(queue, |queue| queue.writer.take());
+}
+
+/// Only for what there is: every frame that is written out comes by here.
+fn wake_reader(queue: MutexGuard<'_, Queue>) {
+    wake(queue, |queue| queue.reader.take_if(|_| !queue.notices.is_empty()));
+}
+
+fn wake(mut queue: MutexGuard<'_, Queue>, who: impl FnOnce(&mut Queue) -> Option<Waker>) {
+    let waker = who(&mut queue);
     drop(queue);
-    if let Some(writer) = writer {
-        writer.wake();
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -353,7 +373,13 @@ impl Items {
     fn push(&mut self, item: Item) {
         match self.first {
             None => self.first = Some(item),
-            Some(_) => self.rest.push_back(item),
+            Some(_) => {
+                // Most often it is an ack, and a diff behind it: a list that grows by itself begins with four.
+                if self.rest.capacity() == 0 {
+                    self.rest.reserve_exact(1);
+                }
+                self.rest.push(item);
+            }
         }
     }
 }
@@ -415,18 +441,49 @@ mod tests {
     async fn what_is_queued_is_taken_in_order_and_wakes_who_waits() {
         let outbox = Arc::new(outbox(&Arc::default()));
         let lengths = |items: Vec<Item>| items.iter().map(Item::bytes).collect::<Vec<_>>();
+        let mut rest = Vec::new();
         for _ in 0..3 {
             let waiting = tokio::spawn({
                 let outbox = outbox.clone();
-                async move { outbox.take().await.collect::<Vec<_>>() }
+                async move { outbox.take(&mut Vec::new()).await.collect::<Vec<_>>() }
             });
             tokio::task::yield_now().await;
             outbox.push(frame(1));
             let taken = waiting.await.expect("it is woken");
             assert_eq!(lengths(taken), [1]);
             (2..6).for_each(|bytes| outbox.push(frame(bytes)));
-            assert_eq!(lengths(outbox.take().await.collect()), [2, 3, 4, 5]);
+            assert_eq!(lengths(outbox.take(&mut rest).await.collect()), [2, 3, 4, 5]);
         }
+    }
+
+    #[tokio::test]
+    async fn the_reader_is_woken_when_it_may_read_on_and_for_a_notice() {
+        let outbox = Arc::new(outbox(&Arc::default()));
+        let patience = std::time::Duration::from_secs(20);
+        (0..2).for_each(|_| outbox.push(frame(120)));
+        let held_up = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.readable().await }
+        });
+        tokio::task::yield_now().await;
+        outbox.written(30);
+        tokio::task::yield_now().await;
+        assert!(!held_up.is_finished(), "210 bytes are more than twice the limit");
+        outbox.written(100);
+        let goes_on = tokio::time::timeout(patience, held_up).await;
+        assert!(matches!(goes_on, Ok(Ok(()))));
+
+        outbox.tell_when_drained(ROOMS[0]);
+        let waiting = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.noticed().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "110 bytes are still to be written");
+        outbox.written(110);
+        let hears = tokio::time::timeout(patience, waiting).await;
+        assert!(matches!(hears, Ok(Ok(()))));
+        assert_eq!(notices(&outbox), 1);
     }
 
     #[test]

@@ -389,7 +389,8 @@ impl Connection {
         if self.writing.is_some() {
             return;
         }
-        let Poll::Ready(items) = poll(self.postbox.outbox.take()) else {
+        let mut rest = Vec::new();
+        let Poll::Ready(items) = poll(self.postbox.outbox.take(&mut rest)) else {
             return;
         };
         let items: Vec<Item> = items.collect();

@@ -27,13 +27,16 @@ use tokio_tungstenite::tungstenite::{
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest reason in a close frame, in bytes (RFC 6455, 5.5.1: 125 with the code).
 const REASON_BYTES_MAX: usize = 123;
+/// So many places in the queue are kept for what comes next.
+const ITEMS_KEPT_MAX: usize = 8;
 /// Messages above this size are written in pieces of it.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Writes what is queued, many frames per flush, until a close is written or the peer takes nothing for `idle`.
 pub(super) async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, server: &Server, idle: Duration) {
+    let mut rest = Vec::new();
     loop {
-        let items = outbox.take().await;
+        let items = outbox.take(&mut rest).await;
         let (mut bytes, mut frames, mut close) = (0, 0, false);
         for item in items {
             bytes += item.bytes();
@@ -51,6 +54,9 @@ pub(super) async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox,
         }
         if !is_taken(idle, sink.flush(), outbox, server).await {
             return;
+        }
+        if rest.capacity() > ITEMS_KEPT_MAX {
+            rest = Vec::new();
         }
         server.metrics.frames_out.inc_by(frames);
         server.metrics.bytes_out.inc_by(bytes as u64);
