@@ -324,14 +324,16 @@ impl Task {
 
     /// Looks at the mail, until the room has enough or its turn is over.
     fn take_in(&mut self, now: Time) {
-        while !self.is_saturated() && self.hub.now().ms_since(now) < TURN_MS {
-            let Some(letter) = self.mail.pop_front() else {
-                return;
-            };
+        while !self.is_saturated()
+            && let Some(letter) = self.mail.pop_front()
+        {
             let Letter { mail, space } = *letter;
             self.grown_bytes += mail.bytes();
             self.receive(now, mail);
             drop(space);
+            if !self.mail.is_empty() && self.hub.now().ms_since(now) >= TURN_MS {
+                return;
+            }
         }
     }
 
@@ -434,6 +436,9 @@ impl Task {
                     self.start(work);
                 }
             }
+        }
+        if lagging.is_empty() {
+            return;
         }
         let now = self.hub.now();
         self.hub.metrics().members_lagged.inc_by(lagging.len() as u64);
