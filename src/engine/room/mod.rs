@@ -16,6 +16,7 @@ mod event;
 mod gossip;
 mod member;
 mod peer;
+mod pipeline;
 mod round;
 mod upkeep;
 mod waits;
@@ -29,13 +30,13 @@ pub(in crate::engine) use member::INFLATED_MAX;
 
 use crate::engine::{presence::Presence, time::Time};
 use across::Across;
-use admission::Pipeline;
 use bytes::Bytes;
 use catchup::{LastBatches, LastPart};
 use census::Census;
 use gossip::Gossip;
 use member::{Member, Standing};
 use peer::{Peer, Settled};
+use pipeline::Pipeline;
 use round::Round;
 use std::{
     collections::{BTreeMap, BTreeSet},
