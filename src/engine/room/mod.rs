@@ -298,9 +298,9 @@ impl Room {
         }
     }
 
-    /// Whether edits gather for the log.
-    pub fn gathers(&self) -> bool {
-        matches!(&self.phase, Phase::Live(live) if live.pipeline.gathers())
+    /// Whether edits gather that [`Room::settle`] will send to the log.
+    pub fn appends_next(&self) -> bool {
+        matches!(&self.phase, Phase::Live(live) if live.pipeline.in_flight.is_none() && live.pipeline.gathers())
     }
 
     /// The room's number.
