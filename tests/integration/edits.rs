@@ -5,7 +5,23 @@ use crate::{
     running::TestServer,
 };
 use bytes::Bytes;
-use syncline_protocol::native::{Base, ServerMessage};
+use std::sync::Arc;
+use syncline::{
+    engine::{
+        grant::Grant,
+        session::{self, Session},
+        time::Time,
+    },
+    server::{failpoints::Switch, outbox::Outbox, post::Post},
+};
+use syncline_protocol::{
+    Limits, SessionId,
+    native::{Base, ClientMessage, Hello, Open, ServerMessage},
+};
+
+/// A document whose room rests between its batches, since it has so many members.
+const CROWDED: &str = "crowded";
+const MANY: u64 = 300;
 
 #[test]
 fn e1_an_edit_is_acknowledged_and_reaches_the_others() {
@@ -116,4 +132,72 @@ fn e25_edits_may_stand_on_unanswered_ones_but_not_on_both_sides_of_them() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Behind a batch for so many the next one gathers for a moment, in which the server stops.
+#[test]
+fn e4_edits_that_gather_are_stored_and_answered_when_the_server_stops() {
+    let server = TestServer::start("");
+    let mut anna = Peer::connect(server.address, None);
+    let room = anna.open(CROWDED, None).opened.room;
+    let others: Vec<Post> = (1..=MANY).map(|number| join_unheard(number, &server)).collect();
+    anna.hear_all(room);
+    let moment = std::time::Duration::from_millis(100);
+    // So that the room waits for mail, and takes the first edit before it is held.
+    std::thread::sleep(moment);
+    let (_, changes) = counted(1, 2);
+    let read = &server.server().metrics.frames_in;
+    Switch::HoldRoom.order(CROWDED.as_bytes());
+    for (edit, change) in changes.iter().enumerate() {
+        let before = read.get();
+        anna.edit(room, edit as u64, vec![change.clone()]);
+        // The first one is being stored, the second one is in the inbox.
+        while read.get() == before || !Switch::HoldRoom.has_struck(CROWDED.as_bytes()) {
+            std::thread::yield_now();
+        }
+    }
+    let stopped = std::thread::Builder::new().spawn(|| server.shutdown());
+    // So that the room is told of it before it goes on.
+    std::thread::sleep(moment);
+    Switch::HoldRoom.withdraw(CROWDED.as_bytes());
+    for edit in 0..changes.len() as u64 {
+        assert!(anna.hear_answer(edit).is_ok(), "edit {edit}");
+    }
+    drop((anna, others));
+    assert!(stopped.expect("a thread").join().expect("it stops"));
+}
+
+/// A member of the crowded room without a connection: sending to it takes no time.
+fn join_unheard(number: u64, server: &TestServer) -> Post {
+    let (id, now, document) = (SessionId::new(number), Time::default(), CROWDED.parse().expect("an id"));
+    let mut session = Session::new(id, Arc::new(Limits::default()), now);
+    let hello = Hello {
+        version: 1,
+        token: None,
+        client: String::new(),
+        capabilities: Vec::new(),
+    };
+    let open = Open {
+        document: CROWDED.parse().expect("an id"),
+        cursor: None,
+        heads: Vec::new(),
+    };
+    let grant = Grant::development();
+    let mut out = Vec::new();
+    for event in [
+        session::Event::Received(ClientMessage::Hello(hello).encode()),
+        session::Event::Admitted { grant, expires: None },
+        session::Event::Received(ClientMessage::Open(open).encode()),
+    ] {
+        session.handle(now, event, &mut out);
+    }
+    let mut post = Post::new(id);
+    for effect in out {
+        if let session::Effect::Join { join, .. } = effect {
+            let outbox = Arc::new(Outbox::new(id, 1 << 20, 1 << 20));
+            let joined = post.join(&server.server().hub, &document, &join, &outbox);
+            joined.expect("the room is open");
+        }
+    }
+    post
 }

@@ -264,11 +264,11 @@ impl Room {
         }
     }
 
-    /// Sends what has gathered to the log, unless a batch is on its way already.
-    pub(super) fn append(&mut self, out: &mut Vec<Effect>) {
+    /// Sends what has gathered to the log, unless a batch is on its way already, or the last one is still being sent to many.
+    pub(super) fn append(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Live(live) = &mut self.phase else { return };
         let pipeline = &mut live.pipeline;
-        if pipeline.in_flight.is_some() || live.upkeep.is_resetting() {
+        if live.upkeep.is_resetting() || pipeline.goes_at().is_none_or(|at| at > now) {
             return;
         }
         let batch = std::mem::take(&mut pipeline.gathering);
@@ -295,6 +295,7 @@ impl Room {
         };
         let begins = live.durable;
         live.pipeline.exists = true;
+        live.pipeline.rest(now, self.members.len());
         live.durable = begins.plus(batch.entries.len() as u64);
         live.log_bytes += batch.bytes as u64;
         for link in batch.links {

@@ -264,7 +264,7 @@ impl Room {
     pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.now = now;
         self.ask_peers_again(now, out);
-        self.append(out);
+        self.append(now, out);
         self.show_presence(now, out);
         self.keep_up(now, out);
         self.answer_who_waited(now, out);
@@ -284,8 +284,12 @@ impl Room {
             Some(round) => Some(round.next_wakeup()),
             None => self.presence.next_wakeup(),
         };
-        let peers = self.next_asking();
-        presence.into_iter().chain(self.next_upkeep()).chain(peers).min()
+        let batch = match &self.phase {
+            Phase::Live(live) => live.pipeline.goes_at().filter(|at| *at > self.now),
+            Phase::Loading | Phase::Closed(_) => None,
+        };
+        let others = self.next_asking().into_iter().chain(batch);
+        presence.into_iter().chain(self.next_upkeep()).chain(others).min()
     }
 
     /// Whether the room must not be given further events of its members until it has worked off what it has.
@@ -298,9 +302,9 @@ impl Room {
         }
     }
 
-    /// Whether edits gather that [`Room::settle`] will send to the log.
+    /// Whether edits gather for the log, behind no batch that is being stored and no reset.
     pub fn appends_next(&self) -> bool {
-        matches!(&self.phase, Phase::Live(live) if live.pipeline.in_flight.is_none() && live.pipeline.gathers())
+        matches!(&self.phase, Phase::Live(live) if !live.upkeep.is_resetting() && live.pipeline.goes_at().is_some())
     }
 
     /// The room's number.

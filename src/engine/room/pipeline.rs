@@ -11,6 +11,7 @@ use super::{
 use crate::engine::{
     gate::{self, Refusal, Verdict},
     index::Index,
+    time::Time,
 };
 use bytes::Bytes;
 use std::{
@@ -23,6 +24,10 @@ use syncline_protocol::{ChangeHash, EditId, Limits, SessionId};
 const GATHERED_CHANGES_MAX: usize = 10_000;
 /// Bytes of those changes.
 const GATHERED_BYTES_MAX: usize = 512 << 10;
+/// Members to whom a batch may be sent in each millisecond, so that a room takes half a core for it at most.
+const DELIVERIES_PER_MS: u64 = 50;
+/// No batch has to wait for longer, in milliseconds.
+const REST_MS_MAX: u64 = 5;
 
 /// The changes that are admitted and not yet on disk.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub(super) struct Pipeline {
     /// Gathers until the batch in flight is stored.
     pub(super) gathering: Batch,
     pub(super) in_flight: Option<Batch<Arc<[Entry]>>>,
+    /// While the last batch is being sent to many, the next one gathers: one frame to each for all that comes meanwhile.
+    rests_until: Time,
     /// Whether the store knows the document.
     pub(super) exists: bool,
     /// Who waits for which change.
@@ -91,6 +98,7 @@ impl Pipeline {
             index,
             gathering: Batch::default(),
             in_flight: None,
+            rests_until: Time::default(),
             exists,
             waiting: BTreeMap::new(),
         }
@@ -103,6 +111,21 @@ impl Pipeline {
     /// Whether the next record of the log has begun, or edits wait to be acknowledged with it.
     pub(super) fn gathers(&self) -> bool {
         !self.gathering.acks.is_empty()
+    }
+
+    /// When the batch that gathers may go to the log; `None` if there is none, or the one before it is not stored.
+    pub(super) fn goes_at(&self) -> Option<Time> {
+        let goes_at = if self.is_full() {
+            Time::default()
+        } else {
+            self.rests_until
+        };
+        (self.gathers() && self.in_flight.is_none()).then_some(goes_at)
+    }
+
+    /// The batch in flight is stored, and goes to so many members.
+    pub(super) fn rest(&mut self, now: Time, members: usize) {
+        self.rests_until = now.plus_ms((members as u64 / DELIVERIES_PER_MS).min(REST_MS_MAX));
     }
 
     /// Bytes of the changes that are not on disk.

@@ -260,7 +260,8 @@ impl Task {
             let saturated = self.is_saturated();
             self.work.hold_up(saturated && self.room.waits_for_merge());
             let has_mail = !self.mail.is_empty();
-            if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && self.work.is_idle() {
+            let is_idle = self.work.is_idle() && !self.room.appends_next();
+            if self.stage == Stage::Stopping && !has_mail && self.nothing_comes() && is_idle {
                 return;
             }
             let event = tokio::select! {

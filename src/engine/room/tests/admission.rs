@@ -48,6 +48,33 @@ fn e8_while_one_record_is_synced_the_next_gathers_and_goes_out_as_one_diff() {
     assert_eq!(bench.told(2), ["diff of 1 to 1", "ack 1 at 4", "diff of 3 to 4"]);
 }
 
+/// A frame to each of many is what edits cost: there is one for all that come while the last ones are being sent.
+#[test]
+fn e8_behind_a_batch_for_many_the_next_gathers_for_a_moment() {
+    for (members, rest_ms) in [(2, 0), (49, 0), (100, 2), (1_000, 5)] {
+        let mut bench = Bench::open();
+        (1..=members).for_each(|member| bench.join(member));
+        let (ours, theirs) = (typed(1, 3), typed(2, 1));
+        bench.edit(1, 1, &ours[..1]);
+        assert_eq!(bench.store(), [1], "at rest an edit does not wait");
+        bench.edit(1, 2, &ours[1..2]);
+        if rest_ms == 0 {
+            assert_eq!(bench.store(), [1], "{members} members");
+            continue;
+        }
+        assert!(bench.store().is_empty() && bench.room.appends_next());
+        assert_eq!(bench.room.next_wakeup(), Some(bench.now.plus_ms(rest_ms)));
+        bench.pass(rest_ms - 1);
+        bench.edit(2, 1, &theirs);
+        assert!(bench.store().is_empty());
+        bench.now = bench.now.plus_ms(1);
+        assert_eq!(bench.store(), [2], "{members} members");
+        bench.now = bench.now.plus_ms(rest_ms);
+        bench.edit(1, 3, &ours[2..]);
+        assert_eq!(bench.store(), [1], "at rest again");
+    }
+}
+
 #[test]
 fn e3_a_repeated_edit_waits_for_the_first_copy() {
     let mut bench = Bench::open();
