@@ -194,7 +194,7 @@ impl Task {
         let idle = self.work.is_idle() || context.mutation == Mutation::OpenTooEarly;
         match self.stage {
             Stage::Running => false,
-            Stage::Stopping => self.work.is_idle(),
+            Stage::Stopping => self.work.is_idle() && !self.room.appends_next(),
             Stage::Closed | Stage::Broken => idle,
         }
     }

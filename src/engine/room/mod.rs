@@ -285,8 +285,9 @@ impl Room {
             None => self.presence.next_wakeup(),
         };
         let batch = match &self.phase {
-            Phase::Live(live) => live.pipeline.goes_at().filter(|at| *at > self.now),
-            Phase::Loading | Phase::Closed(_) => None,
+            // Also when it is due: the time may have been looked at again since the room settled.
+            Phase::Live(live) if !live.upkeep.is_resetting() => live.pipeline.goes_at(),
+            Phase::Live(_) | Phase::Loading | Phase::Closed(_) => None,
         };
         let others = self.next_asking().into_iter().chain(batch);
         presence.into_iter().chain(self.next_upkeep()).chain(others).min()

@@ -1,6 +1,6 @@
 //! What is admitted to a room and not yet on disk: the index that knows all of it, the batch that gathers, and the one in flight.
 //!
-//! Asks the gate about each change of an edit. Decides neither when a batch goes nor what its members are told.
+//! Asks the gate about each change of an edit, and says when the next batch may go. Never tells a member anything.
 
 use super::{
     Entry,
@@ -24,7 +24,7 @@ use syncline_protocol::{ChangeHash, EditId, Limits, SessionId};
 const GATHERED_CHANGES_MAX: usize = 10_000;
 /// Bytes of those changes.
 const GATHERED_BYTES_MAX: usize = 512 << 10;
-/// Members to whom a batch may be sent in each millisecond, so that a room takes half a core for it at most.
+/// Members to whom a batch may be sent in each millisecond: about half of what a core does.
 const DELIVERIES_PER_MS: u64 = 50;
 /// No batch has to wait for longer, in milliseconds.
 const REST_MS_MAX: u64 = 5;
@@ -34,7 +34,7 @@ const REST_MS_MAX: u64 = 5;
 pub(super) struct Pipeline {
     /// Knows everything admitted.
     pub(super) index: Index,
-    /// Gathers until the batch in flight is stored.
+    /// Gathers until the batch in flight is stored, and its rest is over.
     pub(super) gathering: Batch,
     pub(super) in_flight: Option<Batch<Arc<[Entry]>>>,
     /// While the last batch is being sent to many, the next one gathers: one frame to each for all that comes meanwhile.

@@ -51,9 +51,9 @@ const BATCH_MAX: usize = 512;
 const TURN_MS: u64 = 5;
 /// A frame to one member from this size on is charged to the memory: only peers of the repo dialect are sent such.
 const LARGE_FRAME_BYTES: usize = 2 << 20;
-/// So often it lets them have one before it settles. On an idle thread that takes no time, on a busy one it takes all the longer, the more
-/// there is to be gathered.
-const TURNS: usize = 3;
+/// So often a room yields before it settles. On an idle thread that takes no time, on a busy one it takes all the longer, the more there is
+/// to be gathered.
+const YIELDS: usize = 3;
 /// A room adds up its memory when it has taken in so much since the last time, or this time has passed.
 const ACCOUNT_BYTES: usize = 64 << 10;
 const ACCOUNT_INTERVAL_MS: u64 = 1_000;
@@ -280,7 +280,7 @@ impl Task {
             // Whoever shares the thread comes in between, and what they are about to send goes into the same batch: it is stored,
             // synced and shown at once. Where nothing is to be stored, and nothing waits for another turn, that would only wake another
             // thread.
-            for _ in 0..TURNS {
+            for _ in 0..YIELDS {
                 if !self.room.appends_next() && self.mail.is_empty() {
                     break;
                 }

@@ -65,8 +65,8 @@ impl Store {
         })
     }
 
-    /// About how much [`Store::load`] will read: the index, and the changes behind the snapshot. At least that, and a few KiB more at
-    /// most; only the log's last record is looked at.
+    /// About how much [`Store::load`] will read: the index, and the changes behind the snapshot. At least that, and what else is in the
+    /// log's last record, which alone is looked at.
     ///
     /// # Errors
     /// `Damaged` for this document, `Io`.
@@ -82,9 +82,11 @@ impl Store {
         let Range { start, end } = Kind::Log.all(document);
         let reading = |error| StoreError::reading(document, error);
         let damaged = |damage| StoreError::damaged(document, damage);
-        let Some((last, _)) = self.kv.last(&start..&end).map_err(reading)? else {
+        let Some((last, value)) = self.kv.last(&start..&end).map_err(reading)? else {
             return Ok(0);
         };
+        // Its checksum proves the key, too.
+        unseal(&last, &value).map_err(damaged)?;
         let Some(Key::Log { position, chunk, .. }) = Key::parse(&last) else {
             return Err(damaged(Damaged::new("a key of its log is garbled")));
         };

@@ -10,7 +10,7 @@ use crate::engine::{
 use automerge::{ActorId, AutoCommit, Automerge, ObjType, ROOT, transaction::Transactable};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use syncline_protocol::{CloseCode, Limits, Position};
+use syncline_protocol::{CloseCode, Limits, Position, SessionId};
 
 #[test]
 fn e4_e5_nothing_is_acknowledged_or_shown_before_it_is_stored() {
@@ -73,6 +73,26 @@ fn e8_behind_a_batch_for_many_the_next_gathers_for_a_moment() {
         bench.edit(1, 3, &ours[2..]);
         assert_eq!(bench.store(), [1], "at rest again");
     }
+}
+
+#[test]
+fn what_gathers_is_not_forgotten_when_time_passes_after_the_room_settled() {
+    let mut bench = Bench::open();
+    (1..=100).for_each(|member| bench.join(member));
+    let changes = typed(1, 2);
+    bench.edit(1, 1, &changes[..1]);
+    assert_eq!(bench.store(), [1]);
+    bench.edit(1, 2, &changes[1..]);
+    bench.settle();
+    bench.now = bench.now.plus_ms(2);
+    bench.feed(Event::Lagged {
+        session: SessionId::new(2),
+        at: Position::new(1),
+    });
+    let wake = bench.room.next_wakeup();
+    assert!(wake.is_some_and(|at| at <= bench.now), "{wake:?}");
+    bench.pass(0);
+    assert_eq!(kinds(&bench.take()).last(), Some(&"append"));
 }
 
 #[test]
