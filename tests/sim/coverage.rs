@@ -37,6 +37,8 @@ coverage! {
     rejects_temporary,
     /// Edits that were refused for good.
     rejects_permanent,
+    /// Turns after which a batch rested behind the last one.
+    rests,
     /// Diffs that entered a queue.
     diffs,
     /// Parts that entered a queue.

@@ -3,6 +3,7 @@
 //! The sizes are small, so that a short run sees merges, compactions, pruned logs and full queues many times over.
 
 use crate::random::Random;
+use std::num::NonZeroU64;
 use syncline::{engine::room::Tuning, server::store::LogKept};
 use syncline_protocol::{DocumentId, Limits, native::Access};
 
@@ -181,6 +182,12 @@ fn tuning(random: &mut Random) -> Tuning {
         compact_rest_ms: 1_000_000,
         document_idle_ms: random.between(200, 5_000),
         room_idle_ms: random.between(100, 4_000),
+        // In some worlds a batch rests behind every other.
+        deliveries_per_ms: if merge_quiet_ms % 4 == 1 {
+            NonZeroU64::MIN
+        } else {
+            Tuning::default().deliveries_per_ms
+        },
     }
 }
 

@@ -172,6 +172,7 @@ impl Task {
         let mut out = Vec::new();
         self.room.settle(now, &mut out);
         self.perform(out, writer, context);
+        context.coverage.rests += u64::from(self.room.appends_next());
         self.rest(context)
     }
 

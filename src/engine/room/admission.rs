@@ -295,7 +295,8 @@ impl Room {
         };
         let begins = live.durable;
         live.pipeline.exists = true;
-        live.pipeline.rest(now, self.members.len());
+        live.pipeline
+            .rest(now, self.members.len() as u64 / self.tuning.deliveries_per_ms);
         live.durable = begins.plus(batch.entries.len() as u64);
         live.log_bytes += batch.bytes as u64;
         for link in batch.links {

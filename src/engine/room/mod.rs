@@ -40,6 +40,7 @@ use pipeline::Pipeline;
 use round::Round;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
     sync::Arc,
 };
 use syncline_protocol::{
@@ -52,7 +53,7 @@ pub(in crate::engine) use waits::Waits;
 /// What a small room takes in memory: its task, inbox and figures, and what they hold for a member; measured, about.
 pub const ROOM_BYTES: usize = 12 << 10;
 
-/// When a room merges, compacts, lets go and closes.
+/// When a room stores, merges, compacts, lets go and closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// A merge is due when this many changes are not merged.
@@ -78,6 +79,8 @@ pub struct Tuning {
     pub document_idle_ms: u64,
     /// A room without members closes after this time.
     pub room_idle_ms: u64,
+    /// Behind a batch the next one rests a millisecond for so many members.
+    pub deliveries_per_ms: NonZeroU64,
 }
 
 impl Default for Tuning {
@@ -94,6 +97,8 @@ impl Default for Tuning {
             compact_rest_ms: 10_000,
             document_idle_ms: 60_000,
             room_idle_ms: 60_000,
+            // About half of what a core does.
+            deliveries_per_ms: NonZeroU64::new(50).expect("it is not zero"),
         }
     }
 }

@@ -24,9 +24,7 @@ use syncline_protocol::{ChangeHash, EditId, Limits, SessionId};
 const GATHERED_CHANGES_MAX: usize = 10_000;
 /// Bytes of those changes.
 const GATHERED_BYTES_MAX: usize = 512 << 10;
-/// Members to whom a batch may be sent in each millisecond: about half of what a core does.
-const DELIVERIES_PER_MS: u64 = 50;
-/// No batch has to wait for longer, in milliseconds.
+/// No batch has to wait for longer behind the last one, in milliseconds.
 const REST_MS_MAX: u64 = 5;
 
 /// The changes that are admitted and not yet on disk.
@@ -123,9 +121,9 @@ impl Pipeline {
         (self.gathers() && self.in_flight.is_none()).then_some(goes_at)
     }
 
-    /// The batch in flight is stored, and goes to so many members.
-    pub(super) fn rest(&mut self, now: Time, members: usize) {
-        self.rests_until = now.plus_ms((members as u64 / DELIVERIES_PER_MS).min(REST_MS_MAX));
+    /// The batch in flight is stored, and takes about so long to be sent.
+    pub(super) fn rest(&mut self, now: Time, sending_ms: u64) {
+        self.rests_until = now.plus_ms(sending_ms.min(REST_MS_MAX));
     }
 
     /// Bytes of the changes that are not on disk.
