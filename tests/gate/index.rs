@@ -183,7 +183,7 @@ fn typing_costs_little() {
     index.settle(index.position());
     let bytes = Index::decode(&index.encode()).unwrap().memory_bytes();
     assert!(
-        bytes <= of_changes && bytes < 5_000 * 160,
+        bytes <= of_changes && bytes < 5_000 * 150,
         "{bytes} bytes, nearly all of it the recent changes"
     );
 }

@@ -24,7 +24,7 @@ pub struct IndexError(pub &'static str);
 const VERSION: u8 = 1;
 /// The graph gets space for one more change for every so many: a room that takes edits keeps as many as it was stored with, and those
 /// of a batch. Without it the first edit would have all moved.
-const SPARE_NODES: usize = 16;
+const SPARE_NODES: usize = 64;
 
 const SHORT: IndexError = IndexError("it ends too early");
 const RANGE: IndexError = IndexError("a number is out of range");
