@@ -136,7 +136,7 @@ fn e25_edits_may_stand_on_unanswered_ones_but_not_on_both_sides_of_them() {
 
 /// Behind a batch for so many the next one gathers for a moment, in which the server stops.
 #[test]
-fn e4_edits_that_gather_are_stored_and_answered_when_the_server_stops() {
+fn c9_edits_that_gather_are_stored_and_answered_when_the_server_stops() {
     let server = TestServer::start("");
     let mut anna = Peer::connect(server.address, None);
     let room = anna.open(CROWDED, None).opened.room;

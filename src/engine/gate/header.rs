@@ -53,20 +53,17 @@ pub fn read(bytes: Bytes, limits: &Limits) -> Result<Header, Refusal> {
 /// As [`read`], for who needs the bytes again when they are refused.
 pub(in crate::engine) fn read_or_back(bytes: Bytes, limits: &Limits) -> Result<Header, (Bytes, Refusal)> {
     let read = unframe(&bytes, limits).and_then(|(inflated, contents)| {
-        let header = read_plain(inflated.as_deref().unwrap_or(&bytes), contents, limits)?;
-        Ok((inflated, header))
+        let header_of = read_plain(inflated.as_deref().unwrap_or(&bytes), contents, limits)?;
+        Ok((inflated, header_of))
     });
     match read {
-        Ok((inflated, header)) => Ok(Header {
-            raw: inflated.unwrap_or(bytes),
-            ..header
-        }),
+        Ok((inflated, header_of)) => Ok(header_of(inflated.unwrap_or(bytes))),
         Err(refusal) => Err((bytes, refusal)),
     }
 }
 
-/// Reads a plain chunk, which the caller puts into the header.
-fn read_plain(raw: &[u8], contents: usize, limits: &Limits) -> Result<Header, Refusal> {
+/// Reads a plain chunk; the header is made of it once it may be moved.
+fn read_plain(raw: &[u8], contents: usize, limits: &Limits) -> Result<impl FnOnce(Bytes) -> Header + use<>, Refusal> {
     let hash = checked_hash(raw, contents)?;
     let mut reader = Reader::new(&raw[contents..]);
     let deps = read_deps(&mut reader)?;
@@ -92,7 +89,7 @@ fn read_plain(raw: &[u8], contents: usize, limits: &Limits) -> Result<Header, Re
         return Err(Refusal::Dishonest("the operation counters are out of range"));
     }
     let has_extra_bytes = !reader.is_empty();
-    Ok(Header {
+    Ok(move |raw| Header {
         hash,
         deps,
         actor: actor_end - actor_bytes..actor_end,
@@ -101,7 +98,7 @@ fn read_plain(raw: &[u8], contents: usize, limits: &Limits) -> Result<Header, Re
         ops,
         has_extra_bytes,
         message_at,
-        raw: Bytes::new(),
+        raw,
     })
 }
 
