@@ -21,6 +21,8 @@ enum Command {
     Load(load::Load),
     /// Loads the relay, Syncline and its rivals in turn, and writes a table
     Compare(load::Compare),
+    /// Appends to a file and syncs it, alone, and prints how long each append took
+    Appends(load::Appends),
     /// Times codec, gate, index, merge and store one by one
     Micro(micro::Micro),
     /// Serves the bare relay: every message goes to all members of its room, nothing is merged or stored
@@ -36,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Command::Load(load) => load.run(),
         Command::Compare(compare) => compare.run(),
         Command::Micro(micro) => micro.run(),
+        Command::Appends(appends) => appends.run(),
         Command::Relay { listen } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(relay::serve(listen))

@@ -21,6 +21,7 @@ use crate::{
     report::{BESIDE, Report, Sample},
 };
 pub(crate) use compare::Compare;
+pub(crate) use disk::Appends;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -321,7 +322,7 @@ impl Load {
         Ok(report)
     }
 
-    /// Every run: a synced append measured alone, at the pace of the edits, then the relay, then Syncline, each in a fresh process.
+    /// Every run: a synced append, at the pace of the edits, then the relay, then Syncline, each alone in a fresh process.
     async fn on_both(
         &self,
         mut report: Report,
@@ -330,7 +331,7 @@ impl Load {
         run: impl AsyncFn(Target, &process::Server) -> anyhow::Result<Sample>,
     ) -> anyhow::Result<Report> {
         for _ in 0..self.runs {
-            report.add(BESIDE, disk::synced_appends(&self.out, pace)?);
+            report.add(BESIDE, disk::synced_appends(programs, &self.out, pace)?);
             for target in TARGETS {
                 let data = tempfile::tempdir_in(&self.out)?;
                 let server = programs.start(target, data.path())?;

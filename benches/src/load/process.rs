@@ -168,7 +168,8 @@ impl Programs {
         }
     }
 
-    fn pinned(&self, program: impl AsRef<OsStr>) -> Command {
+    /// A command that runs on the server's core.
+    pub(super) fn pinned(&self, program: impl AsRef<OsStr>) -> Command {
         if !self.pinned {
             return Command::new(program);
         }
