@@ -57,7 +57,7 @@ const GOALS: [Goal; 34] = [
     at_most("join", "cold_edit_ms", 10.0),
     at_most("history", "alone_us_over_shortest", 2.0),
     at_most("history", "concurrent_us_over_shortest", 2.0),
-    at_most("history", "behind_cpu_share", 0.25),
+    at_most("history", "merging_share", 0.25),
     at_most("history", "beside_p99_ms", 20.0),
     at_most("many", "start_ms", 1_000.0),
     at_most("many", "killed_start_ms", 5_000.0),

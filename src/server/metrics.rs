@@ -10,8 +10,9 @@ pub use labels::{
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
+use std::sync::atomic::AtomicU64;
 use syncline_protocol::native::{ClosedCode, RejectCode};
 
 /// Every metric; cheap to add to, shared by all.
@@ -70,6 +71,10 @@ pub struct Metrics {
     pub room_panics: Counter,
     /// Pieces of long work that panicked and were given up.
     pub work_panics: Counter,
+    /// Merges and compactions that have a place: they work, or rest.
+    pub merges_under_way: Gauge,
+    /// How long they worked, in seconds.
+    pub merging: Counter<f64, AtomicU64>,
     /// Snapshots made.
     pub compactions: Counter,
     /// Compactions that were given up; the log stayed.
@@ -136,6 +141,8 @@ impl Metrics {
             store_restored: Gauge::default(),
             room_panics: Counter::default(),
             work_panics: Counter::default(),
+            merges_under_way: Gauge::default(),
+            merging: Counter::default(),
             compactions: Counter::default(),
             compactions_failed: Counter::default(),
             loads_failed: Family::default(),
@@ -285,6 +292,17 @@ impl Metrics {
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
         }
+        self.registry.register(
+            "merges_under_way",
+            "Merges and compactions that work, or rest",
+            self.merges_under_way.clone(),
+        );
+        self.registry.register_with_unit(
+            "merging",
+            "How long merges and compactions worked",
+            Unit::Seconds,
+            self.merging.clone(),
+        );
     }
 
     /// What is looked up when somebody asks.

@@ -64,7 +64,6 @@ impl Appends {
             took_ms.push(ms_since(start));
         }
         std::fs::remove_file(path)?;
-        println!("{}", serde_json::to_string(&took_ms)?);
-        Ok(())
+        Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(&took_ms)?)?)
     }
 }

@@ -12,7 +12,15 @@ use crate::{
     history::History,
     report::Sample,
 };
-use std::{path::Path, rc::Rc, time::Duration};
+use anyhow::Context;
+use bytes::Bytes;
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 const ROOM: &str = "long";
 /// Edits per second, of one writer or of two together.
@@ -22,8 +30,12 @@ const UNSEEN: usize = 250;
 /// What comes all at once, to be merged, while the other room is looked at; so many in one message.
 const BURST: usize = 5_000;
 const BURST_EDIT: usize = 100;
-/// How long the other room is looked at.
-const BESIDE_S: u32 = 10;
+/// How long the other room is looked at. Merging, and the rest behind it, should be over by then: without edits nothing rests.
+const BESIDE_S: u32 = 20;
+/// How often it is looked whether something is merged.
+const LOOK: Duration = Duration::from_millis(200);
+const UNDER_WAY: &str = "syncline_merges_under_way";
+const MERGING: &str = "syncline_merging_seconds_total";
 /// A million changes take more than the default.
 const ENVIRONMENT: [(&str, &str); 1] = [("SYNCLINE_ROOMS_MEMORY_BYTES_MAX", "4294967296")];
 
@@ -88,35 +100,83 @@ async fn us_per_edit(server: &Server, history: &History, edits: Edits, count: us
     Ok(us_per_delivery * writers as f64)
 }
 
+/// A moment, with what the server had used by then.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    cpu_s: f64,
+    merging_s: f64,
+}
+
+impl Moment {
+    /// What was used until `end`, by all and by merging, as shares of a core.
+    fn shares_until(&self, end: &Self) -> [f64; 2] {
+        let span_s = (end.at - self.at).as_secs_f64();
+        [
+            (end.cpu_s - self.cpu_s) / span_s,
+            (end.merging_s - self.merging_s) / span_s,
+        ]
+    }
+}
+
 /// How another room fares while many edits come to the long document, and are merged.
 async fn beside(server: &Server, history: &History) -> anyhow::Result<Sample> {
     let plan = paced_plan(Base::empty_text()?, 2, 1, 25, BESIDE_S);
     store_base(server.address, "beside", &plan.base).await?;
-    let burst = Edits::prepare_from(3, &history.base, 1, BURST, Sight::Apart);
-    let changes: Vec<_> = (0..BURST).filter_map(|place| burst.edit(0, place).cloned()).collect();
-    let address = server.address;
-    let (start, cpu_s) = (now(), server.cpu_s()?);
-    let bursting = tokio::task::spawn_local(async move {
-        let mut link = Link::greet(address, Vec::new()).await?;
-        link.open(ROOM, None, Vec::new()).await?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let start = now();
-        for (id, changes) in changes.chunks(BURST_EDIT).enumerate() {
-            link.store(id as u64, changes).await?;
-        }
-        anyhow::Ok(ms_since(start))
-    });
-    let other = paced::run_in(Target::Syncline, server, "beside", &Rc::new(plan)).await?;
-    let burst_ms = bursting.await??;
+    let edits = Edits::prepare_from(3, &history.base, 1, BURST, Sight::Apart);
+    let changes: Vec<_> = (0..BURST).filter_map(|place| edits.edit(0, place).cloned()).collect();
+    let (plan, merged) = (Rc::new(plan), Cell::new(None));
+    let course = async {
+        tokio::try_join!(
+            paced::run_in(Target::Syncline, server, "beside", &plan),
+            burst(server, &changes)
+        )
+    };
+    let (other, (begin, burst_ms)) = tokio::select! {
+        ended = course => ended?,
+        Err(error) = follow_merging(server, &merged) => return Err(error),
+    };
     let after_s = server.cpu_s()?;
     server.quiet(3).await?;
-    let took_s = ms_since(start) / 1_000.0 - 3.0;
+    let end = merged.take().filter(|end| end.at > begin.at);
+    let [all, merging] = begin.shares_until(&end.context("the edits that came at once were not merged")?);
     Ok(vec![
         ("burst_of_5000_ms", burst_ms),
         ("beside_p50_ms", figure(&other, "p50_ms")),
         ("beside_p99_ms", figure(&other, "p99_ms")),
         ("beside_max_ms", figure(&other, "max_ms")),
-        ("behind_cpu_share", (server.cpu_s()? - cpu_s) / took_s),
+        ("merging_share", merging),
+        ("behind_cpu_share", all),
         ("behind_cpu_after_s", server.cpu_s()? - after_s),
     ])
+}
+
+/// Sends the changes to the long document at once; when that begins, and the milliseconds until they are stored.
+async fn burst(server: &Server, changes: &[Bytes]) -> anyhow::Result<(Moment, f64)> {
+    let mut link = Link::greet(server.address, Vec::new()).await?;
+    link.open(ROOM, None, Vec::new()).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let begin = Moment {
+        cpu_s: server.cpu_s()?,
+        merging_s: server.metric(MERGING).await?,
+        at: now(),
+    };
+    for (id, changes) in changes.chunks(BURST_EDIT).enumerate() {
+        link.store(id as u64, changes).await?;
+    }
+    Ok((begin, ms_since(begin.at)))
+}
+
+/// Notes, for as long as it is polled, when something was last seen to be merged or to rest behind that.
+async fn follow_merging(server: &Server, last: &Cell<Option<Moment>>) -> anyhow::Result<Infallible> {
+    let mut before_s = server.metric(MERGING).await?;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let [under_way, merging_s] = server.metrics([UNDER_WAY, MERGING]).await?;
+        if under_way > 0.0 || merging_s > before_s {
+            before_s = merging_s;
+            let (at, cpu_s) = (now(), server.cpu_s()?);
+            last.set(Some(Moment { at, cpu_s, merging_s }));
+        }
+    }
 }

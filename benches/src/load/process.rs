@@ -309,6 +309,12 @@ impl Server {
 
     /// A counter or gauge of Syncline, as /metrics shows it; 0 for one that has not counted yet.
     pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let [metric] = self.metrics([name]).await?;
+        Ok(metric)
+    }
+
+    /// Several at once.
+    pub(crate) async fn metrics<const COUNT: usize>(&self, names: [&str; COUNT]) -> anyhow::Result<[f64; COUNT]> {
         let mut stream = TcpStream::connect(self.address).await?;
         let request = format!(
             "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
@@ -317,12 +323,14 @@ impl Server {
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
-        let line = answer
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(Ok(0.0), |value| {
-            value.trim().parse().context("a metric is not a number")
-        })
+        let mut metrics = [0.0; COUNT];
+        for (metric, name) in metrics.iter_mut().zip(names) {
+            let found = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse());
+            if let Some(value) = answer.lines().find_map(found) {
+                *metric = value.context("a metric is not a number")?;
+            }
+        }
+        Ok(metrics)
     }
 
     /// Ends it with SIGKILL.

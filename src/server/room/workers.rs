@@ -5,7 +5,7 @@ use crate::server::{
     clock::Clock,
     failpoints::Switch,
     memory::Memory,
-    metrics::Metrics,
+    metrics::{Held, Metrics},
     room::merges::{HeldUp, Merges, Places, Size},
     store::{LogKept, Store, StoreError, kv::Batch, writer::Writer},
 };
@@ -119,12 +119,13 @@ impl Workers {
             let Some(place) = places.next().await else {
                 return lost;
             };
+            let merging = rest.as_ref().map(|_| Held::new(&metrics.merges_under_way));
             if rest.is_some() && Switch::MergesInTheWay.is_on() {
                 return work();
             }
             let started_ms = clock.monotonic_ms();
             // The place goes along: whoever waits for the answer may be gone before the work has ended.
-            let (done, place) = match tokio::task::spawn_blocking(move || (work(), place)).await {
+            let (done, place, merging) = match tokio::task::spawn_blocking(move || (work(), place, merging)).await {
                 Ok(done) => done,
                 Err(error) => {
                     // What the runtime drops as it ends has not even begun.
@@ -137,7 +138,11 @@ impl Workers {
             };
             let took = Duration::from_millis(clock.monotonic_ms() - started_ms);
             if let Some(rest) = rest {
-                tokio::spawn(rest.after(took, place));
+                metrics.merging.inc_by(took.as_secs_f64());
+                tokio::spawn(async move {
+                    rest.after(took, place).await;
+                    drop(merging);
+                });
             }
             done
         }
@@ -234,6 +239,26 @@ mod tests {
         check(Kind::Decode, 1).await;
         check(Kind::Unpack, 1).await;
         check(Kind::Prove(Size::Large), 1).await;
+    }
+
+    #[tokio::test]
+    async fn merges_are_counted_while_they_work_or_rest() {
+        let workers = workers();
+        let (under_way, merging) = (&workers.metrics.merges_under_way, &workers.metrics.merging);
+        workers.edited();
+        let work = || std::thread::sleep(Duration::from_millis(20));
+        workers.run(Kind::Load, (), work).await;
+        assert_eq!((under_way.get(), merging.get()), (0, 0.0), "it is no merge");
+        workers.run(Kind::Merge(Size::Small), (), work).await;
+        assert_eq!(under_way.get(), 1, "it rests");
+        assert!(merging.get() >= 0.019, "{} s", merging.get());
+        let rested = async {
+            while under_way.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let rested = tokio::time::timeout(Duration::from_secs(10), rested);
+        rested.await.expect("the place was given back");
     }
 
     #[tokio::test]
