@@ -5,7 +5,7 @@
 use super::{
     Actor, GlobalOpId, Index, Object, ObjectType, POSITION_MAX, Slot, Subject,
     graph::Graph,
-    node::{Dep, Deps, Node},
+    node::{Dep, Deps, NewNode, Node},
     ops::{Run, Runs},
     seen::Seen,
 };
@@ -82,7 +82,7 @@ fn encode_graph(graph: &Graph, out: &mut Vec<u8>) {
         for part in [node.actor, node.seq, node.start_op, node.max_op + 1 - node.start_op] {
             number(out, part);
         }
-        let deps = node.deps.as_slice();
+        let deps = node.deps();
         count(out, deps.len());
         deps.iter().for_each(|dep| number(out, dep.0));
     }
@@ -272,7 +272,7 @@ impl<'a> Input<'a> {
         for _ in 0..count {
             let node = self.node(actors)?;
             let unknown = |dep: &Dep| dep.position().is_none_or(|position| position < next);
-            if next >= POSITION_MAX || !node.deps.as_slice().iter().all(unknown) {
+            if next >= POSITION_MAX || !node.deps().iter().all(unknown) {
                 return Err(RANGE);
             }
             nodes.push_back(node);
@@ -304,15 +304,15 @@ impl<'a> Input<'a> {
                 Deps::Not1(deps.collect::<Result<_, _>>()?)
             }
         };
-        Ok(Node {
+        let node = NewNode {
             hash,
             actor,
             seq,
             start_op,
             max_op: start_op - 1 + ops,
-            deps,
-            seen: Seen::default(),
-        })
+            deps: &[],
+        };
+        Ok(Node::new(&node, deps, Seen::default()))
     }
 }
 

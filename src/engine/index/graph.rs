@@ -220,7 +220,7 @@ impl Graph {
         let position = self.find(hash)?;
         let mut deps = self.distant_deps.get(&position).cloned().unwrap_or_default();
         let node = self.node(position)?;
-        for dep in node.deps.as_slice() {
+        for dep in node.deps() {
             let Some(dep) = dep.position().filter(|dep| position - dep <= RECENT_CHANGES_MAX) else {
                 continue;
             };
@@ -249,15 +249,7 @@ impl Graph {
             old_heads.extend(head.filter(is_old).map(|head| (*hash, self.kept(head))));
         }
         self.note_distant(position, distant);
-        self.append(Node {
-            hash: node.hash,
-            actor: node.actor,
-            seq: node.seq,
-            start_op: node.start_op,
-            max_op: node.max_op,
-            deps,
-            seen: standpoint.past,
-        });
+        self.append(Node::new(&node, deps, standpoint.past));
         self.heads.extend(self.head(position));
         old_heads
     }
@@ -299,7 +291,7 @@ impl Graph {
     /// Takes in the stored changes, the first of which stands at `front`, and the stored heads. Where the changes stand tells
     /// what each has seen.
     pub(super) fn restore(&mut self, front: u32, nodes: VecDeque<Node>, heads: BTreeMap<ChangeHash, (u32, u32)>) {
-        let were_heads = nodes.iter().flat_map(|node| node.deps.as_slice());
+        let were_heads = nodes.iter().flat_map(Node::deps);
         let were_heads = were_heads.filter(|dep| dep.was_head()).filter_map(|dep| dep.position());
         let roots = heads.values().map(|(position, _)| *position).chain(were_heads);
         let roots: BTreeSet<u32> = roots.filter(|position| *position < front).collect();
@@ -309,11 +301,11 @@ impl Graph {
         self.recent = nodes;
         for place in 0..self.recent.len() {
             let position = front + place as u32;
-            let deps = self.recent[place].deps.as_slice().iter();
+            let deps = self.recent[place].deps().iter();
             let tip = |position| self.stored_tip(position);
             let tips = deps.map(|dep| dep.position().map_or_else(|| Tip::unknown(front), tip));
             let seen = Seen::united(self, tips);
-            self.recent[place].seen = seen;
+            self.recent[place].set_seen(seen);
             self.note(position);
         }
         let head = |(position, max_op): (u32, u32)| {
@@ -366,7 +358,7 @@ impl Graph {
             recent.give_back();
         }
         self.forget_absent(node.actor);
-        for dep in node.deps.as_slice().iter().filter(|dep| dep.was_head()) {
+        for dep in node.deps().iter().filter(|dep| dep.was_head()) {
             self.heads
                 .extend(dep.position().and_then(|position| self.head(position)));
         }
@@ -410,7 +402,7 @@ impl Graph {
         while self.front < front {
             let Some(node) = self.recent.pop_front() else { return };
             let position = self.front;
-            let deps = node.deps.as_slice().iter().filter_map(|dep| dep.position());
+            let deps = node.deps().iter().filter_map(|dep| dep.position());
             self.roots.replace(deps, position, node.actor, node.seq);
             if let Some(head) = self.heads.get_mut(&node.hash) {
                 head.kept = Some(Box::new(node.tip(position).kept()));

@@ -7,7 +7,7 @@ use super::{
 };
 use syncline_protocol::ChangeHash;
 
-/// A change in the graph.
+/// A change in the graph. A room that opens makes thousands of these at once, so one takes no more than a line of memory.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Node {
     pub(in crate::engine) hash: ChangeHash,
@@ -15,10 +15,24 @@ pub(in crate::engine) struct Node {
     pub(in crate::engine) seq: u32,
     pub(in crate::engine) start_op: u32,
     pub(in crate::engine) max_op: u32,
-    pub(super) deps: Deps,
-    /// What lies in its past.
-    pub(super) seen: Seen,
+    past: Past,
 }
+
+/// What a change depends on, and what lies in its past.
+#[derive(Clone, Debug)]
+enum Past {
+    /// One dependency, and everything before some position and nothing else: so it is with most.
+    Plain {
+        dep: Dep,
+        before: u32,
+    },
+    Other(Box<(Deps, Seen)>),
+}
+
+const _: () = assert!(size_of::<Node>() <= 64);
+
+/// What there is besides the node of a change that is not plain.
+pub(super) const OTHER_BYTES: usize = size_of::<(Deps, Seen)>();
 
 /// A change about to become a [`Node`].
 pub(super) struct NewNode<'a> {
@@ -96,18 +110,69 @@ impl Dep {
 }
 
 impl Node {
+    /// A change that stands on these, with this past.
+    pub(super) fn new(new: &NewNode<'_>, deps: Deps, seen: Seen) -> Self {
+        Self {
+            hash: new.hash,
+            actor: new.actor,
+            seq: new.seq,
+            start_op: new.start_op,
+            max_op: new.max_op,
+            past: Past::new(deps, seen),
+        }
+    }
+
+    /// What it depends on.
+    pub(super) fn deps(&self) -> &[Dep] {
+        match &self.past {
+            Past::Plain { dep, .. } => std::slice::from_ref(dep),
+            Past::Other(other) => other.0.as_slice(),
+        }
+    }
+
+    /// Gives it another past.
+    pub(super) fn set_seen(&mut self, seen: Seen) {
+        match &mut self.past {
+            Past::Plain { dep, .. } => self.past = Past::new(Deps::One(*dep), seen),
+            Past::Other(other) => other.1 = seen,
+        }
+    }
+
     /// As something to stand on.
     pub(super) fn tip(&self, position: u32) -> Tip<'_> {
-        Tip::change(position, Some((self.actor, self.seq)), &self.seen)
+        let own = Some((self.actor, self.seq));
+        match &self.past {
+            Past::Plain { before, .. } => Tip::plain(position, own, *before),
+            Past::Other(other) => Tip::change(position, own, &other.1),
+        }
     }
 
     /// Bytes of memory besides itself that nothing else shares.
     pub(super) fn extra_bytes(&self) -> usize {
-        let deps = match &self.deps {
+        let Past::Other(other) = &self.past else { return 0 };
+        let deps = match &other.0 {
             Deps::One(_) => 0,
             Deps::Not1(deps) => size_of_val(&**deps),
         };
-        deps + self.seen.extra_bytes()
+        OTHER_BYTES + deps + other.1.extra_bytes()
+    }
+
+    /// What lies in its past, if there is more to say than a position.
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        match &self.past {
+            Past::Plain { .. } => None,
+            Past::Other(other) => Some(&other.1),
+        }
+    }
+}
+
+impl Past {
+    fn new(deps: Deps, seen: Seen) -> Self {
+        match (deps, seen.only_before()) {
+            (Deps::One(dep), Some(before)) => Self::Plain { dep, before },
+            (deps, _) => Self::Other(Box::new((deps, seen))),
+        }
     }
 }
 

@@ -56,6 +56,11 @@ impl Seen {
         }
     }
 
+    /// The position before which everything lies in it, if there is nothing else to say.
+    pub(super) fn only_before(&self) -> Option<u32> {
+        (self.uncertain_before == 0 && self.beyond.is_empty()).then_some(self.before)
+    }
+
     /// The past of a change that stands on all of `tips`.
     pub(super) fn united<'a>(graph: &Graph, tips: impl Iterator<Item = Tip<'a>> + Clone) -> Self {
         let mut each = tips.clone();
@@ -162,6 +167,17 @@ impl<'a> Tip<'a> {
             before: seen.before,
             uncertain_before: seen.uncertain_before,
             beyond: Some(&seen.beyond).filter(|beyond| !beyond.is_empty()),
+        }
+    }
+
+    /// A change in whose past lies everything before this position, and nothing else.
+    pub(super) fn plain(position: u32, own: Option<(u32, u32)>, before: u32) -> Self {
+        Self {
+            position,
+            own,
+            before,
+            uncertain_before: 0,
+            beyond: None,
         }
     }
 

@@ -13,8 +13,8 @@ use crate::{
     server::{
         failpoints::{self, Switch},
         store::{
-            Culprit, Life, LogEntry, LogKept, LogSlice, Meta, NewRecord, SnapshotMeta, Store, StoreError, Stored,
-            kv::Batch, layout,
+            Culprit, Life, LogEntry, LogKept, LogRecord, LogSlice, Meta, NewRecord, SnapshotMeta, Store, StoreError,
+            Stored, kv::Batch, layout,
         },
     },
 };
@@ -81,7 +81,12 @@ impl Storage {
     /// `Damaged` when records cannot be read or do not replay, `Unavailable` when the store does not answer.
     pub fn open(&self, fresh: Epoch) -> Result<Loaded, LoadFailure> {
         let quarantined = self.store.quarantined(&self.document).map_err(load_failure)?;
-        let Some(stored) = self.store.load(&self.document).map_err(load_failure)? else {
+        let replayed = self.store.replay(
+            &self.document,
+            &mut |index| stored_index(&index),
+            &mut |index, record| replay_record(index, &record),
+        );
+        let Some(stored) = replayed.map_err(load_failure)? else {
             return Ok(Loaded {
                 epoch: fresh,
                 exists: false,
@@ -93,14 +98,7 @@ impl Storage {
                 foreign_until: None,
             });
         };
-        let mut index = stored_index(&stored.index)?;
-        for record in &stored.records {
-            for entry in &record.entries {
-                replay(&mut index, entry).ok_or(LoadFailure::Damaged)?;
-            }
-            // What is replayed is never taken back, so how to take it back need not be remembered.
-            index.settle(index.position());
-        }
+        let index = stored.made?;
         if index.position() != stored.end {
             return Err(LoadFailure::Damaged);
         }
@@ -406,6 +404,17 @@ impl Storage {
             index.settle(index.position());
         }
         Ok((index, bytes))
+    }
+}
+
+/// Takes a record of our own log into the index, if that is sound so far.
+fn replay_record(index: &mut Result<Index, LoadFailure>, record: &LogRecord) {
+    let Ok(sound) = index else { return };
+    if record.entries.iter().all(|entry| replay(sound, entry).is_some()) {
+        // What is replayed is never taken back, so how to take it back need not be remembered.
+        sound.settle(sound.position());
+    } else {
+        *index = Err(LoadFailure::Damaged);
     }
 }
 

@@ -34,6 +34,8 @@ const CONF_FILE: &str = "conf";
 const BLOBS: &str = "blobs";
 /// There while the log is being opened.
 const OPENING_FILE: &str = "opening";
+/// A log up to this length is read ahead as a whole when the store opens.
+const READ_AHEAD_BYTES_MAX: u64 = 64 << 20;
 /// All that has to be durable.
 const FILES: [&str; 3] = [LOG_FILE, CONF_FILE, Journal::FILE];
 
@@ -265,14 +267,37 @@ pub(super) fn let_cached_go(directory: &Path) {
     }
 }
 
+/// Has the system read the log meanwhile, in large pieces, if it is not long: opening it goes through most of it, and the first rooms would
+/// wait for the rest piece by piece.
+pub(super) fn read_ahead(directory: &Path) {
+    let Ok(log) = File::open(directory.join(LOG_FILE)) else {
+        return;
+    };
+    if log.metadata().is_ok_and(|log| log.len() <= READ_AHEAD_BYTES_MAX) {
+        // Where it cannot, it is read when it is needed.
+        let _ = cache(&log);
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn uncache(file: &File) -> io::Result<()> {
     use rustix::fs::{Advice, fadvise};
     Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
+#[cfg(target_os = "linux")]
+fn cache(file: &File) -> io::Result<()> {
+    use rustix::fs::{Advice, fadvise};
+    Ok(fadvise(file, 0, None, Advice::WillNeed)?)
+}
+
 #[cfg(not(target_os = "linux"))]
 fn uncache(_: &File) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cache(_: &File) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 

@@ -80,6 +80,19 @@ pub struct Stored {
     pub bytes: u64,
 }
 
+/// A document as it lies in the store, with what was made of its index and its log.
+#[derive(Clone, Debug)]
+pub struct Replayed<T> {
+    /// What is current.
+    pub meta: Meta,
+    /// What took the records.
+    pub made: T,
+    /// Where the log ends.
+    pub end: Position,
+    /// The bytes of all changes before `end`.
+    pub bytes: u64,
+}
+
 /// A part of a document's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSlice {

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use syncline_protocol::{ChangeHash, DocumentId, Position};
 
 use super::{
-    LogSlice, Store, StoreError, Stored,
+    LogSlice, Replayed, Store, StoreError, Stored,
     key::{self, Key, Kind},
-    log::{self, Culprit},
+    log::{self, Culprit, LogRecord},
     meta::{Meta, SnapshotMeta},
     record::{Assembler, CHUNK_PAYLOAD_BYTES, Damaged, unseal},
 };
@@ -59,9 +59,34 @@ impl Store {
     /// # Errors
     /// `Damaged` for this document, `Changing`, `Io`.
     pub fn load(&self, document: &DocumentId) -> Result<Option<Stored>, StoreError> {
+        let mut begin = |index| (index, Vec::new());
+        let replayed = self.replay(document, &mut begin, &mut |(_, records), record| records.push(record))?;
+        Ok(replayed.map(|replayed| {
+            let (index, records) = replayed.made;
+            Stored {
+                meta: replayed.meta,
+                index,
+                records,
+                end: replayed.end,
+                bytes: replayed.bytes,
+            }
+        }))
+    }
+
+    /// As [`Store::load`], for whoever takes each record as it is read and keeps none: `begin` is given the index, and what it makes
+    /// of that takes the records. It may begin more than once.
+    ///
+    /// # Errors
+    /// As [`Store::load`]; what has been made is dropped.
+    pub fn replay<T>(
+        &self,
+        document: &DocumentId,
+        begin: &mut dyn FnMut(Bytes) -> T,
+        take: &mut dyn FnMut(&mut T, LogRecord),
+    ) -> Result<Option<Replayed<T>>, StoreError> {
         self.steady(document, |meta| {
             let Some(meta) = meta else { return Ok(None) };
-            self.load_as(document, meta).map(Some)
+            self.replay_as(document, meta, begin, take).map(Some)
         })
     }
 
@@ -225,41 +250,48 @@ impl Store {
         Ok(culprits)
     }
 
-    fn load_as(&self, document: &DocumentId, meta: &Meta) -> Result<Stored, StoreError> {
+    fn replay_as<T>(
+        &self,
+        document: &DocumentId,
+        meta: &Meta,
+        begin: &mut dyn FnMut(Bytes) -> T,
+        take: &mut dyn FnMut(&mut T, LogRecord),
+    ) -> Result<Replayed<T>, StoreError> {
         let index = match &meta.snapshot {
             Some(snapshot) => self.read_index(document, snapshot)?,
             None => Bytes::new(),
         };
         let start = meta.snapshot_end();
-        let bytes = meta.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes_before);
-        let mut stored = Stored {
+        let mut replayed = Replayed {
             meta: meta.clone(),
-            index,
-            records: Vec::new(),
+            made: begin(index),
             end: start,
-            bytes,
+            bytes: meta.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes_before),
         };
+        let mut begins_there = true;
         self.scan_log(document, start, |mut record| {
             record.trim_before(start);
-            if !record.entries.is_empty() {
-                stored.end = record.end();
-                stored.bytes = record.bytes_end();
-                stored.records.push(record);
+            if record.entries.is_empty() {
+                return ControlFlow::Continue(());
             }
+            // The others follow each other.
+            if replayed.end == start {
+                let has_bytes = meta.snapshot.is_none() || record.bytes_before == replayed.bytes;
+                begins_there = record.position == start && has_bytes;
+            }
+            if !begins_there {
+                return ControlFlow::Break(());
+            }
+            replayed.end = record.end();
+            replayed.bytes = record.bytes_end();
+            take(&mut replayed.made, record);
             ControlFlow::Continue(())
         })?;
-        let begins_there = stored.records.first().is_none_or(|first| {
-            first.position == start
-                && meta
-                    .snapshot
-                    .as_ref()
-                    .is_none_or(|covers| covers.bytes_before == first.bytes_before)
-        });
-        if !begins_there || stored.end < meta.log_end_min {
+        if !begins_there || replayed.end < meta.log_end_min {
             let damage = Damaged::new(format!("its log does not go on from {start} to {}", meta.log_end_min));
             return Err(StoreError::damaged(document, damage));
         }
-        Ok(stored)
+        Ok(replayed)
     }
 
     /// Runs `read` on the current meta record, again if that changed meanwhile: then `read` may have met a log or a

@@ -114,6 +114,7 @@ impl SledKv {
         let lock = directory::take(directory)?;
         directory::sync(directory).map_err(io)?;
         directory::let_cached_go(directory);
+        directory::read_ahead(directory);
         let (records, mended) = directory::look(directory)?;
         let (pages, writing) = match open(directory, options, records.as_ref(), true) {
             Err(KvError::Full) => {

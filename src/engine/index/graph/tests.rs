@@ -1,7 +1,7 @@
 //! What the graph says of the past of a change is what a walk over all changes finds out.
 
 use super::{
-    super::{clock::Clock, seen::BEYOND_MAX},
+    super::{clock::Clock, node::OTHER_BYTES, seen::BEYOND_MAX},
     *,
 };
 use std::collections::BTreeSet;
@@ -145,7 +145,7 @@ impl Case {
             let of_actor = graph.position_of(*actor, *seq);
             assert_eq!(of_actor, is_recent.then_some(position), "seed {seed}");
             if let Some(node) = graph.node(position) {
-                let deps: Vec<u32> = node.deps.as_slice().iter().filter_map(|dep| dep.position()).collect();
+                let deps: Vec<u32> = node.deps().iter().filter_map(|dep| dep.position()).collect();
                 let mut named = self.deps[position as usize].clone();
                 // What was not recent any more when it came is not known.
                 named.retain(|dep| *dep >= graph.front || deps.contains(dep));
@@ -170,7 +170,9 @@ impl Case {
     fn extra_bytes(&self) -> usize {
         let mut nodes = BTreeSet::new();
         for node in &self.graph.recent {
-            node.seen.beyond().nodes(&mut nodes);
+            if let Some(seen) = node.seen() {
+                seen.beyond().nodes(&mut nodes);
+            }
         }
         let old_heads = self.undo.iter().flatten().map(|(_, head)| head);
         for kept in self
@@ -182,11 +184,12 @@ impl Case {
         {
             kept.seen().beyond().nodes(&mut nodes);
         }
-        let deps = self.graph.recent.iter().map(|node| match &node.deps {
-            Deps::One(_) => 0,
-            Deps::Not1(deps) => size_of_val(&**deps),
+        let others = self.graph.recent.iter().filter(|node| node.seen().is_some());
+        let others = others.map(|node| match node.deps() {
+            [_] => OTHER_BYTES,
+            deps => OTHER_BYTES + size_of_val(deps),
         });
-        Clock::bytes_of(nodes.len()) + deps.sum::<usize>()
+        Clock::bytes_of(nodes.len()) + others.sum::<usize>()
     }
 
     /// Puts in a change of this actor that stands on these, and returns its position.
@@ -251,9 +254,9 @@ impl Case {
             .iter()
             .map(|(hash, head)| (*hash, (head.position, head.max_op)));
         let mut graph = Graph::default();
-        let nodes = self.graph.recent.iter().cloned().map(|node| Node {
-            seen: Seen::default(),
-            ..node
+        let nodes = self.graph.recent.iter().cloned().map(|mut node| {
+            node.set_seen(Seen::default());
+            node
         });
         graph.restore(self.graph.front, nodes.collect(), heads.collect());
         for (&position, deps) in &self.graph.distant_deps {
@@ -449,7 +452,7 @@ fn walk(graph: &Graph, deps: &[u32]) -> Option<BTreeMap<ActorNumber, u32>> {
             bounds.insert(node.actor, node.start_op);
             walk.flag(position, VISITED);
         }
-        for dep in node.deps.as_slice() {
+        for dep in node.deps() {
             let Some(position) = dep.position() else { continue };
             if covered {
                 walk.flag(position, COVERED);

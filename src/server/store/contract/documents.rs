@@ -35,6 +35,56 @@ fn what_is_appended_is_loaded() {
     });
 }
 
+/// The stored index, the records behind the snapshot in their order, and nothing of a log that does not go on from there.
+#[test]
+fn a_replay_is_given_what_a_load_holds() {
+    on_every_store(|floor| {
+        let (kv, store) = (floor.kv(), floor.store());
+        let replay = |author: &Author| {
+            let (mut begun, mut given) = (Vec::new(), 0);
+            let mut begin = |index| {
+                begun.push(index);
+                Vec::new()
+            };
+            let mut take = |records: &mut Vec<LogRecord>, record| {
+                given += 1;
+                records.push(record);
+            };
+            let replayed = store.replay(&author.document, &mut begin, &mut take);
+            (begun, replayed, given)
+        };
+        let mut author = Author::new("replayed");
+        let (begun, replayed, _) = replay(&author);
+        assert!(begun.is_empty() && replayed.unwrap().is_none(), "nobody has written it");
+        author.append_some(&*kv, 20);
+        let (bytes, index) = (author.snapshot(), b"index".to_vec());
+        layout::snapshot(&author.document, 1, &bytes, &index).for_each(|batch| write(&*kv, &batch));
+        let snapshot = author.describe(1, &bytes, &index);
+        let meta = store.meta(&author.document).unwrap().unwrap();
+        write(&*kv, &layout::flip(&author.document, &meta, snapshot.clone()).1);
+        author.append_some(&*kv, 7);
+        author.check(&store);
+        let stored = store.load(&author.document).unwrap().unwrap();
+        let (begun, replayed, given) = replay(&author);
+        let replayed = replayed.unwrap().unwrap();
+        assert_eq!((begun, given), (vec![stored.index], 7));
+        assert_eq!(replayed.made, stored.records);
+        assert_eq!(
+            (replayed.meta, replayed.end, replayed.bytes),
+            (stored.meta, stored.end, stored.bytes)
+        );
+
+        let elsewhere = SnapshotMeta {
+            bytes_before: snapshot.bytes_before + 1,
+            ..snapshot
+        };
+        write(&*kv, &layout::flip(&author.document, &meta, elsewhere).1);
+        let (_, replayed, given) = replay(&author);
+        assert!(matches!(replayed, Err(StoreError::Damaged { .. })), "{replayed:?}");
+        assert_eq!(given, 0);
+    });
+}
+
 #[test]
 fn big_edits_stay_in_the_log_file() {
     on_every_store(|floor| {
