@@ -71,7 +71,7 @@ pub struct Metrics {
     pub room_panics: Counter,
     /// Pieces of long work that panicked and were given up.
     pub work_panics: Counter,
-    /// Merges and compactions that have a place: they work, or rest.
+    /// Merges, compactions and removals of former snapshots that have a place: they work, or rest.
     pub merges_under_way: Gauge,
     /// How long they worked, in seconds.
     pub merging: Counter<f64, AtomicU64>,
@@ -294,12 +294,12 @@ impl Metrics {
         }
         self.registry.register(
             "merges_under_way",
-            "Merges and compactions that work, or rest",
+            "Merges, compactions and removals of former snapshots that work, or rest",
             self.merges_under_way.clone(),
         );
         self.registry.register_with_unit(
             "merging",
-            "How long merges and compactions worked",
+            "How long merges, compactions and removals of former snapshots worked",
             Unit::Seconds,
             self.merging.clone(),
         );

@@ -24,15 +24,15 @@ pub(crate) struct Appends {
     /// The file is made here, and removed afterwards
     #[arg(long)]
     directory: PathBuf,
-    /// Milliseconds of rest before each append
+    /// Microseconds of rest before each append
     #[arg(long)]
-    pace_ms: u64,
+    pace_us: u64,
 }
 
 /// Has a process do it. The pace is the load's: after a rest of 20 ms disk and core take several times as long as in the middle of work.
 pub(crate) fn synced_appends(programs: &Programs, directory: &Path, pace: Duration) -> anyhow::Result<Sample> {
     let mut command = programs.pinned(&programs.bench);
-    command.args(["appends", "--pace-ms", &pace.as_millis().to_string(), "--directory"]);
+    command.args(["appends", "--pace-us", &pace.as_micros().to_string(), "--directory"]);
     let done = command.arg(directory).output().context("cannot measure the disk")?;
     ensure!(
         done.status.success(),
@@ -57,7 +57,7 @@ impl Appends {
         file.rewind()?;
         let mut took_ms = Vec::with_capacity(APPENDS);
         for _ in 0..APPENDS {
-            std::thread::sleep(Duration::from_millis(self.pace_ms));
+            std::thread::sleep(Duration::from_micros(self.pace_us));
             let start = now();
             file.write_all(&[b'x'; APPEND_BYTES])?;
             file.sync_data()?;

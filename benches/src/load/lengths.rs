@@ -12,7 +12,7 @@ use crate::{
     history::History,
     report::Sample,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use std::{
     cell::Cell,
@@ -136,6 +136,10 @@ async fn beside(server: &Server, history: &History) -> anyhow::Result<Sample> {
         ended = course => ended?,
         Err(error) = follow_merging(server, &merged) => return Err(error),
     };
+    ensure!(
+        server.metric(UNDER_WAY).await? == 0.0,
+        "merging outlasts the {BESIDE_S} s for which it is looked at"
+    );
     let after_s = server.cpu_s()?;
     server.quiet(3).await?;
     let end = merged.take().filter(|end| end.at > begin.at);
@@ -156,6 +160,10 @@ async fn burst(server: &Server, changes: &[Bytes]) -> anyhow::Result<(Moment, f6
     let mut link = Link::greet(server.address, Vec::new()).await?;
     link.open(ROOM, None, Vec::new()).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
+    // What was typed before is merged by itself.
+    while server.metric(UNDER_WAY).await? > 0.0 {
+        tokio::time::sleep(LOOK).await;
+    }
     let begin = Moment {
         cpu_s: server.cpu_s()?,
         merging_s: server.metric(MERGING).await?,

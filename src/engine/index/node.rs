@@ -31,8 +31,8 @@ enum Past {
 
 const _: () = assert!(size_of::<Node>() <= 64);
 
-/// What there is besides the node of a change that is not plain.
-pub(super) const OTHER_BYTES: usize = size_of::<(Deps, Seen)>();
+/// What there is besides the node of a change that is not plain, with what the allocator takes for it.
+pub(super) const OTHER_BYTES: usize = size_of::<(Deps, Seen)>() + 16;
 
 /// A change about to become a [`Node`].
 pub(super) struct NewNode<'a> {

@@ -29,7 +29,7 @@ const DEFLATE_BYTES_MIN: usize = 512;
 const DEFLATE_LEVEL: u32 = 5;
 /// Changes are read from the log in pieces of this size.
 const LOG_PIECE_BYTES: u64 = 1 << 20;
-/// What a byte of the stored index, and of the log, takes in memory while a document opens: measured, about.
+/// What a byte of the stored index, and of the log, takes in memory while a document opens: measured, about, and for the log at most.
 const INDEX_GROWTH: u64 = 4;
 const LOG_GROWTH: u64 = 2;
 /// More than any limit lets in.

@@ -53,7 +53,7 @@ impl Store {
         }
     }
 
-    /// All that a room needs to open `document`; `None` if nobody has written it yet. It reads what is written, synced or
+    /// The index of `document` and its log behind that; `None` if nobody has written it yet. It reads what is written, synced or
     /// not: no append to this document may be in flight.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Store {
         })
     }
 
-    /// About how much [`Store::load`] will read: the index, and the changes behind the snapshot. At least that, and what else is in the
+    /// About how much [`Store::replay`] will read: the index, and the changes behind the snapshot. At least that, and what else is in the
     /// log's last record, which alone is looked at.
     ///
     /// # Errors

@@ -300,6 +300,19 @@ fn pasts_are_what_a_walk_finds() {
 }
 
 #[test]
+fn what_one_writer_types_takes_nothing_besides_its_nodes() {
+    let mut case = Case::new(3);
+    let mut last = case.put(0, &[]);
+    for _ in 0..50 {
+        last = case.put(0, &[last]);
+    }
+    // The first change stands on nothing, which is not plain.
+    assert_eq!(case.graph.totals.extra_bytes, OTHER_BYTES);
+    case.reload();
+    assert_eq!(case.graph.totals.extra_bytes, OTHER_BYTES);
+}
+
+#[test]
 fn what_is_kept_of_old_heads_is_counted() {
     let mut case = Case::new(2);
     case.put(0, &[]);

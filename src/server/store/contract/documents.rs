@@ -85,6 +85,37 @@ fn a_replay_is_given_what_a_load_holds() {
     });
 }
 
+/// What was made on top of an index that is not current any more is not what a room opens with.
+#[test]
+fn a_replay_begins_anew_when_the_snapshot_changes_meanwhile() {
+    on_every_store(|floor| {
+        let (kv, store) = (floor.kv(), floor.store());
+        let mut author = Author::new("replayed-anew");
+        author.append_some(&*kv, 7);
+        let (bytes, index) = (author.snapshot(), b"index".to_vec());
+        layout::snapshot(&author.document, 1, &bytes, &index).for_each(|batch| write(&*kv, &batch));
+        let meta = store.meta(&author.document).unwrap().unwrap();
+        let flip = layout::flip(&author.document, &meta, author.describe(1, &bytes, &index)).1;
+        let mut begun = Vec::new();
+        let mut begin = |index: bytes::Bytes| {
+            begun.push(index);
+            0
+        };
+        let mut given = 0;
+        let mut take = |taken: &mut usize, _| {
+            if given == 0 {
+                write(&*kv, &flip);
+            }
+            given += 1;
+            *taken += 1;
+        };
+        let replayed = store.replay(&author.document, &mut begin, &mut take).unwrap().unwrap();
+        assert_eq!((begun, given), (vec![bytes::Bytes::new(), index.into()], 7));
+        assert_eq!(replayed.made, 0, "all is in the snapshot now");
+        assert_eq!(replayed.meta.snapshot.map(|snapshot| snapshot.generation), Some(1));
+    });
+}
+
 #[test]
 fn big_edits_stay_in_the_log_file() {
     on_every_store(|floor| {
