@@ -55,12 +55,12 @@ pub(crate) async fn run(programs: &Programs, data: &Path, history: &History) -> 
     server.stop().await?;
 
     let server = programs.start(Target::Syncline, data)?;
-    let cpu_s = server.cpu_s()?;
+    let cpu_ms = server.cpu_of_threads_ms()?;
     let resync = join(server.address, Some(&joined)).await?;
     sample.extend([
         ("cold_resync_1k_ms", resync.took_ms),
         ("cold_resync_1k_bytes", resync.bytes as f64),
-        ("cold_resync_1k_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("cold_resync_1k_cpu_ms", server.cpu_of_threads_ms()? - cpu_ms),
         ("disk_kib", disk_bytes(data)? as f64 / 1_024.0),
     ]);
     server.stop().await?;
@@ -96,12 +96,12 @@ async fn take_in(programs: &Programs, data: &Path, history: &History) -> anyhow:
 
 /// The first join after the start, then one that finds the room open.
 async fn join_cold(server: &Server, history: &History, sample: &mut Sample) -> anyhow::Result<Joined> {
-    let (rss_kib, cpu_s) = (server.rss_kib()?, server.cpu_s()?);
+    let (rss_kib, cpu_ms) = (server.rss_kib()?, server.cpu_of_threads_ms()?);
     let cold = join(server.address, None).await?;
     sample.extend([
         ("cold_join_ms", cold.took_ms),
         ("cold_join_bytes", cold.bytes as f64),
-        ("cold_join_cpu_ms", (server.cpu_s()? - cpu_s) * 1_000.0),
+        ("cold_join_cpu_ms", server.cpu_of_threads_ms()? - cpu_ms),
         ("cold_join_rss_mib", (server.rss_kib()? - rss_kib) / 1_024.0),
     ]);
     let saved_bytes = checked(&cold.joined, history)?.save().len();
